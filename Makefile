@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check fix bench docs size clean
+
+demo: $(VENV)/.installed  ## train the chapter's final recipe on MNIST
+	$(BIN)/pellucid train mnist --epochs 5 --lr 0.1
+
+test: $(VENV)/.dev  ## the whole test suite
+	$(BIN)/pytest -n 2
+
+check: $(VENV)/.dev  ## format, lint, types, import rules
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.dev  ## format and mend what can be mended by itself
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples
+
+bench: $(VENV)/.dev  ## speed against named peers, results against the chapter's
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/chapter_rows.py
+
+docs: $(VENV)/.dev  ## renew the pictures of README and docs from real runs
+	$(BIN)/python docs/pictures.py
+
+size:  ## lines per room
+	@for room in src/pellucid/*/; do printf '%6d %s\n' $$(cat $$room*.py | wc -l) $$room; done
+	@printf '%6d %s\n' $$(cat src/pellucid/*.py | wc -l) src/pellucid/
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,76 @@
+"""pellucid: train image classifiers you can see through.
+
+Names load on first use, so that `import pellucid` costs next to nothing; `from pellucid.vision.all import *` gives the
+whole working set of the chapter at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.callback.core import Callback
+    from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
+    from pellucid.data.catalogue import URLs, untar_data
+    from pellucid.data.loader import DataLoaders
+    from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
+    from pellucid.learner import Learner
+    from pellucid.metrics import accuracy, error_rate
+    from pellucid.runs import Run, load_run
+    from pellucid.seed import set_seed
+    from pellucid.summary import summarize
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Callback": "callback.core",
+    "CategoryBlock": "data.block",
+    "DataBlock": "data.block",
+    "DataError": "errors",
+    "DataLoaders": "data.loader",
+    "ImageBlock": "data.block",
+    "ImageDataLoaders": "data.block",
+    "Learner": "learner",
+    "PellucidError": "errors",
+    "Run": "runs",
+    "TrainingError": "errors",
+    "URLs": "data.catalogue",
+    "UsageError": "errors",
+    "accuracy": "metrics",
+    "error_rate": "metrics",
+    "load_run": "runs",
+    "set_seed": "seed",
+    "summarize": "summary",
+    "untar_data": "data.catalogue",
+}
+
+__all__ = [
+    "Callback",
+    "CategoryBlock",
+    "DataBlock",
+    "DataError",
+    "DataLoaders",
+    "ImageBlock",
+    "ImageDataLoaders",
+    "Learner",
+    "PellucidError",
+    "Run",
+    "TrainingError",
+    "URLs",
+    "UsageError",
+    "__version__",
+    "accuracy",
+    "error_rate",
+    "load_run",
+    "set_seed",
+    "summarize",
+    "untar_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+    return value

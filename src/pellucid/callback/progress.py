@@ -1,0 +1,154 @@
+"""Show a fit as it goes: a table that grows by a row an epoch, and a bar within the epoch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+from pellucid.callback.core import Callback
+
+REFRESH_S = 0.1
+CELL = 11
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def header(self, names: list[str]) -> None:
+        """Start the table."""
+        ...
+
+    def row(self, cells: list[str]) -> None:
+        """Add a finished epoch."""
+        ...
+
+    def bar(self, done: int, total: int, text: str) -> None:
+        """Show how far the epoch is."""
+        ...
+
+    def close(self) -> None:
+        """Take the bar away."""
+        ...
+
+
+class ProgressCallback(Callback):
+    """Print the chapter's columns: epoch, train_loss, valid_loss, the metrics, time.
+
+    A terminal shows a live bar, a notebook a live table, anything else plain lines.
+    """
+
+    order = 70
+
+    def before_fit(self) -> None:
+        self.display = make_display()
+        self.display.header(self.learn.recorder.metric_names)
+        self._shown = 0.0
+
+    def after_batch(self) -> None:
+        now = time.monotonic()
+        if now - self._shown < REFRESH_S:
+            return
+        self._shown = now
+        learn = self.learn
+        losses = learn.recorder.losses
+        phase = f"loss {losses[-1]:.4f}" if losses else ""
+        self.display.bar(
+            learn.iter + 1, learn.n_iter, f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
+        )
+
+    def after_epoch(self) -> None:
+        recorder = self.learn.recorder
+        minutes, seconds = divmod(round(recorder.seconds[-1]), 60)
+        values = [f"{value:.6f}" for value in recorder.values[-1]]
+        self.display.row([str(self.learn.epoch), *values, f"{minutes:02d}:{seconds:02d}"])
+
+    def cleanup_fit(self) -> None:
+        if hasattr(self, "display"):
+            self.display.close()
+
+
+def make_display() -> Display:
+    """The display that fits where the output goes."""
+    if _in_notebook():
+        return NotebookDisplay()
+    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class PlainDisplay:
+    """Plain lines, one an epoch."""
+
+    def header(self, names: list[str]) -> None:
+        """Print the column names."""
+        self.widths = [max(CELL, len(name) + 2) for name in names]
+        self.row(names)
+
+    def row(self, cells: list[str]) -> None:
+        """Print a line."""
+        print("".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip(), flush=True)
+
+    def bar(self, done: int, total: int, text: str) -> None:
+        """Nothing: a file or pipe gets whole lines only."""
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class TerminalDisplay(PlainDisplay):
+    """Plain lines with a bar below them, drawn by rich."""
+
+    def header(self, names: list[str]) -> None:
+        """Print the column names and start the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        # Refreshed by hand: a refreshing thread would compete with the training loop for the interpreter.
+        self.progress = Progress(*columns, auto_refresh=False, transient=True)
+        self.task = self.progress.add_task("", total=None)
+        self.progress.start()
+        super().header(names)
+
+    def bar(self, done: int, total: int, text: str) -> None:
+        """Redraw the bar."""
+        self.progress.update(self.task, completed=done, total=total, description=text, refresh=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+
+class NotebookDisplay:
+    """One HTML table, updated in place."""
+
+    def header(self, names: list[str]) -> None:
+        """Show the empty table."""
+        from IPython.display import HTML, display
+
+        self.html: Any = HTML
+        self.names, self.rows = names, []
+        self.handle: Any = display(HTML(self._table()), display_id=True)
+
+    def row(self, cells: list[str]) -> None:
+        """Add a row."""
+        self.rows.append(cells)
+        self.handle.update(self.html(self._table()))
+
+    def bar(self, done: int, total: int, text: str) -> None:
+        """Show the bar above the table."""
+        bar = f'<progress value="{done}" max="{total}" style="width:240px"></progress> {done}/{total} {text}'
+        self.handle.update(self.html(bar + self._table()))
+
+    def close(self) -> None:
+        """Leave the table without its bar."""
+        self.handle.update(self.html(self._table()))
+
+    def _table(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in self.names)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

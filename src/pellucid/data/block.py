@@ -1,0 +1,433 @@
+"""The declaration of a data set: what the items are, how they are found, split, labelled and transformed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pellucid.data.decoder import moments
+from pellucid.data.idx import find_idx, read_idx
+from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
+from pellucid.data.items import (
+    GrandparentSplitter,
+    RandomSplitter,
+    Splitter,
+    csv_items,
+    get_image_files,
+    parent_label,
+)
+from pellucid.data.loader import (
+    DataLoader,
+    DataLoaders,
+    OnError,
+    Source,
+    StoredImages,
+    StreamedImages,
+    default_device,
+    is_path,
+)
+from pellucid.data.store import PixelStore
+from pellucid.data.transforms import BatchTransform, Normalize
+from pellucid.errors import DataError, UsageError
+
+TRAIN_NAMES = ("train", "training")
+VALID_NAMES = ("valid", "val", "validation", "test", "testing")
+Label = str | int
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """The input is an image, opened as `cls`: `PILImage` (colour) or `PILImageBW` (grey)."""
+
+    cls: type[PILImage] | type[PILImageBW] = PILImage
+
+
+@dataclass(frozen=True)
+class CategoryBlock:
+    """The target is one class; `vocab` fixes the class names and their order, None takes the training labels, sorted."""
+
+    vocab: Sequence[Label] | None = None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A data set as declared: items, file and class index of each, and the positions on the two sides."""
+
+    items: list[Any]
+    files: list[Any]
+    labels: list[int]
+    train: list[int]
+    valid: list[int]
+    vocab: list[Label]
+
+
+class Dataset:
+    """One side of a split: `dataset[i]` is (Pillow image, class index as int64 tensor)."""
+
+    def __init__(self, declared: Declared, positions: Sequence[int], decoding: Decoding):
+        self.items = [declared.items[i] for i in positions]
+        self.vocab = declared.vocab
+        self._files = [declared.files[i] for i in positions]
+        self._labels = [declared.labels[i] for i in positions]
+        self._decoding = decoding
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, Tensor]:
+        return self._decoding.image(self._files[i]), torch.tensor(self._labels[i])
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Training and validation items before batching."""
+
+    train: Dataset
+    valid: Dataset
+    vocab: list[Label]
+
+
+class DataBlock:
+    """Declare a data set once, make it from any source.
+
+    Args:
+        blocks: Input and target: `ImageBlock` or `ImageBlock(cls=PILImageBW)`, and `CategoryBlock`.
+        get_items: Source → items; default: the image files under a folder, or the source itself if it is a sequence.
+        splitter: Items → (training positions, validation positions); default: a random fifth validates.
+        get_y: Item → label, a string or an integer.
+        get_x: Item → path, Pillow image or array; default: the item itself.
+        item_tfms: `Resize`, or callables image → image. Only a lone `Resize` can be stored; others make the set stream.
+        batch_tfms: `Normalize()` and callables on float batches in [0, 1].
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[Any, Any] = (ImageBlock, CategoryBlock),
+        get_items: Callable[[Any], Sequence[Any]] | None = None,
+        splitter: Splitter | None = None,
+        get_y: Callable[[Any], Any] | None = None,
+        get_x: Callable[[Any], Any] | None = None,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+    ):
+        made = [block() if isinstance(block, type) else block for block in blocks]
+        if len(made) != 2 or not isinstance(made[0], ImageBlock) or not isinstance(made[1], CategoryBlock):
+            raise UsageError(f"blocks must be (ImageBlock, CategoryBlock), got {blocks}")
+        self.image_block, self.category_block = made
+        self.get_items = get_items or (lambda source: get_image_files(source) if is_path(source) else source)
+        self.splitter = splitter or RandomSplitter()
+        self.get_y, self.get_x = get_y, get_x
+        self.item_tfms, self.batch_tfms = _listed(item_tfms), _listed(batch_tfms)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How one item becomes pixels."""
+        first, rest = self.item_tfms[:1], self.item_tfms[1:]
+        resize = first[0] if first and isinstance(first[0], Resize) else None
+        return Decoding(self.image_block.cls.mode, resize, tuple(rest if resize else self.item_tfms))
+
+    def datasets(self, source: Any) -> Datasets:
+        """Find, split and label the items of `source`, without decoding any."""
+        declared = self._declare(source)
+        train, valid = (Dataset(declared, part, self.decoding) for part in (declared.train, declared.valid))
+        return Datasets(train, valid, declared.vocab)
+
+    def dataloaders(
+        self,
+        source: Any,
+        bs: int = 64,
+        val_bs: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        cache: bool = True,
+        on_error: OnError = "raise",
+        workers: int | None = None,
+    ) -> DataLoaders:
+        """Make the loaders: training shuffled without its last incomplete batch, validation whole and in order.
+
+        Args:
+            source: What `get_items` takes, usually a folder.
+            bs: Training images a batch.
+            val_bs: Validation images a batch; None takes `bs`.
+            device: Where batches go; None takes the accelerator if there is one.
+            cache: Decode once into the pixel store; False decodes anew in every epoch.
+            on_error: What to do about images that cannot be decoded: `raise` lists them, `skip` leaves them out.
+            workers: Decoder processes (or threads without cache); None takes one a core.
+
+        Raises:
+            DataError: no images, one class only, an empty side of the split, a validation class that training lacks,
+                labels that are no strings, damaged images, or sizes that differ without a Resize.
+        """
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        declared = self._declare(source)
+        used = declared.train + declared.valid
+        files = [declared.files[i] for i in used]
+        pixels, bad = _open_source(files, self.decoding, cache, on_error, workers)
+        n_train = len(declared.train)
+        rows_train = [row for row in range(n_train) if row not in bad]
+        rows_valid = [row for row in range(n_train, len(used)) if row not in bad]
+        labels = [declared.labels[i] for i in used]
+        for part, role in ((rows_train, "training"), (rows_valid, "validation")):
+            if not part:
+                raise DataError(f"no {role} image is left: all of them are damaged")
+        return _loaders(
+            pixels,
+            (rows_train, rows_valid),
+            labels,
+            declared.vocab,
+            self.decoding,
+            self.batch_tfms,
+            (bs, val_bs or bs),
+            device,
+            items=[declared.items[i] for i in used],
+        )
+
+    def summary(self, source: Any) -> None:
+        """Print each step from `source` to a batch, with counts, an example and shapes."""
+        declared = self._declare(source)
+        i = declared.train[0]
+        image = self.decoding.image(declared.files[i])
+        counts = np.bincount([declared.labels[j] for j in declared.train], minlength=len(declared.vocab))
+        classes = ", ".join(f"{label!r} {n:,}" for label, n in zip(declared.vocab, counts, strict=True))
+        print(f"items       {len(declared.items):,} from {source if is_path(source) else type(source).__name__}")
+        print(f"split       {len(declared.train):,} training, {len(declared.valid):,} validation")
+        print(f"classes     {len(declared.vocab)}: {classes}")
+        print(f"example     {declared.items[i]}")
+        print(f"  label     {declared.vocab[declared.labels[i]]!r} → {declared.labels[i]}")
+        print(f"  image     {image.mode}, {image.height}×{image.width} (height×width)")
+        print(f"  pixels    uint8 {tuple(self.decoding.pixels(declared.files[i]).shape)}")
+        steps = ["float32 in [0, 1]", *(type(t).__name__ for t in self.batch_tfms)]
+        print(f"batch       {' → '.join(steps)}")
+
+    def _declare(self, source: Any) -> Declared:
+        items = list(self.get_items(source))
+        if not items:
+            raise DataError(f"{source if is_path(source) else 'source'}: no images found in it")
+        train, valid = (list(part) for part in self.splitter(items)[:2])
+        for part, role in ((train, "training"), (valid, "validation")):
+            if not part:
+                raise DataError(f"no {role} images: the splitter put none of the {len(items)} items there")
+        if self.get_y is None:
+            raise UsageError("DataBlock needs get_y, the function that labels an item (such as parent_label)")
+        found = {i: _label(self.get_y, items[i]) for i in train + valid}
+        vocab = _vocab(self.category_block, [found[i] for i in train])
+        index = {label: i for i, label in enumerate(vocab)}
+        for i, label in found.items():
+            if label not in index:
+                raise DataError(
+                    f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}); "
+                    "add training images of it or take it out of validation"
+                )
+        get_x = self.get_x or (lambda item: item)
+        files = [get_x(item) for item in items]
+        return Declared(items, files, [index[found[i]] if i in found else -1 for i in range(len(items))], train, valid, vocab)
+
+
+class ImageDataLoaders(DataLoaders):
+    """Loaders straight from the usual layouts of image data."""
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        train: str | None = None,
+        valid: str | None = None,
+        valid_pct: float | None = None,
+        seed: int | None = None,
+        *,
+        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        **options: Any,
+    ) -> DataLoaders:
+        """A folder with training and validation sub-folders of class folders, or class folders split at random.
+
+        Args:
+            path: The folder.
+            train: Name of the training sub-folder; None finds `train` or `training`.
+            valid: Name of the validation sub-folder; None finds `valid`, `val`, `validation`, `test` or `testing`.
+            valid_pct: Validate on this random share of all images instead; None means 0.2 where there are no
+                sub-folders to tell.
+            seed: Makes the random split repeatable.
+            options: `val_bs`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
+        """
+        root = Path(path)
+        names = _split_names(root, train, valid) if valid_pct is None else None
+        splitter = GrandparentSplitter(*names) if names else RandomSplitter(valid_pct or 0.2, seed)
+        block = DataBlock(
+            (ImageBlock(img_cls), CategoryBlock),
+            get_items=lambda p: [f for f in get_image_files(p) if f.parent != root],
+            splitter=splitter,
+            get_y=parent_label,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
+        return block.dataloaders(root, bs, **options)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        *,
+        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        **options: Any,
+    ) -> DataLoaders:
+        """A CSV file of path,label rows, split at random; options as in `from_folder`."""
+        block = DataBlock(
+            (ImageBlock(img_cls), CategoryBlock),
+            get_items=csv_items,
+            splitter=RandomSplitter(valid_pct, seed),
+            get_x=itemgetter(0),
+            get_y=itemgetter(1),
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
+        return block.dataloaders(path, bs, **options)
+
+    @classmethod
+    def from_idx(
+        cls,
+        path: str | Path,
+        *,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        val_bs: int | None = None,
+        device: torch.device | str | None = None,
+    ) -> DataLoaders:
+        """A folder of IDX files named as MNIST's: train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-…, or .gz.
+
+        Raises:
+            DataError: a file is missing, damaged, or images and labels differ in number.
+        """
+        pairs = find_idx(path)
+        if pairs is None:
+            raise DataError(f"{path}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte and the t10k- pair")
+        sides = []
+        for image_file, label_file in pairs:
+            images, digits = read_idx(image_file), read_idx(label_file)
+            if images.ndim != 3 or len(images) != len(digits):
+                raise DataError(f"{image_file}: {len(images)} images do not fit the {len(digits)} labels of {label_file}")
+            sides.append((images[:, None], digits))
+        (train_x, train_y), (valid_x, valid_y) = sides
+        pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
+        vocab = sorted(set(train_y.tolist()))
+        unknown = set(valid_y.tolist()) - set(vocab)
+        if unknown:
+            raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
+        source = StoredImages(pixels, np.stack([moments(image) for image in pixels]))
+        rows = list(range(len(train_x))), list(range(len(train_x), len(pixels)))
+        indices = np.searchsorted(vocab, labels).tolist()
+        tfms = _listed(batch_tfms)
+        return _loaders(source, rows, indices, vocab, Decoding("L"), tfms, (bs, val_bs or bs), device, items=labels)
+
+
+def _loaders(
+    source: Source,
+    rows: tuple[list[int], list[int]],
+    labels: list[int],
+    vocab: list[Label],
+    decoding: Decoding,
+    batch_tfms: Sequence[BatchTransform],
+    bs: tuple[int, int],
+    device: torch.device | str | None,
+    items: Sequence[Any],
+) -> DataLoaders:
+    ready = [
+        Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
+        for t in batch_tfms
+    ]
+    sides = [
+        DataLoader(
+            source,
+            part,
+            [labels[row] for row in part],
+            bs=size,
+            shuffle=training,
+            drop_last=training,
+            batch_tfms=ready,
+            device=device or default_device(),
+            training=training,
+            items=[items[row] for row in part],
+        )
+        for part, size, training in zip(rows, bs, (True, False), strict=True)
+    ]
+    return DataLoaders(*sides, vocab=vocab, decoding=decoding)
+
+
+def _open_source(
+    files: list[Any], decoding: Decoding, cache: bool, on_error: OnError, workers: int | None
+) -> tuple[Source, set[int]]:
+    if not (cache and decoding.storable and all(map(is_path, files))):
+        return StreamedImages(files, decoding, None, workers, on_error), set()
+    store = PixelStore.open(files, decoding, workers)
+    if store.bad:
+        reasons = "\n  ".join([*list(store.bad.values())[:10], *(["…"] if len(store.bad) > 10 else [])])
+        if on_error == "raise":
+            raise DataError(
+                f"{len(store.bad)} of {len(files)} images cannot be decoded:\n  {reasons}\n"
+                "remove them, or pass on_error='skip' to leave them out"
+            )
+        warnings.warn(f"skipped {len(store.bad)} of {len(files)} images:\n  {reasons}", stacklevel=3)
+    return StoredImages(store.pixels, store.moments), set(store.bad)
+
+
+def _label(get_y: Callable[[Any], Any], item: Any) -> Label:
+    label = get_y(item)
+    if isinstance(label, np.generic):
+        label = label.item()
+    if not isinstance(label, str | int):
+        raise DataError(
+            f"{item}: get_y returned {label!r} ({type(label).__name__}); a label must be a string or an integer"
+        )
+    return label
+
+
+def _vocab(block: CategoryBlock, labels: list[Label]) -> list[Label]:
+    distinct = set(labels)
+    if len(distinct) == 1:
+        raise DataError(
+            f"all {len(labels)} training images are of one class, {labels[0]!r}: a classifier needs at least two "
+            "(one sub-folder a class?)"
+        )
+    if block.vocab is not None:
+        return list(block.vocab)
+    if len({isinstance(label, str) for label in distinct}) > 1:
+        raise DataError(f"labels mix strings and integers: {list(distinct)[:6]}; make get_y return one kind")
+    return sorted(distinct)  # type: ignore[type-var]
+
+
+def _split_names(root: Path, train: str | None, valid: str | None) -> tuple[str, str] | None:
+    """Names of the training and validation sub-folders, or None where the folder holds classes directly."""
+    if train and valid:
+        return train, valid
+    present = {p.name for p in root.iterdir() if p.is_dir()} if root.is_dir() else set()
+    train = train or next((name for name in TRAIN_NAMES if name in present), None)
+    valid = valid or next((name for name in VALID_NAMES if name in present), None)
+    if train and not valid:
+        raise DataError(
+            f"{root}: has {train!r} but no validation folder (one of {', '.join(VALID_NAMES)}); "
+            "name it, or split at random with valid_pct=0.2 (command line: --valid-pct 0.2)"
+        )
+    return (train, valid) if train and valid else None
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,122 @@
+"""Data sets by name or address: MNIST ships with the package, others download on request."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tarfile
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+from PIL import Image
+
+from pellucid.data.home import appearing, home, locked
+from pellucid.data.progress import Tick, progress
+from pellucid.errors import DataError, PellucidError, UsageError
+
+N_TRAIN, N_TEST, SIDE = 60_000, 10_000, 28
+
+
+class URLs:
+    """Names of the data sets inside the package; `untar_data` takes any other address too."""
+
+    MNIST = "pellucid://mnist"
+    MNIST_SAMPLE = "pellucid://mnist_sample"
+
+
+def untar_data(url: str, sha256: str | None = None, force: bool = False) -> Path:
+    """Return the folder of a data set, laying it out in the cache folder on first use.
+
+    Args:
+        url: One of `URLs`, or the address (http, https, ftp, file) of a .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz.
+        sha256: Checksum the download must have; without one its own is printed for you to pin.
+        force: Lay out (and download) again.
+
+    Raises:
+        UsageError: an address that is no archive, or not known.
+        DataError: the download's checksum differs, or its archive is damaged or unsafe.
+    """
+    embedded = {URLs.MNIST: _mnist, URLs.MNIST_SAMPLE: _mnist_sample}
+    parts = urlparse(url)
+    if url not in embedded and parts.scheme not in ("http", "https", "ftp", "file"):
+        raise UsageError(f"{url!r} is neither one of {', '.join(sorted(embedded))} nor an http(s) address")
+    name = parts.netloc if url in embedded else _stem(parts.path)
+    target = home() / "data" / name
+    if not target.is_dir() or force:
+        try:
+            with locked(target):
+                if not target.is_dir() or force:
+                    with appearing(target) as scratch:
+                        embedded[url](scratch) if url in embedded else _download(url, sha256, scratch)
+        except OSError as error:
+            raise PellucidError(f"cannot lay out {name} in {target.parent}: {error}; PELLUCID_HOME moves it") from error
+    return target
+
+
+def mnist_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images (60000, 28, 28) and labels, test images (10000, 28, 28) and labels, all uint8."""
+    raw = np.frombuffer(lzma.decompress((files("pellucid.data") / "mnist" / "mnist.xz").read_bytes()), np.uint8)
+    n = N_TRAIN + N_TEST
+    images, labels = raw[: n * SIDE * SIDE].reshape(n, SIDE, SIDE), raw[n * SIDE * SIDE :]
+    return images[:N_TRAIN], labels[:N_TRAIN], images[N_TRAIN:], labels[N_TRAIN:]
+
+
+def _mnist(folder: Path) -> None:
+    train_x, train_y, test_x, test_y = mnist_arrays()
+    with progress("laying out MNIST", N_TRAIN + N_TEST) as tick:
+        _write_tree(folder / "training", train_x, train_y, tick)
+        _write_tree(folder / "testing", test_x, test_y, tick)
+
+
+def _mnist_sample(folder: Path) -> None:
+    train_x, train_y, test_x, test_y = mnist_arrays()
+    with progress("laying out MNIST_SAMPLE", N_TRAIN + N_TEST) as tick:
+        _write_tree(folder / "train", train_x, train_y, tick, digits=(3, 7))
+        _write_tree(folder / "valid", test_x, test_y, tick, digits=(3, 7))
+
+
+def _write_tree(folder: Path, images: np.ndarray, labels: np.ndarray, tick: Tick, digits=tuple(range(10))) -> None:
+    """Write `<folder>/<digit>/<index>.png`, the index being the position in the original file."""
+    for digit in digits:
+        (folder / str(digit)).mkdir(parents=True)
+    for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        if label in digits:
+            png = BytesIO()
+            Image.fromarray(image).save(png, "png")
+            (folder / str(label) / f"{index}.png").write_bytes(png.getvalue())
+        if index % 500 == 499:
+            tick(500)
+
+
+def _stem(path: str) -> str:
+    name = Path(path).name
+    for ending in (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    raise UsageError(f"{name or path!r} is no archive: expected .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
+
+
+def _download(url: str, sha256: str | None, folder: Path) -> None:
+    import pooch
+
+    try:
+        archive = pooch.retrieve(url, sha256 and f"sha256:{sha256}", "archive-" + Path(url).name, folder)
+    except ValueError as error:
+        raise DataError(f"{url}: {error}") from None
+    if sha256 is None:
+        print(f"{url}\n  sha256={pooch.file_hash(archive)!r} pins this download")
+    try:
+        # The `data` filter refuses absolute paths, `..`, links that lead outside, and devices; zip is safe by itself.
+        options = {} if url.endswith(".zip") else {"filter": "data"}
+        shutil.unpack_archive(archive, folder, **options)
+    except (shutil.ReadError, tarfile.TarError, EOFError, ValueError) as error:
+        raise DataError(f"{url}: damaged or unsafe archive ({error})") from None
+    Path(archive).unlink()
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_dir():  # the usual single top folder
+        for entry in list(entries[0].iterdir()):
+            entry.rename(folder / entry.name)
+        entries[0].rmdir()

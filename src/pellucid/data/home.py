@@ -1,0 +1,46 @@
+"""Where pellucid keeps data sets and pixel stores, and how something appears there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+
+def home() -> Path:
+    """The cache folder: `PELLUCID_HOME`, or the user's cache folder of this system."""
+    return Path(os.environ.get("PELLUCID_HOME") or user_cache_path("pellucid"))
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of `target` against other processes; a killed holder releases it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        yield
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Give a scratch folder that becomes `target` if the block succeeds and vanishes if it does not.
+
+    Call it under `locked(target)`: leftovers of killed processes are swept away first.
+    """
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise

@@ -1,0 +1,269 @@
+"""The pixel store: every image of a set decoded once into one uint8 memory map.
+
+A store is a folder `PELLUCID_HOME/stores/<key>/` of `pixels.npy` (image, channel, row, column), `moments.npy` (image,
+channel, (sum, sum of squares)) and `store.json`. The key is made of each file's path, size and modification time and
+of the decoding, so a changed file is a new key. Stores are built under a lock in a scratch folder that is renamed when
+whole, verified on open, and the least recently used are evicted beyond `BUDGET_BYTES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.data.decoder import Job, decode_rows
+from pellucid.data.home import appearing, home, locked
+from pellucid.data.images import Decoding
+from pellucid.data.progress import Tick, progress
+from pellucid.errors import DataError, PellucidError
+
+VERSION = 1
+BUDGET_BYTES = 32 << 30
+FILES_PER_PROCESS = 400  # fewer than this and starting a decoder process (0.2 s) costs more than it saves
+SAMPLED_BLOCKS, BLOCK_BYTES = 32, 1 << 16
+
+
+@dataclass(frozen=True)
+class PixelStore:
+    """Decoded images, opened for reading.
+
+    Attributes:
+        pixels: uint8, shape (image, channel, row, column), mapped from disk.
+        moments: int64, shape (image, channel, 2): sum and sum of squares of the pixels.
+        bad: Row of each file that could not be decoded, and why; its pixels are zero.
+    """
+
+    pixels: np.ndarray
+    moments: np.ndarray
+    bad: dict[int, str]
+
+    @classmethod
+    def open(cls, files: Sequence[Path], decoding: Decoding, workers: int | None = None) -> PixelStore:
+        """Open the store of these files, building it first where it is missing, damaged or out of date.
+
+        Args:
+            files: Image files, in row order.
+            decoding: How a file becomes pixels.
+            workers: Decoder processes; None takes one a core.
+
+        Raises:
+            DataError: no file can be decoded, or sizes differ without a Resize.
+            PellucidError: the disk is full or not writable.
+        """
+        folder = stores_folder() / store_key(files, decoding)
+        store = _opened(folder)
+        if store is None:
+            try:
+                with locked(folder):
+                    store = _opened(folder)  # another process may have built it while we waited
+                    if store is None:
+                        _build(folder, files, decoding, workers or os.cpu_count() or 1)
+                        store = _opened(folder)
+            except OSError as error:
+                raise _cannot_write(error.strerror or str(error)) from error
+        assert store is not None
+        with suppress(OSError):
+            os.utime(folder)
+        return store
+
+
+def stores_folder() -> Path:
+    """Folder of all pixel stores."""
+    return home() / "stores"
+
+
+def store_key(files: Sequence[Path], decoding: Decoding) -> str:
+    """Name of the store of these files: changes with any path, size, modification time, or with the decoding."""
+    digest = hashlib.blake2b(json.dumps([VERSION, decoding.to_json()]).encode(), digest_size=16)
+    lines = []
+    for file in map(os.path.abspath, files):
+        try:
+            stat = os.stat(file)
+            lines.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        except OSError as error:
+            lines.append(f"{file}\0{error.errno}")
+    digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def evict(keep: Path | None = None, budget_bytes: int = BUDGET_BYTES) -> int:
+    """Delete the least recently used stores until the rest fit in `budget_bytes`; returns the bytes freed.
+
+    `evict(budget_bytes=0)` clears the cache.
+    """
+    folders = [p for p in stores_folder().glob("*") if p.is_dir() and not p.name.startswith(".")]
+    sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in folders}
+    excess, freed = sum(sizes.values()) - budget_bytes, 0
+    for folder in sorted(folders, key=lambda p: p.stat().st_mtime):
+        if freed >= excess:
+            break
+        if folder != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            freed += sizes[folder]
+    return freed
+
+
+def _opened(folder: Path) -> PixelStore | None:
+    try:
+        meta = json.loads((folder / "store.json").read_text())
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        moments = np.load(folder / "moments.npy")
+        if list(pixels.shape) != meta["shape"] or _checksum(folder) != meta["checksum"]:
+            return None
+        return PixelStore(pixels, moments, {int(row): reason for row, reason in meta["bad"].items()})
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _checksum(folder: Path) -> int:
+    """CRC of the moments and of evenly spaced blocks of the pixels: finds a torn file in milliseconds."""
+    crc = zlib.crc32((folder / "moments.npy").read_bytes())
+    with (folder / "pixels.npy").open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for start in np.linspace(0, max(0, size - BLOCK_BYTES), SAMPLED_BLOCKS).astype(int):
+            file.seek(int(start))
+            crc = zlib.crc32(file.read(BLOCK_BYTES), crc)
+    return zlib.crc32(str(size).encode(), crc)
+
+
+def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int) -> None:
+    shape = _first_shape(files, decoding)
+    full_shape = (len(files), *shape)
+    needed = int(np.prod(full_shape))
+    evict(budget_bytes=max(0, BUDGET_BYTES - needed))
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise _cannot_write(f"it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB left")
+    with appearing(folder) as scratch:
+        job = Job(
+            rows=list(range(len(files))),
+            files=[os.path.abspath(file) for file in files],
+            decoding=decoding.to_json(),
+            shape=list(shape),
+            pixels=str(scratch / "pixels.npy"),
+            pixels_offset=_allocate(scratch / "pixels.npy", full_shape, np.uint8),
+            moments=str(scratch / "moments.npy"),
+            moments_offset=_allocate(scratch / "moments.npy", (*full_shape[:2], 2), np.int64),
+        )
+        n_processes = min(workers, -(-len(files) // FILES_PER_PROCESS))
+        with progress(f"decoding {len(files):,} images", len(files)) as tick:
+            bad = _run(job, n_processes, tick)
+        meta = {"version": VERSION, "shape": full_shape, "bad": bad, "checksum": _checksum(scratch)}
+        (scratch / "store.json").write_text(json.dumps(meta))
+        for file in scratch.iterdir():
+            _sync(file)
+
+
+def _first_shape(files: Sequence[Path], decoding: Decoding) -> tuple[int, ...]:
+    reasons = []
+    for file in files:
+        try:
+            return decoding.pixels(file).shape
+        except DataError as error:
+            reasons.append(str(error))
+    raise DataError(_listed(f"none of the {len(files)} images can be decoded", reasons))
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:
+    """Write an .npy header and reserve the room behind it, so that a full disk shows here; returns the data's offset."""
+    with path.open("wb") as file:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        offset = file.tell()
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), offset, size)
+        else:
+            file.truncate(offset + size)
+    return offset
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _run(job: Job, n_processes: int, tick: Tick) -> dict[int, str]:
+    """Decode all rows, here or in processes; returns the damaged files' rows and reasons."""
+    reports = decode_rows(job) if n_processes == 1 else _in_processes(job, n_processes)
+    damaged: dict[int, str] = {}
+    sizes: list[str] = []
+    for report in reports:
+        if isinstance(report, int):
+            tick(report)
+        elif report[1] == "size":
+            sizes.append(report[2])
+        else:
+            damaged[report[0]] = report[2]
+    if sizes:
+        remedy = "images differ in size; add item_tfms=Resize(128) (command line: --size 128)"
+        raise DataError(_listed(remedy, sorted(sizes)))
+    return damaged
+
+
+def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
+    """Share the rows out in stripes over decoder processes and merge their reports."""
+    source = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "pellucid.data.decoder"]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(n_processes)
+    ]
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def serve(process: subprocess.Popen[str], stripe: slice) -> None:
+        assert process.stdin and process.stdout
+        with suppress(BrokenPipeError):  # a process that died is found by its exit code below
+            json.dump(asdict(job) | {"rows": job.rows[stripe], "files": job.files[stripe]}, process.stdin)
+            process.stdin.close()
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    try:
+        for i, process in enumerate(processes):
+            threading.Thread(target=serve, args=(process, slice(i, None, n_processes)), daemon=True).start()
+        running = n_processes
+        while running:
+            line = lines.get()
+            if line is None:
+                running -= 1
+                continue
+            report = json.loads(line)
+            if isinstance(report, dict):
+                raise _cannot_write(report["fatal"])
+            yield report
+        for process in processes:
+            if process.wait():
+                raise PellucidError(f"a decoder process ended with code {process.returncode}; try workers=1")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _cannot_write(reason: str) -> PellucidError:
+    return PellucidError(
+        f"cannot write the pixel store in {stores_folder()}: {reason}; "
+        "free some space, move the cache with PELLUCID_HOME, or stream with cache=False"
+    )
+
+
+def _listed(what: str, reasons: Sequence[str], most: int = 10) -> str:
+    more = [f"… and {len(reasons) - most} more"] if len(reasons) > most else []
+    return "\n  ".join([f"{what}:", *reasons[:most], *more])

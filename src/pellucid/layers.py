@@ -1,0 +1,103 @@
+"""Building blocks of convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import UsageError
+
+NormType = Literal["batch", "group", "instance", "layer"]
+
+
+class Flatten(nn.Module):
+    """Flatten every axis but the first: (batch, channel, row, column) → (batch, channel · row · column)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` as (batch, features)."""
+        return x.flatten(1)
+
+
+def sequential(*modules: nn.Module) -> nn.Sequential:
+    """Chain modules: `nn.Sequential` under the chapter's name."""
+    return nn.Sequential(*modules)
+
+
+def norm_layer(kind: NormType, n_channels: int) -> nn.Module:
+    """A normalization of `n_channels`: over the batch, over groups of up to 32 channels, per image, or over the image.
+
+    Source: batch arXiv:1502.03167, group arXiv:1803.08494, instance arXiv:1607.08022, layer arXiv:1607.06450.
+    """
+    if kind == "batch":
+        return nn.BatchNorm2d(n_channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(n_channels, affine=True)
+    if kind == "layer":
+        return nn.GroupNorm(1, n_channels)
+    if kind == "group":
+        return nn.GroupNorm(next(n for n in (32, 16, 8, 4, 2, 1) if n_channels % n == 0), n_channels)
+    raise UsageError(f"norm {kind!r} does not exist: use 'batch', 'group', 'instance', 'layer' or None")
+
+
+class ConvLayer(nn.Sequential):
+    """A convolution with its normalization and activation function.
+
+    Args:
+        ni: Channels in.
+        nf: Channels out.
+        ks: Kernel size.
+        stride: Pixels between two positions of the kernel.
+        padding: Pixels added on each side; None takes ks // 2, which keeps the size at stride 1 for odd kernels.
+        norm: Kind of normalization; None for none.
+        act: Makes the activation function; None for none.
+        act_first: Activation before the norm, as the chapter has it, instead of after.
+        bias: Whether the convolution has a bias; None gives one unless a norm follows it directly and undoes it.
+    """
+
+    def __init__(
+        self,
+        ni: int,
+        nf: int,
+        ks: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        *,
+        norm: NormType | None = "batch",
+        act: Callable[[], nn.Module] | None = nn.ReLU,
+        act_first: bool = False,
+        bias: bool | None = None,
+    ):
+        if bias is None:
+            bias = norm is None or (act_first and act is not None)
+        conv = nn.Conv2d(ni, nf, ks, stride, ks // 2 if padding is None else padding, bias=bias)
+        after = [norm_layer(norm, nf)] if norm else []
+        if act is not None:
+            after.insert(0 if act_first else len(after), act())
+        super().__init__(conv, *after)
+
+
+class ResBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut: relu(convs(x) + shortcut(x)).
+
+    The second norm starts at zero, so a fresh block passes its input on. A shortcut that changes the size averages
+    2×2 pixels and matches the channels with a 1×1 convolution.
+
+    Source: He et al., arXiv:1512.03385, section 3; zero start and averaged shortcut: He et al., arXiv:1812.01187.
+    """
+
+    def __init__(self, ni: int, nf: int, stride: int = 1):
+        super().__init__()
+        self.convs = nn.Sequential(ConvLayer(ni, nf, stride=stride), ConvLayer(nf, nf, act=None))
+        nn.init.zeros_(self.convs[1][1].weight)
+        shortcut: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
+        if ni != nf:
+            shortcut.append(ConvLayer(ni, nf, ks=1, act=None))
+        self.shortcut = nn.Sequential(*shortcut)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(convs(x) + shortcut(x))."""
+        return self.act(torch.add(self.convs(x), self.shortcut(x)))

@@ -1,0 +1,83 @@
+"""Pictures of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIDE_INCHES = 3.0
+
+
+def as_picture(image: Any) -> np.ndarray:
+    """Turn a Pillow image, array or tensor into what `imshow` takes: (row, column) or (row, column, channel)."""
+    array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (3, 4):
+        array = array.transpose(1, 2, 0)
+    return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+
+
+def show_image(
+    image: Any,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
+    **options: Any,
+) -> Axes:
+    """Show one image without axis marks; grey ones in the current colour map. Returns the axes.
+
+    Args:
+        image: Pillow image, array or tensor, (row, column), (channel, row, column) or (row, column, channel).
+        ax: Draw here; None makes a new figure.
+        figsize: Width and height of a new figure, in inches.
+        title: Text above the picture.
+        options: Passed to matplotlib's `imshow`, such as `cmap`.
+    """
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        ax = plt.subplots(figsize=figsize or (SIDE_INCHES, SIDE_INCHES))[1]
+    ax.imshow(as_picture(image), **options)
+    if title is not None:
+        ax.set_title(title)
+    ax.axis("off")
+    return ax
+
+
+def subplots(
+    nrows: int = 1, ncols: int = 1, figsize: tuple[float, float] | None = None, imsize: float = SIDE_INCHES, **options: Any
+) -> tuple[Figure, Any]:
+    """matplotlib's `subplots` at `imsize` inches a picture; returns the figure and the (array of) axes."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(nrows, ncols, figsize=figsize or (ncols * imsize, nrows * imsize), **options)
+
+
+def show_images(
+    images: Sequence[Any],
+    nrows: int | None = None,
+    ncols: int | None = None,
+    titles: Sequence[str] | None = None,
+    figsize: tuple[float, float] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Show images in a grid, as square as can be unless `nrows` or `ncols` says otherwise; returns the axes."""
+    n = len(images)
+    if not nrows:
+        nrows = math.ceil(n / ncols) if ncols else max(1, round(math.sqrt(n)))
+    ncols = ncols or math.ceil(n / nrows)
+    lines = max((str(title).count("\n") for title in titles), default=0) if titles else 0
+    figure, axes = subplots(nrows, ncols, figsize or (1.5 * ncols, (1.7 + 0.2 * lines) * nrows), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i < n:
+            show_image(images[i], ax=ax, title=str(titles[i]) if titles else None, **options)
+        else:
+            ax.axis("off")
+    figure.tight_layout()
+    return axes

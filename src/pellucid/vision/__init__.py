@@ -1,0 +1,1 @@
+"""`from pellucid.vision.all import *` is the door for notebooks."""

@@ -1,0 +1,150 @@
+"""Everything the chapter's cells use, under its names: `from pellucid.vision.all import *`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import fastcore.xtras  # noqa: F401  (gives Path its `ls` and `BASE_PATH`)
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastcore.foundation import L
+from PIL import Image
+from torch import Tensor, nn
+
+from pellucid.callback.core import (
+    Callback,
+    CancelBackwardException,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
+    CancelTrainException,
+    CancelValidException,
+)
+from pellucid.callback.guard import NonFiniteGuard
+from pellucid.callback.progress import ProgressCallback
+from pellucid.callback.recorder import Recorder
+from pellucid.callback.schedule import ParamScheduler
+from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
+from pellucid.data.catalogue import URLs, untar_data
+from pellucid.data.images import PILImage, PILImageBW, Resize
+from pellucid.data.items import (
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    RandomSplitter,
+    RegexLabeller,
+    csv_items,
+    get_image_files,
+    parent_label,
+)
+from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.transforms import Normalize, imagenet_stats
+from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
+from pellucid.layers import ConvLayer, Flatten, ResBlock, sequential
+from pellucid.learner import Learner
+from pellucid.metrics import accuracy, error_rate, top_k_accuracy
+from pellucid.optimizer import SGD, Adam
+from pellucid.plot.images import show_image, show_images, subplots
+from pellucid.runs import Run, load_run
+from pellucid.seed import set_seed
+from pellucid.summary import summarize
+from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu
+
+
+def _lazy(name: str) -> ModuleType | None:
+    """A module that is imported when first used: plots and tables cost a script that makes none nothing."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+matplotlib = _lazy("matplotlib")
+plt = _lazy("matplotlib.pyplot")
+pd = _lazy("pandas")
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Callback",
+    "CancelBackwardException",
+    "CancelBatchException",
+    "CancelEpochException",
+    "CancelFitException",
+    "CancelStepException",
+    "CancelTrainException",
+    "CancelValidException",
+    "CategoryBlock",
+    "ConvLayer",
+    "DataBlock",
+    "DataError",
+    "DataLoader",
+    "DataLoaders",
+    "F",
+    "Flatten",
+    "FuncSplitter",
+    "GrandparentSplitter",
+    "Image",
+    "ImageBlock",
+    "ImageDataLoaders",
+    "IndexSplitter",
+    "L",
+    "Learner",
+    "NonFiniteGuard",
+    "Normalize",
+    "PILImage",
+    "PILImageBW",
+    "ParamScheduler",
+    "Path",
+    "PellucidError",
+    "ProgressCallback",
+    "RandomSplitter",
+    "Recorder",
+    "RegexLabeller",
+    "ResBlock",
+    "Resize",
+    "Run",
+    "Tensor",
+    "TrainingError",
+    "URLs",
+    "UsageError",
+    "accuracy",
+    "csv_items",
+    "default_device",
+    "error_rate",
+    "first",
+    "get_image_files",
+    "image2tensor",
+    "image_bear",
+    "imagenet_stats",
+    "load_run",
+    "matplotlib",
+    "nn",
+    "np",
+    "parent_label",
+    "partial",
+    "pd",
+    "plt",
+    "sequential",
+    "set_seed",
+    "show_image",
+    "show_images",
+    "subplots",
+    "summarize",
+    "tensor",
+    "to_cpu",
+    "top_k_accuracy",
+    "torch",
+    "untar_data",
+]
