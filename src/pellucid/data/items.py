@@ -34,18 +34,17 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: Sequence[st
     """
     if not os.path.isdir(path):
         raise DataError(f"{path}: no such folder" if not os.path.exists(path) else f"{path}: is a file, not a folder")
-    roots = [os.path.join(path, folder) for folder in folders] or [os.fspath(path)]
-    found: list[str] = []
-    for root in roots:
+    found: list[Path] = []
+    for root in [os.path.join(path, folder) for folder in folders] or [os.fspath(path)]:
         for folder, subfolders, names in os.walk(root, followlinks=True):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")] if recurse else []
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith(".")) if recurse else []
+            here = Path(folder)
             found += [
-                os.path.join(folder, name)
-                for name in names
+                here / name
+                for name in sorted(names)
                 if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS and not name.startswith(".")
             ]
-    found.sort()
-    return L(map(Path, found), use_list=True)
+    return L(found, use_list=None)
 
 
 def csv_items(path: str | Path) -> list[tuple[Path, str]]:
@@ -155,7 +154,7 @@ def FuncSplitter(is_valid: Callable[[Any], bool]) -> Splitter:
 
 
 def _folder(item: Any, up: int) -> str:
-    parts = os.fspath(item).split(os.sep)
+    parts = item.parts if isinstance(item, Path) else os.fspath(item).split(os.sep)
     return parts[-1 - up] if len(parts) > up else ""
 
 

@@ -182,7 +182,7 @@ class DataLoader:
         self.source, self.bs, self.shuffle, self.device, self.items = source, bs, shuffle, torch.device(device), items
         self.rows = torch.as_tensor(rows, dtype=torch.long)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
-        self.drop_last = drop_last and len(self.rows) >= bs
+        self.drop_last = drop_last
         self.batch_tfms = [t for t in batch_tfms if training or getattr(t, "split_idx", None) != 0]
 
     @property
@@ -191,7 +191,7 @@ class DataLoader:
         return len(self.rows)
 
     def __len__(self) -> int:
-        return self.n // self.bs if self.drop_last else -(-self.n // self.bs)
+        return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
@@ -251,7 +251,7 @@ class DataLoaders:
     @property
     def bs(self) -> int:
         """Training batch size."""
-        return getattr(self.train, "bs", None) or self.train.batch_size
+        return self.train.bs if isinstance(self.train, DataLoader) else self.train.batch_size
 
     def __getitem__(self, i: int) -> Any:
         return (self.train, self.valid)[i]

@@ -90,7 +90,8 @@ def store_key(files: Sequence[Path], decoding: Decoding) -> str:
     """Name of the store of these files: changes with any path, size, modification time, or with the decoding."""
     digest = hashlib.blake2b(json.dumps([VERSION, decoding.to_json()]).encode(), digest_size=16)
     lines = []
-    for file in map(os.path.abspath, files):
+    for file in map(str, files):
+        file = file if file.startswith(os.sep) else os.path.abspath(file)
         try:
             stat = os.stat(file)
             lines.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}")

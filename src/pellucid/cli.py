@@ -1,0 +1,115 @@
+"""The command line. Nothing heavy is imported before a command runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.errors import PellucidError, UsageError
+
+app = typer.Typer(
+    help="Train image classifiers you can see through.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `pellucid train` writes it.")]
+
+
+@app.command()
+def train(
+    source: Annotated[
+        str, typer.Argument(help="mnist, mnist_sample, a folder of images or IDX files, or a CSV of path,label.")
+    ],
+    arch: Annotated[
+        str | None, typer.Option(help="simple_cnn, plain_cnn or small_resnet; default fits the images.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-3,
+    bs: Annotated[int | None, typer.Option(min=1, help="Images a batch; default fits the size of the set.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=0, help="Side in pixels; default 128 for folders and CSV, 0 keeps the files' own.")
+    ] = None,
+    valid_pct: Annotated[
+        float | None, typer.Option(help="Validate on this random share instead of a sub-folder, such as 0.2.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of images.")] = 42,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the accelerator if there is one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes; default one a core.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default a new one under runs/.")] = None,
+    schedule: Annotated[str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.")] = "one_cycle",
+    on_error: Annotated[str, typer.Option(help="Damaged images: raise lists them, skip leaves them out.")] = "raise",
+) -> None:
+    """Train a classifier and write a run folder."""
+    from pellucid import runs
+
+    options = {name: value for name, value in locals().items() if name not in ("source", "runs")}
+    run = runs.train(source, **options)
+    print(f"\naccuracy {run.results[-1]['accuracy']:.4f} on {run.settings['n_valid']:,} validation images")
+    print(f"run saved in {run.folder}")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+) -> None:
+    """Print the class of each image and its probabilities."""
+    from pellucid.runs import load_run
+
+    predictions = load_run(run).predict(images)
+    if as_json:
+        print(json.dumps([vars(p) for p in predictions], indent=2))
+        return
+    for p in predictions:
+        best = "  ".join(f"{name} {value:.4f}" for name, value in list(p.probabilities.items())[:3])
+        print(f"{p.source}: {p.label}   ({best})")
+
+
+@app.command()
+def summary(run: RunFolder) -> None:
+    """Print the layer table of a run's model."""
+    from pellucid.runs import load_run
+
+    print(load_run(run).summary())
+
+
+@app.command()
+def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:
+    """Show how much the pixel stores take on disk, or delete them (they are rebuilt when needed)."""
+    from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
+
+    if clear:
+        print(f"freed {evict(budget_bytes=0) / 1e6:,.0f} MB")
+    used = sum(file.stat().st_size for file in stores_folder().glob("*/*"))
+    print(f"{stores_folder()}: {used / 1e6:,.0f} MB of at most {BUDGET_BYTES / 1e9:,.0f} GB")
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0, 2 for what the user got wrong, 1 for a failure."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        app()
+    except UsageError as error:
+        sys.exit(_report(error, 2))
+    except PellucidError as error:
+        sys.exit(_report(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(_report("interrupted; what was trained so far is in the run folder", 1))
+
+
+def _report(error: Exception | str, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Shared fixtures: one cache folder a session, MNIST laid out once in it, small coloured photos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+matplotlib.use("Agg")
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pellucid_home(tmp_path_factory) -> Path:
+    """A cache folder of this session's own, shared by its worker processes."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "pellucid-home"
+    os.environ["PELLUCID_HOME"] = str(home)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def mnist(pellucid_home) -> Path:
+    from pellucid.data.catalogue import URLs, untar_data
+
+    return untar_data(URLs.MNIST)
+
+
+@pytest.fixture(scope="session")
+def mnist_sample(pellucid_home) -> Path:
+    from pellucid.data.catalogue import URLs, untar_data
+
+    return untar_data(URLs.MNIST_SAMPLE)
+
+
+def make_photo(path: Path, colour: str, rng: np.random.Generator, size: tuple[int, int] = (80, 60)) -> Path:
+    """A noisy photo (width, height) of one dominant colour with a bright rectangle somewhere."""
+    width, height = size
+    pixels = np.full((height, width, 3), COLOURS[colour], np.float64) + rng.normal(0, 25, (height, width, 3))
+    top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
+    pixels[top : top + height // 4, left : left + width // 4] += 60
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Three classes of twelve colour JPEGs of mixed sizes: `photos/<colour>/<n>.jpg`."""
+    rng = np.random.default_rng(0)
+    for colour in COLOURS:
+        for n in range(12):
+            size = tuple(int(s) for s in rng.integers(40, 200, 2))
+            make_photo(tmp_path / "photos" / colour / f"{n}.jpg", colour, rng, size)
+    return tmp_path / "photos"
