@@ -90,8 +90,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, ni: int, nf: int, stride: int = 1):
         super().__init__()
-        self.convs = nn.Sequential(ConvLayer(ni, nf, stride=stride), ConvLayer(nf, nf, act=None))
-        nn.init.zeros_(self.convs[1][1].weight)
+        last = ConvLayer(nf, nf, act=None)
+        nn.init.zeros_(last[1].weight)  # pyright: ignore[reportArgumentType]
+        self.convs = nn.Sequential(ConvLayer(ni, nf, stride=stride), last)
         shortcut: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
         if ni != nf:
             shortcut.append(ConvLayer(ni, nf, ks=1, act=None))

@@ -52,6 +52,7 @@ class Learner(TrainingLoop):
     """
 
     opt: Optimizer
+    recorder: Recorder
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class Learner(TrainingLoop):
         cbs: Any = (),
         reset_opt: bool = False,
     ) -> None:
-        """Train at a constant rate for `pct_start` of the batches, then let it fall along a cosine to lr / div_final."""
+        """Train at a constant rate for `pct_start` of the batches, then along a cosine down to lr / div_final."""
         lrs = self._lrs(self.lr if lr is None else lr)
         schedule = [flat_cosine(lr, div_final=div_final, pct_start=pct_start) for lr in lrs]
         self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *_listed(cbs)], reset_opt)
@@ -200,7 +201,9 @@ class Learner(TrainingLoop):
         self.model.to(self.dls.device)
         groups = param_groups(self.model, self.splitter(self.model))
         if not any(p.requires_grad for group in groups for p in group["params"]):
-            hint = ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
+            hint = (
+                ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
+            )
             raise UsageError(f"the model has no trainable parameters{hint}")
         self.opt = self.opt_func(groups, lr=self.lr)
         self._initial_hypers = snapshot_hypers(self.opt)
@@ -226,10 +229,14 @@ class Learner(TrainingLoop):
         """Loss and metrics on the validation set, or on `dl`; leaves the record of the fit alone."""
         evaluation = Evaluation(self.metrics, self.dls.device)
         for pred, yb in self._outputs(self.dls.valid if dl is None else dl):
+            if yb is None:
+                raise UsageError("validate needs labels, this loader has none; use get_preds")
             evaluation.update(self._loss(pred, yb), pred, yb)
         return evaluation.values()
 
-    def get_preds(self, dl: Any = None, *, activation: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
+    def get_preds(
+        self, dl: Any = None, *, activation: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Probabilities (image, class) and labels (image,) of the validation set or of `dl`, on the CPU.
 
         Args:
@@ -239,8 +246,8 @@ class Learner(TrainingLoop):
         """
         activation = activation or _activation(self.loss_func)
         pairs = [(activation(pred).cpu(), yb) for pred, yb in self._outputs(self.dls.valid if dl is None else dl)]
-        labels = None if any(yb is None for _, yb in pairs) else torch.cat([yb.cpu() for _, yb in pairs])
-        return torch.cat([pred for pred, _ in pairs]), labels
+        labels = [yb.cpu() for _, yb in pairs if yb is not None]
+        return torch.cat([pred for pred, _ in pairs]), torch.cat(labels) if labels else None
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array."""

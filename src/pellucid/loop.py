@@ -60,7 +60,7 @@ class TrainingLoop:
         cb = cb() if isinstance(cb, type) else cb
         if hasattr(self, cb.name):
             raise UsageError(
-                f"cannot add {type(cb).__name__}: learn.{cb.name} exists already; remove_cb the first, or rename the class"
+                f"cannot add {type(cb).__name__}: learn.{cb.name} exists already; remove that, or rename the class"
             )
         cb.learn = self  # type: ignore[assignment]
         setattr(self, cb.name, cb)

@@ -85,7 +85,7 @@ class Evaluation:
         self.loss = Mean(lambda pred, targ: None)
         self.metrics = [metric if isinstance(metric, Metric) else Mean(metric) for metric in metrics]
         for metric in self.metrics:
-            if hasattr(metric, "to"):
+            if isinstance(metric, torch.nn.Module):  # torchmetrics keep their sums in buffers
                 metric.to(device)
             metric.reset()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from torch import nn
 
 from pellucid.errors import UsageError
-from pellucid.layers import Flatten, ResBlock, sequential
 from pellucid.layers import ConvLayer as _ConvLayer
+from pellucid.layers import Flatten, ResBlock, sequential
 
 
 def conv(ni: int, nf: int, ks: int = 3, act: bool = True, norm: bool = False) -> nn.Sequential:
@@ -34,7 +35,7 @@ def simple_cnn(n_in: int = 1, n_out: int = 10, size: int = 28, *, norm: bool = T
     """
     n_layers = max(2, math.ceil(math.log2(size)))
     widths = [n_in, *(width << i for i in range(n_layers - 1))]
-    layers = [conv(ni, nf, ks=5 if i == 0 else 3, norm=norm) for i, (ni, nf) in enumerate(zip(widths, widths[1:]))]
+    layers = [conv(ni, nf, ks=5 if i == 0 else 3, norm=norm) for i, (ni, nf) in enumerate(pairwise(widths))]
     return sequential(*layers, conv(widths[-1], n_out, act=False, norm=norm), Flatten())
 
 
@@ -50,7 +51,7 @@ def small_resnet(n_in: int = 3, n_out: int = 10, size: int = 128, *, width: int 
         width: Channels of the stem; stages have 1, 2, 4 and 8 times as many.
     """
     stages = [width << i for i in range(4)]
-    blocks = [ResBlock(ni, nf, stride=2) for ni, nf in zip([width, *stages], stages)]
+    blocks = [ResBlock(ni, nf, stride=2) for ni, nf in pairwise([width, *stages])]
     return sequential(
         _ConvLayer(n_in, width, stride=2), *blocks, nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(stages[-1], n_out)
     )

@@ -36,7 +36,12 @@ class _Adam(AdamW):
 
 
 def Adam(
-    params: Iterable[Any], lr: float = 1e-3, mom: float = 0.9, sqr_mom: float = 0.99, eps: float = 1e-5, wd: float = 0.01
+    params: Iterable[Any],
+    lr: float = 1e-3,
+    mom: float = 0.9,
+    sqr_mom: float = 0.99,
+    eps: float = 1e-5,
+    wd: float = 0.01,
 ) -> Optimizer:
     """torch's AdamW with the chapter's settings, fused where the parameters allow it.
 

@@ -165,7 +165,7 @@ def train(
 
 def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
     """Write the run folder of a trained named architecture."""
-    recorder, valid = learn.recorder, learn.dls.valid  # type: ignore[attr-defined]
+    recorder, valid = learn.recorder, learn.dls.valid
     normalize = next((t for t in valid.batch_tfms if isinstance(t, Normalize)), Normalize([0.0], [1.0]))
     names = recorder.metric_names[1:-1]
     results = [
@@ -242,7 +242,9 @@ def _open(
     if source in NAMED or (path.is_dir() and find_idx(path)):
         resize = Resize(size) if size else None
         if source not in NAMED and (size or valid_pct):
-            raise UsageError(f"{source}: IDX files have a size and a split of their own; leave --size and --valid-pct out")
+            raise UsageError(
+                f"{source}: IDX files have a size and a split of their own; leave --size and --valid-pct out"
+            )
     elif path.exists():
         resize = None if size == 0 else Resize(size or 128)
     else:
@@ -251,7 +253,9 @@ def _open(
     common: dict[str, Any] = {"item_tfms": resize, "batch_tfms": Normalize()}
     if source in NAMED:
         folder = untar_data(NAMED[source])
-        return ImageDataLoaders.from_folder(folder, None, None, valid_pct, seed, img_cls=PILImageBW, **common, **options)
+        return ImageDataLoaders.from_folder(
+            folder, None, None, valid_pct, seed, img_cls=PILImageBW, **common, **options
+        )
     if path.suffix.lower() == ".csv":
         return ImageDataLoaders.from_csv(path, 0.2 if valid_pct is None else valid_pct, seed, **common, **options)
     if path.is_file():

@@ -29,6 +29,7 @@ def cosine(start: float, end: float) -> Schedule:
     """Half a cosine from `start` at 0 to `end` at 1, flat at both ends. Source: arXiv:1608.03983, eq. 5."""
     return lambda pos: end + (start - end) * (1 + math.cos(math.pi * pos)) / 2
 
+
 def exponential(start: float, end: float) -> Schedule:
     """Equal ratios from `start` at 0 to `end` at 1: start · (end / start)^pos. Both must be positive."""
     if start <= 0 or end <= 0:
@@ -85,7 +86,7 @@ def one_cycle(
 def cyclical_momentum(
     moms: tuple[float, float, float] = (0.95, 0.85, 0.95), *, pct_start: float = 0.25, legs: str = "cosine"
 ) -> Schedule:
-    """Momentum that falls while the learning rate of `one_cycle` rises. Source: Smith, arXiv:1803.09820, section 4.2."""
+    """Momentum that falls while the rate of `one_cycle` rises. Source: Smith, arXiv:1803.09820, section 4.2."""
     leg = _leg(legs)
     return combined([pct_start, 1 - pct_start], [leg(moms[0], moms[1]), leg(moms[1], moms[2])])
 

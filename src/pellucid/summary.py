@@ -71,7 +71,7 @@ class ModelSummary:
 
 
 def summarize(model: nn.Module, xb: Tensor, notes: Sequence[str] = ()) -> ModelSummary:
-    """Run `model` on a batch in evaluation mode and tabulate its layers; weights, modes and statistics stay as they were.
+    """Run `model` on a batch in evaluation mode and tabulate its layers; the model stays as it was.
 
     Args:
         model: Any module.
@@ -87,7 +87,13 @@ def summarize(model: nn.Module, xb: Tensor, notes: Sequence[str] = ()) -> ModelS
             n_params = sum(p.numel() for p in parameters)
             trainable = any(p.requires_grad for p in module.parameters())
             rows.append(
-                LayerRow(type(module).__name__, tuple(output.shape), n_params, trainable, multiplications(module, inputs[0], output))
+                LayerRow(
+                    type(module).__name__,
+                    tuple(output.shape),
+                    n_params,
+                    trainable,
+                    multiplications(module, inputs[0], output),
+                )
             )
 
     leaves = [module for module in model.modules() if not list(module.children())]

@@ -50,17 +50,17 @@ class NonFiniteGuard(Callback):
         if not math.isfinite(value):
             self._stop(value)
         if refresh and self._finite():
-            torch._foreach_copy_(self._copy, self._state)
+            _copy(self._state, into=self._copy)
 
     def _stop(self, value: float) -> None:
         restored = not self._finite()
         if restored:
-            torch._foreach_copy_(self._state, self._copy)
+            _copy(self._copy, into=self._state)
         lr = self.learn.opt.param_groups[-1]["lr"]
         kept = "put back as it was a few batches earlier" if restored else "kept as it is, its weights are finite"
         raise TrainingError(
             f"the training loss became {value} at epoch {self.learn.epoch}, batch {self.learn.iter} (learning rate "
-            f"{lr:.3g}); the model is {kept}. Lower the learning rate, or look for bad values in the inputs and the loss"
+            f"{lr:.3g}); the model is {kept}. Lower the learning rate, or look for bad values in inputs and loss"
         )
 
     def _finite(self) -> bool:
@@ -68,3 +68,9 @@ class NonFiniteGuard(Callback):
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for tensor in self.learn.model.state_dict().values() if tensor.is_floating_point()]
+
+
+def _copy(tensors: list[Tensor], into: list[Tensor]) -> None:
+    with torch.no_grad():
+        for source, target in zip(tensors, into, strict=True):
+            target.copy_(source)

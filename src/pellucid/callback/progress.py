@@ -128,7 +128,7 @@ class NotebookDisplay:
 
     def header(self, names: list[str]) -> None:
         """Show the empty table."""
-        from IPython.display import HTML, display
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 
         self.html: Any = HTML
         self.names, self.rows = names, []

@@ -53,7 +53,7 @@ class ImageBlock:
 
 @dataclass(frozen=True)
 class CategoryBlock:
-    """The target is one class; `vocab` fixes the class names and their order, None takes the training labels, sorted."""
+    """The target is one class; `vocab` fixes the names and their order, None takes the training labels, sorted."""
 
     vocab: Sequence[Label] | None = None
 
@@ -230,7 +230,9 @@ class DataBlock:
                 )
         get_x = self.get_x or (lambda item: item)
         files = [get_x(item) for item in items]
-        return Declared(items, files, [index[found[i]] if i in found else -1 for i in range(len(items))], train, valid, vocab)
+        return Declared(
+            items, files, [index[found[i]] if i in found else -1 for i in range(len(items))], train, valid, vocab
+        )
 
 
 class ImageDataLoaders(DataLoaders):
@@ -322,7 +324,9 @@ class ImageDataLoaders(DataLoaders):
         for image_file, label_file in pairs:
             images, digits = read_idx(image_file), read_idx(label_file)
             if images.ndim != 3 or len(images) != len(digits):
-                raise DataError(f"{image_file}: {len(images)} images do not fit the {len(digits)} labels of {label_file}")
+                raise DataError(
+                    f"{image_file}: {len(images)} images do not fit the {len(digits)} labels of {label_file}"
+                )
             sides.append((images[:, None], digits))
         (train_x, train_y), (valid_x, valid_y) = sides
         pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
@@ -334,7 +338,9 @@ class ImageDataLoaders(DataLoaders):
         rows = list(range(len(train_x))), list(range(len(train_x), len(pixels)))
         indices = np.searchsorted(vocab, labels).tolist()
         tfms = _listed(batch_tfms)
-        return _loaders(source, rows, indices, vocab, Decoding("L"), tfms, (bs, val_bs or bs), device, items=labels)
+        return _loaders(
+            source, rows, indices, vocab, Decoding("L"), tfms, (bs, val_bs or bs), device, items=labels.tolist()
+        )
 
 
 def _loaders(

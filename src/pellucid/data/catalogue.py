@@ -8,6 +8,7 @@ import tarfile
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -110,7 +111,7 @@ def _download(url: str, sha256: str | None, folder: Path) -> None:
         print(f"{url}\n  sha256={pooch.file_hash(archive)!r} pins this download")
     try:
         # The `data` filter refuses absolute paths, `..`, links that lead outside, and devices; zip is safe by itself.
-        options = {} if url.endswith(".zip") else {"filter": "data"}
+        options: dict[str, Any] = {} if url.endswith(".zip") else {"filter": "data"}
         shutil.unpack_archive(archive, folder, **options)
     except (shutil.ReadError, tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(f"{url}: damaged or unsafe archive ({error})") from None

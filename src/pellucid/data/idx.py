@@ -33,7 +33,9 @@ def read_idx(path: str | Path) -> np.ndarray:
     start = 4 + 4 * n_dims
     shape = struct.unpack(f">{n_dims}I", raw[4:start]) if len(raw) >= start else (-1,)
     if len(raw) - start != int(np.prod(shape)):
-        raise DataError(f"{path}: damaged: its header says {'×'.join(map(str, shape))}, it holds {len(raw) - start} bytes")
+        raise DataError(
+            f"{path}: damaged: its header says {'×'.join(map(str, shape))}, it holds {len(raw) - start} bytes"
+        )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 

@@ -59,7 +59,7 @@ class Resize:
     @property
     def height_width(self) -> tuple[int, int]:
         """Target size as (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return `image` at the target size."""

@@ -17,7 +17,8 @@ from pellucid.errors import DataError, UsageError
 Splitter = Callable[[Sequence[Any]], tuple[list[int], list[int]]]
 
 IMAGE_EXTENSIONS = frozenset(
-    ".bmp .gif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp .avif .jp2 .ico .tga".split()
+    {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+    | {".avif", ".ico", ".jp2", ".tga"}
 )
 
 
@@ -44,7 +45,7 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: Sequence[st
                 for name in sorted(names)
                 if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS and not name.startswith(".")
             ]
-    return L(found, use_list=None)
+    return L(found)
 
 
 def csv_items(path: str | Path) -> list[tuple[Path, str]]:
@@ -95,7 +96,9 @@ class RegexLabeller:
         return found.group(1)
 
 
-def GrandparentSplitter(train_name: str | Sequence[str] = "train", valid_name: str | Sequence[str] = "valid") -> Splitter:
+def GrandparentSplitter(
+    train_name: str | Sequence[str] = "train", valid_name: str | Sequence[str] = "valid"
+) -> Splitter:
     """Split by the name of the folder above the label's: `train/cat/1.png` trains, `valid/cat/2.png` validates.
 
     The splitter raises DataError, naming the folders there are, when one of the two sides stays empty.

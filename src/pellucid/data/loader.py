@@ -127,7 +127,8 @@ class StreamedImages:
     def _collect(self, images: list[Future[np.ndarray | None]]) -> tuple[Tensor, Tensor | None]:
         decoded = [image.result() for image in images]
         kept = [i for i, pixels in enumerate(decoded) if pixels is not None]
-        batch = torch.from_numpy(np.stack([decoded[i] for i in kept])) if kept else torch.empty(0, *self.shape)
+        stacked = [pixels for pixels in decoded if pixels is not None]
+        batch = torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, *self.shape)
         return batch, None if len(kept) == len(images) else torch.tensor(kept, dtype=torch.long)
 
     def _first_shape(self) -> tuple[int, ...]:
@@ -276,7 +277,7 @@ class DataLoaders:
         """Show up to `max_n` training images with their labels; returns the axes."""
         xb, yb = self.one_batch()[:2]
         images = self.train.decode(xb[:max_n]) if isinstance(self.train, DataLoader) else xb[:max_n].cpu()
-        return show_images(images, titles=[self.label(y) for y in yb[:max_n].tolist()], figsize=figsize)
+        return show_images(list(images), titles=[self.label(y) for y in yb[:max_n].tolist()], figsize=figsize)
 
     def label(self, index: int) -> str:
         """Name of a class."""

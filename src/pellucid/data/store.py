@@ -180,7 +180,7 @@ def _first_shape(files: Sequence[Path], decoding: Decoding) -> tuple[int, ...]:
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:
-    """Write an .npy header and reserve the room behind it, so that a full disk shows here; returns the data's offset."""
+    """Write an .npy header and reserve the room behind it, so that a full disk shows now; returns the data's offset."""
     with path.open("wb") as file:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

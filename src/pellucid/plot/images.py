@@ -51,7 +51,11 @@ def show_image(
 
 
 def subplots(
-    nrows: int = 1, ncols: int = 1, figsize: tuple[float, float] | None = None, imsize: float = SIDE_INCHES, **options: Any
+    nrows: int = 1,
+    ncols: int = 1,
+    figsize: tuple[float, float] | None = None,
+    imsize: float = SIDE_INCHES,
+    **options: Any,
 ) -> tuple[Figure, Any]:
     """matplotlib's `subplots` at `imsize` inches a picture; returns the figure and the (array of) axes."""
     import matplotlib.pyplot as plt

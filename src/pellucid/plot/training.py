@@ -54,7 +54,7 @@ def plot_sched(hypers: Mapping[str, Sequence[float]], axes: Sequence[Axes] | Non
     import matplotlib.pyplot as plt
 
     if axes is None:
-        figure, grid = plt.subplots(1, len(hypers), figsize=(5 * len(hypers), 3.6), squeeze=False, layout="constrained")
+        _, grid = plt.subplots(1, len(hypers), figsize=(5 * len(hypers), 3.6), squeeze=False, layout="constrained")
         axes = list(grid.flat)
     for ax, (name, values) in zip(axes, hypers.items(), strict=True):
         ax.plot(range(1, len(values) + 1), values, linewidth=1.6)
