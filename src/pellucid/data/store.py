@@ -232,8 +232,9 @@ def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
         with suppress(BrokenPipeError):  # a process that died is found by its exit code below
             json.dump(asdict(job) | {"rows": job.rows[stripe], "files": job.files[stripe]}, process.stdin)
             process.stdin.close()
-        for line in process.stdout:
-            lines.put(line)
+        with process.stdout:
+            for line in process.stdout:
+                lines.put(line)
         lines.put(None)
 
     try:
