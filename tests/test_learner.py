@@ -191,6 +191,7 @@ def test_validation_weighs_batches_by_their_size():
 def test_validate_and_summary_disturb_nothing():
     learn, other = learner(5), learner(5)
     for tried in (learn, other):
+        set_seed(6)
         tried.fit(1, 0.01)
         if tried is learn:
             record = copy.deepcopy(learn.recorder.__dict__ | {"learn": None})

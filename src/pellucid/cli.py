@@ -51,7 +51,10 @@ def train(
     from pellucid import runs
 
     options = {name: value for name, value in locals().items() if name not in ("source", "runs")}
-    run = runs.train(source, **options)
+    try:
+        run = runs.train(source, **options)
+    except KeyboardInterrupt as stop:
+        raise PellucidError(f"interrupted; {stop or 'nothing was trained yet'}") from None
     print(f"\naccuracy {run.results[-1]['accuracy']:.4f} on {run.settings['n_valid']:,} validation images")
     print(f"run saved in {run.folder}")
 
@@ -102,11 +105,9 @@ def main() -> None:
         sys.exit(_report(error, 2))
     except PellucidError as error:
         sys.exit(_report(error, 1))
-    except KeyboardInterrupt:
-        sys.exit(_report("interrupted; what was trained so far is in the run folder", 1))
 
 
-def _report(error: Exception | str, code: int) -> int:
+def _report(error: Exception, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
 

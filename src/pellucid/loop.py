@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -82,17 +81,20 @@ class TrainingLoop:
     def _run(self, n_epoch: int) -> None:
         self.n_epoch, self.train_iter = n_epoch, 0
         try:
-            with self._phase("fit", CancelFitException):
-                for self.epoch in range(n_epoch):
-                    with self._phase("epoch", CancelEpochException):
-                        with self._phase("train", CancelTrainException):
-                            self._pass(self.dls.train, training=True)
-                        with self._phase("validate", CancelValidException), torch.no_grad():
-                            self._pass(self.dls.valid, training=False)
+            self._phase("fit", CancelFitException, self._epochs)
         finally:
             self.training = False
             self.opt.zero_grad()
             self._call("cleanup_fit")
+
+    def _epochs(self) -> None:
+        for self.epoch in range(self.n_epoch):
+            self._phase("epoch", CancelEpochException, self._epoch)
+
+    def _epoch(self) -> None:
+        self._phase("train", CancelTrainException, lambda: self._pass(self.dls.train, training=True))
+        with torch.no_grad():
+            self._phase("validate", CancelValidException, lambda: self._pass(self.dls.valid, training=False))
 
     def _pass(self, dl: Iterable[Any], *, training: bool) -> None:
         self.training, self.n_iter = training, len(dl)  # type: ignore[arg-type]
@@ -101,8 +103,7 @@ class TrainingLoop:
             if training:
                 self.pct_train = self.train_iter / (self.n_iter * self.n_epoch)
             self.xb, self.yb = (t.to(self.dls.device) for t in batch)
-            with self._phase("batch", CancelBatchException):
-                self._batch()
+            self._phase("batch", CancelBatchException, self._batch)
             self.train_iter += training
 
     def _batch(self) -> None:
@@ -112,10 +113,8 @@ class TrainingLoop:
         self._call("after_loss")
         if not self.training:
             return
-        with self._phase("backward", CancelBackwardException):
-            self.loss.backward()
-        with self._phase("step", CancelStepException):
-            self.opt.step()
+        self._phase("backward", CancelBackwardException, lambda: self.loss.backward())
+        self._phase("step", CancelStepException, lambda: self.opt.step())
         self.opt.zero_grad()
 
     def _loss(self, pred: Any, yb: Tensor) -> Tensor:
@@ -132,11 +131,10 @@ class TrainingLoop:
                 "The last layer needs one output per class, as (batch, classes)"
             ) from error
 
-    @contextmanager
-    def _phase(self, name: str, cancel: type[Exception]) -> Iterator[None]:
+    def _phase(self, name: str, cancel: type[Exception], body: Callable[[], None]) -> None:
         try:
             self._call(f"before_{name}")
-            yield
+            body()
         except cancel:
             self._call(f"after_cancel_{name}")
         self._call(f"after_{name}")

@@ -158,7 +158,7 @@ def train(
         _fit(learn, epochs, lr, schedule)
     except KeyboardInterrupt:
         save_run(learn, folder, settings | {"interrupted": True})
-        raise
+        raise KeyboardInterrupt(f"what was trained so far is in {folder}") from None
     save_run(learn, folder, settings)
     return Run(folder, json.loads((folder / "run.json").read_text()), learn.model.cpu().eval())
 
