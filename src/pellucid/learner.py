@@ -22,6 +22,7 @@ from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
+from pellucid.layout import channels_last
 from pellucid.loop import LossFunc, TrainingLoop
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
@@ -112,7 +113,7 @@ class Learner(TrainingLoop):
         decay = self.wd if wd is None else wd
         if decay is not None:
             set_hyper(self.opt, "wd", decay)
-        with self.added_cbs(cbs):
+        with self.added_cbs(cbs), channels_last(self.model, self.opt):
             self._run(n_epoch)
 
     def fit_one_cycle(

@@ -88,7 +88,8 @@ class TrainingLoop:
             self._call("cleanup_fit")
 
     def _epochs(self) -> None:
-        for self.epoch in range(self.n_epoch):
+        for epoch in range(self.n_epoch):
+            self.epoch = epoch
             self._phase("epoch", CancelEpochException, self._epoch)
 
     def _epoch(self) -> None:

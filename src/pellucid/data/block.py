@@ -334,7 +334,8 @@ class ImageDataLoaders(DataLoaders):
         unknown = set(valid_y.tolist()) - set(vocab)
         if unknown:
             raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
-        source = StoredImages(pixels, np.stack([moments(image) for image in pixels]))
+        parts = [moments(part) for part in np.array_split(pixels, 1 + len(pixels) // 1000)]
+        source = StoredImages(pixels, np.concatenate(parts))
         rows = list(range(len(train_x))), list(range(len(train_x), len(pixels)))
         indices = np.searchsorted(vocab, labels).tolist()
         tfms = _listed(batch_tfms)

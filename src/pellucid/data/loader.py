@@ -106,8 +106,10 @@ class StreamedImages:
         """Statistics of up to 1,000 images, evenly spaced over the rows."""
         sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), STATS_SAMPLE)).long()]
         with ThreadPoolExecutor(self.workers) as pool:
-            decoded = [moments(pixels) for pixels in pool.map(self._decode, sample.tolist()) if pixels is not None]
-        return _mean_std(np.sum(decoded, axis=0), len(decoded) * self.shape[1] * self.shape[2])
+            images = pool.map(self._decode, sample.tolist())
+            decoded = [moments(pixels[None]) for pixels in images if pixels is not None]
+        total = np.concatenate(decoded).sum(0)
+        return _mean_std(total, len(decoded) * self.shape[1] * self.shape[2])
 
     def _decode(self, row: int) -> np.ndarray | None:
         try:

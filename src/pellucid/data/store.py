@@ -19,7 +19,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from pellucid.errors import DataError, PellucidError
 VERSION = 1
 BUDGET_BYTES = 32 << 30
 FILES_PER_PROCESS = 400  # fewer than this and starting a decoder process (0.2 s) costs more than it saves
+CHUNK_FILES, CHUNK_BYTES = 128, 16 << 20  # written at once: system calls cost as much as decoding a small image
 SAMPLED_BLOCKS, BLOCK_BYTES = 32, 1 << 16
 
 
@@ -151,8 +152,7 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
         raise _cannot_write(f"it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB left")
     with appearing(folder) as scratch:
         job = Job(
-            rows=list(range(len(files))),
-            files=[os.path.abspath(file) for file in files],
+            chunks=_chunks([os.path.abspath(file) for file in files], int(np.prod(shape))),
             decoding=decoding.to_json(),
             shape=list(shape),
             pixels=str(scratch / "pixels.npy"),
@@ -167,6 +167,11 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
         (scratch / "store.json").write_text(json.dumps(meta))
         for file in scratch.iterdir():
             _sync(file)
+
+
+def _chunks(files: list[str], image_bytes: int) -> list[tuple[int, list[str]]]:
+    size = max(1, min(CHUNK_FILES, CHUNK_BYTES // image_bytes))
+    return [(first, files[first : first + size]) for first in range(0, len(files), size)]
 
 
 def _first_shape(files: Sequence[Path], decoding: Decoding) -> tuple[int, ...]:
@@ -217,7 +222,7 @@ def _run(job: Job, n_processes: int, tick: Tick) -> dict[int, str]:
 
 
 def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
-    """Share the rows out in stripes over decoder processes and merge their reports."""
+    """Share the chunks out in stripes over decoder processes and merge their reports."""
     source = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-m", "pellucid.data.decoder"]
@@ -230,7 +235,7 @@ def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
     def serve(process: subprocess.Popen[str], stripe: slice) -> None:
         assert process.stdin and process.stdout
         with suppress(BrokenPipeError):  # a process that died is found by its exit code below
-            json.dump(asdict(job) | {"rows": job.rows[stripe], "files": job.files[stripe]}, process.stdin)
+            json.dump(vars(replace(job, chunks=job.chunks[stripe])), process.stdin)
             process.stdin.close()
         with process.stdout:
             for line in process.stdout:
