@@ -20,13 +20,13 @@ from pellucid.callback.guard import NonFiniteGuard
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
-from pellucid.data.loader import DataLoaders
+from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.errors import UsageError
 from pellucid.layout import channels_last
 from pellucid.loop import LossFunc, TrainingLoop
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
-from pellucid.plot.images import show_images
+from pellucid.plot.images import photo_style, show_images
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.summary import ModelSummary, summarize
 
@@ -257,15 +257,18 @@ class Learner(TrainingLoop):
         return self.dls.label(int(index)), index, probabilities
 
     def show_results(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> np.ndarray:
-        """Show validation images with their label and the prediction below it, wrong ones in red; returns the axes."""
-        xb, yb = (t[:max_n] for t in next(iter(self.dls.valid)))
+        """Show validation images, each under its label and the prediction, wrong ones in red; returns the axes."""
+        valid = self.dls.valid
+        ours = isinstance(valid, DataLoader)
+        xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
         guesses = self.get_preds([(xb, yb)])[0].argmax(1).tolist()
-        labels = yb.tolist()
-        titles = [f"{self.dls.label(y)}\n{self.dls.label(guess)}" for y, guess in zip(labels, guesses, strict=True)]
-        images = self.dls.valid.decode(xb) if hasattr(self.dls.valid, "decode") else xb.cpu()
-        axes = show_images(images, titles=titles, figsize=figsize)
-        for ax, y, guess in zip(axes.flat, labels, guesses, strict=False):
+        pairs = list(zip(yb.tolist(), guesses, strict=True))
+        titles = [f"{self.dls.label(y)}\n{self.dls.label(guess)}" for y, guess in pairs]
+        images = valid.decode(xb) if ours else xb.cpu()
+        axes = show_images(list(images), titles=titles, figsize=figsize, **photo_style())
+        for ax, (y, guess) in zip(axes.flat, pairs, strict=False):
             ax.title.set_color("black" if y == guess else "crimson")
+        axes[0, 0].figure.suptitle("label / prediction")
         return axes
 
     def summary(self) -> ModelSummary:

@@ -121,7 +121,7 @@ def train(
     schedule: ScheduleName = "one_cycle",
     on_error: OnError = "raise",
 ) -> Run:
-    """Train a classifier and write its run folder.
+    """Train a classifier, printing how it goes, and write its run folder.
 
     Args:
         source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
@@ -154,6 +154,9 @@ def train(
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy)
     settings = asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}
+    n_parameters = sum(p.numel() for p in model.parameters())
+    print(f"{dls.train.n:,} training and {dls.valid.n:,} validation images ({'×'.join(map(str, shape))}), {dls.c} classes")
+    print(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     try:
         _fit(learn, epochs, lr, schedule)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from pellucid.data.decoder import moments, size_mismatch
 from pellucid.data.images import Decoding
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import DataError, UsageError
-from pellucid.plot.images import show_images
+from pellucid.plot.images import photo_style, show_images
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
@@ -108,6 +108,8 @@ class StreamedImages:
         with ThreadPoolExecutor(self.workers) as pool:
             images = pool.map(self._decode, sample.tolist())
             decoded = [moments(pixels[None]) for pixels in images if pixels is not None]
+        if not decoded:
+            raise DataError(f"none of the {len(sample)} training images looked at can be decoded")
         total = np.concatenate(decoded).sum(0)
         return _mean_std(total, len(decoded) * self.shape[1] * self.shape[2])
 
@@ -208,6 +210,12 @@ class DataLoader:
         """The first batch of a new pass."""
         return next(iter(self))
 
+    def sample(self, n: int) -> tuple[Tensor, ...]:
+        """Up to `n` images evenly spaced over the loader, as one batch."""
+        chosen = torch.linspace(0, self.n - 1, min(n, self.n)).round().long()
+        pixels, kept = next(self.source.batches([self.rows[chosen]]))
+        return self._finish(pixels, chosen if kept is None else chosen[kept])
+
     def decode(self, xb: Tensor) -> Tensor:
         """Undo the batch transforms that can be undone, to show pictures: values in [0, 1], on the CPU."""
         for transform in reversed(self.batch_tfms):
@@ -279,7 +287,8 @@ class DataLoaders:
         """Show up to `max_n` training images with their labels; returns the axes."""
         xb, yb = self.one_batch()[:2]
         images = self.train.decode(xb[:max_n]) if isinstance(self.train, DataLoader) else xb[:max_n].cpu()
-        return show_images(list(images), titles=[self.label(y) for y in yb[:max_n].tolist()], figsize=figsize)
+        titles = [self.label(y) for y in yb[:max_n].tolist()]
+        return show_images(list(images), titles=titles, figsize=figsize, **photo_style())
 
     def label(self, index: int) -> str:
         """Name of a class."""

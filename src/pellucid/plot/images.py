@@ -50,6 +50,15 @@ def show_image(
     return ax
 
 
+def photo_style() -> dict[str, Any]:
+    """Options of `show_image` for photos on [0, 1]: grey ones in true grey, unless another colour map was chosen."""
+    import matplotlib
+
+    chosen = matplotlib.rcParams["image.cmap"]
+    cmap = "gray" if chosen == matplotlib.rcParamsDefault["image.cmap"] else chosen
+    return {"cmap": cmap, "vmin": 0, "vmax": 1}
+
+
 def subplots(
     nrows: int = 1,
     ncols: int = 1,
@@ -83,5 +92,5 @@ def show_images(
             show_image(images[i], ax=ax, title=str(titles[i]) if titles else None, **options)
         else:
             ax.axis("off")
-    figure.tight_layout()
+    figure.set_layout_engine("constrained")
     return axes

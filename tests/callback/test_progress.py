@@ -1,0 +1,73 @@
+"""Progress as it reaches a pipe, a terminal and a notebook: real ones of each."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+TRAIN = """
+import torch, torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from pellucid.data.loader import DataLoaders
+from pellucid.learner import Learner
+from pellucid.metrics import accuracy
+x = torch.randn(64, 6)
+data = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 8)
+learn = Learner(DataLoaders(data, data), torch.nn.Linear(6, 2), F.cross_entropy, metrics=accuracy)
+learn.fit(2, 0.01)
+"""
+COLUMNS = ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+ROW = r"[01] +\d\.\d{6} +\d\.\d{6} +\d\.\d{6} +\d\d:\d\d"
+
+
+def test_a_pipe_gets_whole_lines_only():
+    done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True)
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == COLUMNS
+    assert len(rows) == 2 and all(re.fullmatch(ROW, row) for row in rows)
+    starts = [re.search(name, header).start() for name in COLUMNS]  # type: ignore[union-attr]
+    assert all(row[start] != " " and (start == 0 or row[start - 1] == " ") for row in rows for start in starts)
+
+
+def test_a_terminal_gets_a_bar_that_vanishes():
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen([sys.executable, "-c", TRAIN], stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    output = b""
+    while chunk := _read(master):
+        output += chunk
+    os.close(master)
+    assert process.wait() == 0
+    text = output.decode()
+    assert re.search(r"epoch 0.*\d/8", text)
+    assert text.rstrip().endswith("\x1b[2K")  # the last thing done is to erase the bar's line
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+    assert [line.split() for line in plain.splitlines() if line.startswith("epoch  ")] == [COLUMNS]
+    assert len(re.findall(f"^{ROW}", plain, re.MULTILINE)) == 2
+
+
+def test_a_notebook_gets_one_table(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(TRAIN)])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (output,) = notebook.cells[0].outputs
+    html = output["data"]["text/html"]
+    assert re.findall(r"<th>(.*?)</th>", html) == COLUMNS
+    cells = re.findall(r"<td>(.*?)</td>", html)
+    assert [cells[0], cells[5]] == ["0", "1"] and len(cells) == 10
+    assert "<progress" not in html
+    assert not list(Path(tmp_path).iterdir())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux reports the other end's closing as an error
+        return b""
