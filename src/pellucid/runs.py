@@ -155,7 +155,9 @@ def train(
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy)
     settings = asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}
     n_parameters = sum(p.numel() for p in model.parameters())
-    print(f"{dls.train.n:,} training and {dls.valid.n:,} validation images ({'×'.join(map(str, shape))}), {dls.c} classes")
+    print(
+        f"{dls.train.n:,} training and {dls.valid.n:,} validation images ({'×'.join(map(str, shape))}), {dls.c} classes"
+    )
     print(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     try:
         _fit(learn, epochs, lr, schedule)

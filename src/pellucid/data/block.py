@@ -212,7 +212,10 @@ class DataBlock:
     def _declare(self, source: Any) -> Declared:
         items = list(self.get_items(source))
         if not items:
-            raise DataError(f"{source if is_path(source) else 'source'}: no images found in it")
+            raise DataError(
+                f"{source if is_path(source) else 'source'}: no images found in it; "
+                "a folder of images has one sub-folder a class, with .jpg, .png or other image files"
+            )
         train, valid = (list(part) for part in self.splitter(items)[:2])
         for part, role in ((train, "training"), (valid, "validation")):
             if not part:
@@ -223,6 +226,8 @@ class DataBlock:
         vocab = _vocab(self.category_block, [found[i] for i in train])
         index = {label: i for i, label in enumerate(vocab)}
         for i, label in found.items():
+            if label not in index and self.category_block.vocab is not None:
+                raise DataError(f"{items[i]}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}")
             if label not in index:
                 raise DataError(
                     f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}); "
@@ -266,7 +271,9 @@ class ImageDataLoaders(DataLoaders):
         """
         root = Path(path)
         names = _split_names(root, train, valid) if valid_pct is None else None
-        splitter = GrandparentSplitter(*names) if names else RandomSplitter(valid_pct or 0.2, seed)
+        splitter = (
+            GrandparentSplitter(*names) if names else RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
+        )
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock),
             get_items=lambda p: [f for f in get_image_files(p) if f.parent != root],
@@ -323,12 +330,16 @@ class ImageDataLoaders(DataLoaders):
         sides = []
         for image_file, label_file in pairs:
             images, digits = read_idx(image_file), read_idx(label_file)
-            if images.ndim != 3 or len(images) != len(digits):
+            if images.ndim != 3 or not len(images) or images.shape[:1] != digits.shape:
                 raise DataError(
-                    f"{image_file}: {len(images)} images do not fit the {len(digits)} labels of {label_file}"
+                    f"{image_file}: images {'×'.join(map(str, images.shape))} (image×row×column) do not fit "
+                    f"labels {'×'.join(map(str, digits.shape))} of {label_file}"
                 )
             sides.append((images[:, None], digits))
         (train_x, train_y), (valid_x, valid_y) = sides
+        if train_x.shape[1:] != valid_x.shape[1:]:
+            sizes = [f"{x.shape[2]}×{x.shape[3]}" for x in (train_x, valid_x)]
+            raise DataError(f"{path}: training images are {sizes[0]}, validation images {sizes[1]} (height×width)")
         pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
         vocab = sorted(set(train_y.tolist()))
         unknown = set(valid_y.tolist()) - set(vocab)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import lzma
 import shutil
-import tarfile
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image
@@ -93,31 +93,45 @@ def _write_tree(folder: Path, images: np.ndarray, labels: np.ndarray, tick: Tick
 
 
 def _stem(path: str) -> str:
-    name = Path(path).name
+    name = Path(unquote(path)).name
     for ending in (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip"):
-        if name.endswith(ending):
-            return name.removesuffix(ending)
+        stem = name.removesuffix(ending)
+        if stem != name and stem.strip("."):  # a stem of dots alone would be another folder
+            return stem
     raise UsageError(f"{name or path!r} is no archive: expected .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
 
 
 def _download(url: str, sha256: str | None, folder: Path) -> None:
     import pooch
 
+    address = urlparse(url)
+    archive = folder / f"archive-{Path(address.path).name}"
     try:
-        archive = pooch.retrieve(url, sha256 and f"sha256:{sha256}", "archive-" + Path(url).name, folder)
+        copy: Any = _copy_file if address.scheme == "file" else None  # pooch has no downloader for it
+        pooch.retrieve(url, sha256 and f"sha256:{sha256}", archive.name, folder, downloader=copy)
     except ValueError as error:
         raise DataError(f"{url}: {error}") from None
     if sha256 is None:
         print(f"{url}\n  sha256={pooch.file_hash(archive)!r} pins this download")
     try:
         # The `data` filter refuses absolute paths, `..`, links that lead outside, and devices; zip is safe by itself.
-        options: dict[str, Any] = {} if url.endswith(".zip") else {"filter": "data"}
+        options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
         shutil.unpack_archive(archive, folder, **options)
-    except (shutil.ReadError, tarfile.TarError, EOFError, ValueError) as error:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's fault; all others are the archive's, each format has its own
         raise DataError(f"{url}: damaged or unsafe archive ({error})") from None
-    Path(archive).unlink()
+    archive.unlink()
     entries = list(folder.iterdir())
     if len(entries) == 1 and entries[0].is_dir():  # the usual single top folder
-        for entry in list(entries[0].iterdir()):
+        top = entries[0].rename(archive)  # it may hold an entry of its own name
+        for entry in list(top.iterdir()):
             entry.rename(folder / entry.name)
-        entries[0].rmdir()
+        top.rmdir()
+
+
+def _copy_file(url: str, target: Any, pooch: Any) -> None:
+    source = Path(url2pathname(urlparse(url).path))
+    if not source.is_file():
+        raise UsageError(f"{source}: no such file")
+    shutil.copyfile(source, target)

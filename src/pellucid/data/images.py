@@ -29,7 +29,7 @@ class PILImage:
         Raises:
             DataError: the file is missing, unreadable, damaged, or no image.
         """
-        return to_mode(load(source), cls.mode)
+        return to_mode(load(source), cls.mode, _name(source))
 
 
 class PILImageBW(PILImage):
@@ -107,7 +107,7 @@ class Decoding:
 
     def image(self, source: Any) -> Image.Image:
         """Open, convert, resize and transform one image."""
-        image = to_mode(load(source, self._draft_size(), self.mode), self.mode)
+        image = to_mode(load(source, self._draft_size(), self.mode), self.mode, _name(source))
         if self.resize:
             image = self.resize(image)
         for transform in self.transforms:
@@ -133,8 +133,7 @@ def load(source: Any, draft_size: int | None = None, mode: ImageMode = "RGB") ->
     if isinstance(source, Image.Image):
         return source
     if not isinstance(source, str | Path):
-        array = np.asarray(source)
-        return Image.fromarray(array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] == 3 else array.squeeze())
+        return _from_array(source)
     try:
         with open(source, "rb") as file:
             image = Image.open(BytesIO(file.read()))  # one read: Pillow's many small ones cost a fifth more
@@ -149,27 +148,45 @@ def load(source: Any, draft_size: int | None = None, mode: ImageMode = "RGB") ->
         raise DataError(f"{source}: no such file") from None
     except PermissionError:
         raise DataError(f"{source}: no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
         # Pillow reports damage in all of these; its own text for an unknown format repeats the path.
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"damaged image ({error})"
         raise DataError(f"{source}: {_empty_or(source, reason)}") from None
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else "image"
+
+
+def _from_array(source: Any) -> Image.Image:
+    try:
+        array = np.asarray(source)
+        if array.ndim == 3 and array.shape[0] in (1, 3):
+            array = array.transpose(1, 2, 0)
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[..., 0]
+        if array.ndim < 2:
+            raise ValueError(f"it has {array.ndim} dimensions")
+        return Image.fromarray(np.ascontiguousarray(array))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"image: a {type(source).__name__} that is no picture ({error}); give a path, a Pillow image, or uint8 "
+            "values as (row, column), (row, column, channel) or (channel, row, column)"
+        ) from None
 
 
 def _empty_or(path: str | Path, reason: str) -> str:
     return "empty file" if Path(path).is_file() and not Path(path).stat().st_size else reason
 
 
-def to_mode(image: Image.Image, mode: ImageMode) -> Image.Image:
+def to_mode(image: Image.Image, mode: ImageMode, name: str = "image") -> Image.Image:
     """Convert to 8-bit grey or RGB: 16-bit values are scaled, transparency is laid on white, CMYK is converted."""
     if image.mode == mode:
         return image
     if image.mode.startswith("I"):
         image = _from_16_bit(image)
     elif image.mode == "F":
-        raise DataError(
-            f"{getattr(image, 'filename', 'image')}: floating-point pixels have no known range; "
-            "save it as 8- or 16-bit first"
-        )
+        raise DataError(f"{name}: floating-point pixels have no known range; save it as 8- or 16-bit first")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -31,14 +31,15 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: Sequence[st
         folders: Only search these sub-folders of `path`; empty means all.
 
     Raises:
-        DataError: `path` is no folder.
+        DataError: `path`, or one of `folders` in it, is no folder.
     """
-    if not os.path.isdir(path):
-        raise DataError(f"{path}: no such folder" if not os.path.exists(path) else f"{path}: is a file, not a folder")
     found: list[Path] = []
     for root in [os.path.join(path, folder) for folder in folders] or [os.fspath(path)]:
+        if not os.path.isdir(root):
+            raise DataError(f"{root}: is a file, not a folder" if os.path.exists(root) else f"{root}: no such folder")
         for folder, subfolders, names in os.walk(root, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith(".")) if recurse else []
+            visible = sorted(name for name in subfolders if not name.startswith(".")) if recurse else []
+            subfolders[:] = [name for name in visible if not _leads_up(folder, name)]
             here = Path(folder)
             found += [
                 here / name
@@ -52,21 +53,22 @@ def csv_items(path: str | Path) -> list[tuple[Path, str]]:
     """Read a CSV of path,label: (file, label) pairs, relative paths taken from the CSV's folder; a header is skipped.
 
     Raises:
-        DataError: the file is missing, empty, or a row has fewer than two columns.
+        DataError: the file is missing, empty, or a row has no label.
     """
     path = Path(path)
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    if rows and Path(rows[0][0]).suffix.lower() not in IMAGE_EXTENSIONS:
+    if rows and Path(rows[0][1][0]).suffix.lower() not in IMAGE_EXTENSIONS:
         rows = rows[1:]
-    short = next((i for i, row in enumerate(rows, 1) if len(row) < 2), None)
-    if short:
-        raise DataError(f"{path}: row {short} has no label; each row is path,label")
+    for line, row in rows:
+        if len(row) < 2 or not row[1].strip():
+            raise DataError(f"{path}: line {line} has no label; each row is path,label")
     if not rows:
         raise DataError(f"{path}: no rows of path,label")
-    return [(path.parent / row[0], row[1].strip()) for row in rows]
+    return [(path.parent / row[0], row[1].strip()) for _, row in rows]
 
 
 def parent_label(item: str | Path) -> str:
@@ -154,6 +156,12 @@ def FuncSplitter(is_valid: Callable[[Any], bool]) -> Splitter:
         return [i for i, flag in enumerate(flags) if not flag], [i for i, flag in enumerate(flags) if flag]
 
     return split
+
+
+def _leads_up(folder: str, name: str) -> bool:
+    """Whether a sub-folder is a link to its own folder or one above, where following it would go round."""
+    path = os.path.join(folder, name)
+    return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
 
 
 def _folder(item: Any, up: int) -> str:

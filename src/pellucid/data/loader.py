@@ -21,6 +21,7 @@ from pellucid.plot.images import photo_style, show_images
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
+REMEDY = "remove it, or pass on_error='skip'"
 
 
 class Source(Protocol):
@@ -118,7 +119,7 @@ class StreamedImages:
             pixels = self.decoding.pixels(self.files[row])
         except DataError as error:
             if self.on_error == "raise":
-                raise DataError(f"{error}; remove it, or pass on_error='skip'") from None
+                raise DataError(f"{error}; {REMEDY}") from None
             if row not in self._reported:
                 self._reported.add(row)
                 warnings.warn(f"skipped {error}", stacklevel=2)
@@ -139,9 +140,9 @@ class StreamedImages:
         for file in self.files:
             try:
                 return self.decoding.pixels(file).shape
-            except DataError:
+            except DataError as error:
                 if self.on_error == "raise":
-                    raise
+                    raise DataError(f"{error}; {REMEDY}") from None
         raise DataError(f"none of the {len(self.files)} images can be decoded")
 
 
