@@ -393,7 +393,7 @@ def test_new_images_are_treated_as_validation_images_were(sides):
 
 def test_new_images_of_another_size_are_refused(sides, tmp_path):
     write(tmp_path / "new", 1, 0, (5, 9))
-    with pytest.raises(DataError, match=r"0\.png: is 5×9 \(height×width\), the first image is 6×8"):
+    with pytest.raises(DataError, match=r"0\.png: is 5×9 \(height×width\), the model was trained on 6×8"):
         list(loaders(sides).test_dl([tmp_path / "new" / "0.png"]))
     with pytest.raises(UsageError, match="test_dl got no items"):
         loaders(sides).test_dl([])

@@ -6,7 +6,10 @@ import hashlib
 import io
 import os
 import tarfile
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +60,48 @@ def laid_out(home: Path) -> list[str]:
     return [p.name for p in (home / "data").iterdir() if p.suffix != ".lock"]
 
 
+@pytest.fixture
+def server(tmp_path):
+    """The address of `tmp_path` on a web server of this machine."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
 def test_an_archive_is_laid_out_without_its_single_top_folder(tmp_path, home, ending):
     folder = untar_data(pack(tmp_path / f"my pets.{ending}"))
-    assert folder == home / "data" / "my pets"
+    assert folder.parent == home / "data" and folder.name.startswith("my pets-")
     assert tree(folder) == {"cat/1.txt": b"meow", "dog/2.txt": b"woof"}
-    assert laid_out(home) == ["my pets"]
+    assert laid_out(home) == [folder.name]
 
 
 def test_a_top_folder_that_holds_its_own_name_is_taken_off_once(tmp_path, home):
     contents = {"pets/pets/1.txt": b"inner", "pets/2.txt": b"outer"}
     assert tree(untar_data(pack(tmp_path / "a.zip", contents))) == {"pets/1.txt": b"inner", "2.txt": b"outer"}
+
+
+def test_archives_of_one_name_at_two_addresses_are_two_sets(tmp_path, home):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    folders = [untar_data(pack(tmp_path / name / "pets.zip", {f"{name}.txt": b""})) for name in ("a", "b")]
+    assert [list(tree(folder)) for folder in folders] == [["a.txt"], ["b.txt"]]
+
+
+def test_a_download(tmp_path, home, server):
+    pack(tmp_path / "pets.zip")
+    folder = untar_data(f"{server}/pets.zip?raw=1")
+    assert tree(folder) == {"cat/1.txt": b"meow", "dog/2.txt": b"woof"}
+
+
+def test_an_address_that_cannot_be_reached(tmp_path, home, server):
+    with pytest.raises(PellucidError, match=r"missing\.zip: cannot be downloaded \(404"):
+        untar_data(f"{server}/missing.zip")
+    with pytest.raises(PellucidError, match=r"pets\.zip: cannot be downloaded"):
+        untar_data("http://127.0.0.1:9/pets.zip")
+    assert laid_out(home) == []
 
 
 def test_several_top_folders_stay(tmp_path, home):
@@ -110,7 +144,7 @@ def test_a_wrong_checksum_leaves_nothing(tmp_path, home):
 
 def outside(tmp_path: Path, home: Path) -> dict[str, bytes]:
     """All files but those of laid out data sets."""
-    return {k: v for k, v in tree(tmp_path).items() if not (tmp_path / k).is_relative_to(home / "data" / "pets")}
+    return {k: v for k, v in tree(tmp_path).items() if not k.startswith("home/data/pets-")}
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar"])

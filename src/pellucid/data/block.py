@@ -41,6 +41,7 @@ from pellucid.errors import DataError, UsageError
 
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation", "test", "testing")
+LISTED = 100  # damaged files named in a message
 Label = str | int
 
 
@@ -341,7 +342,7 @@ class ImageDataLoaders(DataLoaders):
             sizes = [f"{x.shape[2]}×{x.shape[3]}" for x in (train_x, valid_x)]
             raise DataError(f"{path}: training images are {sizes[0]}, validation images {sizes[1]} (height×width)")
         pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
-        vocab = sorted(set(train_y.tolist()))
+        vocab = _vocab(CategoryBlock(), train_y.tolist())
         unknown = set(valid_y.tolist()) - set(vocab)
         if unknown:
             raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
@@ -395,7 +396,7 @@ def _open_source(
         return StreamedImages(files, decoding, None, workers, on_error), set()
     store = PixelStore.open(files, decoding, workers)
     if store.bad:
-        reasons = "\n  ".join([*list(store.bad.values())[:10], *(["…"] if len(store.bad) > 10 else [])])
+        reasons = "\n  ".join([*list(store.bad.values())[:LISTED], *(["…"] if len(store.bad) > LISTED else [])])
         if on_error == "raise":
             raise DataError(
                 f"{len(store.bad)} of {len(files)} images cannot be decoded:\n  {reasons}\n"

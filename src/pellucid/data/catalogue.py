@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import shutil
+from hashlib import blake2b
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pellucid.data.home import appearing, home, locked
-from pellucid.data.progress import Tick, progress
+from pellucid.data.progress import DownloadBar, Tick, progress
 from pellucid.errors import DataError, PellucidError, UsageError
 
 N_TRAIN, N_TEST, SIDE = 60_000, 10_000, 28
@@ -29,22 +30,25 @@ class URLs:
 
 
 def untar_data(url: str, sha256: str | None = None, force: bool = False) -> Path:
-    """Return the folder of a data set, laying it out in the cache folder on first use.
+    """Return the folder of a data set, laying it out in the cache folder on first use; each address has its own.
 
     Args:
-        url: One of `URLs`, or the address (http, https, ftp, file) of a .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz.
+        url: One of `URLs`, or the address (http, https, file) of a .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz.
         sha256: Checksum the download must have; without one its own is printed for you to pin.
         force: Lay out (and download) again.
 
     Raises:
         UsageError: an address that is no archive, or not known.
         DataError: the download's checksum differs, or its archive is damaged or unsafe.
+        PellucidError: the address cannot be reached, or the cache folder not be written.
     """
     embedded = {URLs.MNIST: _mnist, URLs.MNIST_SAMPLE: _mnist_sample}
     parts = urlparse(url)
-    if url not in embedded and parts.scheme not in ("http", "https", "ftp", "file"):
+    if url not in embedded and parts.scheme not in ("http", "https", "file"):
         raise UsageError(f"{url!r} is neither one of {', '.join(sorted(embedded))} nor an http(s) address")
-    name = parts.netloc if url in embedded else _stem(parts.path)
+    name = (
+        parts.netloc if url in embedded else f"{_stem(parts.path)}-{blake2b(url.encode(), digest_size=4).hexdigest()}"
+    )
     target = home() / "data" / name
     if not target.is_dir() or force:
         try:
@@ -106,11 +110,19 @@ def _download(url: str, sha256: str | None, folder: Path) -> None:
 
     address = urlparse(url)
     archive = folder / f"archive-{Path(address.path).name}"
+    bar: Any = DownloadBar(f"downloading {Path(address.path).name}")
+    fetch: Any = _copy_file if address.scheme == "file" else pooch.HTTPDownloader(progressbar=bar)
+    pooch.get_logger().setLevel("WARNING")
     try:
-        copy: Any = _copy_file if address.scheme == "file" else None  # pooch has no downloader for it
-        pooch.retrieve(url, sha256 and f"sha256:{sha256}", archive.name, folder, downloader=copy)
+        pooch.retrieve(url, sha256 and f"sha256:{sha256}", archive.name, folder, downloader=fetch)
     except ValueError as error:
         raise DataError(f"{url}: {error}") from None
+    except OSError as error:
+        if error.errno:
+            raise  # the disk's fault; the network's have no number
+        raise PellucidError(f"{url}: cannot be downloaded ({error})") from None
+    finally:
+        bar.close()
     if sha256 is None:
         print(f"{url}\n  sha256={pooch.file_hash(archive)!r} pins this download")
     try:

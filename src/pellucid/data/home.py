@@ -6,10 +6,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 
@@ -24,6 +24,13 @@ def locked(target: Path) -> Iterator[None]:
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
         yield
+
+
+def sweep(scratch: Path) -> None:
+    """Delete a scratch folder of `appearing` unless the process that makes it is still at work."""
+    lock = FileLock(scratch.with_name(f"{scratch.name.rsplit('.', 2)[0]}.lock"))
+    with suppress(Timeout), lock.acquire(blocking=False):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

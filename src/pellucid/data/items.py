@@ -61,7 +61,8 @@ def csv_items(path: str | Path) -> list[tuple[Path, str]]:
         rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    if rows and Path(rows[0][1][0]).suffix.lower() not in IMAGE_EXTENSIONS:
+    first = path.parent / rows[0][1][0] if rows else path
+    if rows and first.suffix.lower() not in IMAGE_EXTENSIONS and not first.is_file():
         rows = rows[1:]
     for line, row in rows:
         if len(row) < 2 or not row[1].strip():

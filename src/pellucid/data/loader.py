@@ -21,7 +21,8 @@ from pellucid.plot.images import photo_style, show_images
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
-REMEDY = "remove it, or pass on_error='skip'"
+DAMAGE_REMEDY = "; remove it, or pass on_error='skip'"
+SIZE_REMEDY = "; add item_tfms=Resize(128) (command line: --size 128)"
 
 
 class Source(Protocol):
@@ -70,7 +71,7 @@ class StreamedImages:
     Args:
         files: One path (or opened image, or array) a row.
         decoding: How it becomes pixels.
-        shape: (channel, row, column) that every image must have; None takes the first one's.
+        shape: (channel, row, column) of the images a model was trained on; None takes the first one's.
         workers: Decoding threads; None takes one a core.
         on_error: `raise` stops at an image that cannot be decoded, `skip` leaves it out and warns once.
     """
@@ -86,6 +87,7 @@ class StreamedImages:
         on_error: OnError = "raise",
     ):
         self.files, self.decoding, self.workers, self.on_error = files, decoding, workers, on_error
+        self.fixed = shape is not None
         self.shape = shape or self._first_shape()
         self._reported: set[int] = set()
 
@@ -119,14 +121,19 @@ class StreamedImages:
             pixels = self.decoding.pixels(self.files[row])
         except DataError as error:
             if self.on_error == "raise":
-                raise DataError(f"{error}; {REMEDY}") from None
+                raise DataError(f"{error}{'' if self.fixed else DAMAGE_REMEDY}") from None
             if row not in self._reported:
                 self._reported.add(row)
                 warnings.warn(f"skipped {error}", stacklevel=2)
             return None
         if pixels.shape != self.shape:
-            message = size_mismatch(self.files[row], pixels.shape, self.shape)
-            raise DataError(f"{message}; add item_tfms=Resize(128) (command line: --size 128)")
+            if self.fixed:
+                raise DataError(
+                    f"{self.files[row] if is_path(self.files[row]) else 'image'}: is "
+                    f"{pixels.shape[1]}×{pixels.shape[2]} (height×width), the model was trained on "
+                    f"{self.shape[1]}×{self.shape[2]}; resize it, or train with a Resize (command line: --size)"
+                )
+            raise DataError(size_mismatch(self.files[row], pixels.shape, self.shape) + SIZE_REMEDY)
         return pixels
 
     def _collect(self, images: list[Future[np.ndarray | None]]) -> tuple[Tensor, Tensor | None]:
@@ -142,7 +149,7 @@ class StreamedImages:
                 return self.decoding.pixels(file).shape
             except DataError as error:
                 if self.on_error == "raise":
-                    raise DataError(f"{error}; {REMEDY}") from None
+                    raise DataError(f"{error}{DAMAGE_REMEDY}") from None
         raise DataError(f"none of the {len(self.files)} images can be decoded")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 Tick = Callable[[int], None]
 
@@ -21,3 +21,23 @@ def progress(what: str, total: int) -> Iterator[Tick]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+class DownloadBar:
+    """The bar that pooch's HTTP downloader drives: it sets `total` (bytes), then calls `update` for each piece."""
+
+    def __init__(self, what: str):
+        self.what, self.total = what, 0
+        self._stack, self._tick = ExitStack(), None
+
+    def update(self, n: int) -> None:
+        """Count `n` more bytes."""
+        self._tick = self._tick or self._stack.enter_context(progress(self.what, self.total))
+        self._tick(n)
+
+    def reset(self) -> None:
+        """Nothing: called before the last `update`."""
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._stack.close()

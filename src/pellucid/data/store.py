@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.data.decoder import Job, decode_rows
-from pellucid.data.home import appearing, home, locked
+from pellucid.data.home import appearing, home, locked, sweep
 from pellucid.data.images import Decoding
 from pellucid.data.progress import Tick, progress
 from pellucid.errors import DataError, PellucidError
@@ -107,6 +107,8 @@ def evict(keep: Path | None = None, budget_bytes: int = BUDGET_BYTES) -> int:
 
     `evict(budget_bytes=0)` clears the cache.
     """
+    for scratch in stores_folder().glob(".*.tmp"):
+        sweep(scratch)
     folders = [p for p in stores_folder().glob("*") if p.is_dir() and not p.name.startswith(".")]
     sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in folders}
     excess, freed = sum(sizes.values()) - budget_bytes, 0
