@@ -13,7 +13,7 @@ test: $(VENV)/.dev  ## the whole test suite
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 fix: $(VENV)/.dev  ## format and mend what can be mended by itself
