@@ -24,6 +24,7 @@ from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.errors import UsageError
 from pellucid.layout import channels_last
 from pellucid.loop import LossFunc, TrainingLoop
+from pellucid.memory import keep_freed_memory
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
 from pellucid.plot.images import photo_style, show_images
@@ -113,6 +114,7 @@ class Learner(TrainingLoop):
         decay = self.wd if wd is None else wd
         if decay is not None:
             set_hyper(self.opt, "wd", decay)
+        keep_freed_memory()
         with self.added_cbs(cbs), channels_last(self.model, self.opt):
             self._run(n_epoch)
 

@@ -72,7 +72,7 @@ class Mean:
 
 
 def metric_name(metric: Any) -> str:
-    """Column heading of a metric: the function's name, or the class's in snake_case."""
+    """Column heading of a metric: the function's name, or the class's in lower case."""
     while isinstance(metric, partial):
         metric = metric.func
     return getattr(metric, "__name__", None) or getattr(metric, "name", None) or type(metric).__name__.lower()
