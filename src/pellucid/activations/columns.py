@@ -1,0 +1,116 @@
+"""A record of bounded size: columns of steps that merge in pairs, exactly, when there is no room for another."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from pellucid.activations.reading import empty, pool
+
+MAX_COLUMNS = 2048
+
+
+class Table(Protocol):
+    """Values per column."""
+
+    def grow(self, n: int) -> None:
+        """Make room for `n` columns."""
+        ...
+
+    def merge(self, n: int) -> None:
+        """Put columns 2k and 2k + 1 together as k; there are `n`, an even number."""
+        ...
+
+
+class Timeline:
+    """Which steps each column covers.
+
+    Attributes:
+        spans: First step and the step after the last, per column, int64 (capacity, 2).
+        n: Columns in use.
+        stride: Recorded steps a full column covers; doubles when all columns are in use.
+    """
+
+    def __init__(self, tables: list[Table], capacity: int = MAX_COLUMNS):
+        self.tables, self.capacity = tables, capacity
+        self.spans = np.zeros((0, 2), np.int64)
+        self.n, self.stride, self._in_last = 0, 1, 0
+        self._grow(min(64, capacity))
+
+    def open(self, step: int) -> int:
+        """The column that takes the values of `step`; steps come in ascending order, each once."""
+        if self.n and self._in_last < self.stride:
+            self.spans[self.n - 1, 1] = step + 1
+            self._in_last += 1
+            return self.n - 1
+        if self.n == self.capacity:
+            self._merge()
+        elif self.n == len(self.spans):
+            self._grow(min(2 * self.n, self.capacity))
+        self.spans[self.n] = step, step + 1
+        self.n, self._in_last = self.n + 1, 1
+        return self.n - 1
+
+    def _grow(self, n: int) -> None:
+        self.spans = np.concatenate([self.spans, np.zeros((n - len(self.spans), 2), np.int64)])
+        for table in self.tables:
+            table.grow(n)
+
+    def _merge(self) -> None:
+        half = self.n // 2
+        self.spans[:half, 1] = self.spans[1 : self.n : 2, 1]
+        self.spans[:half, 0] = self.spans[0 : self.n : 2, 0]
+        for table in self.tables:
+            table.merge(self.n)
+        self.n, self.stride = half, 2 * self.stride
+
+
+class Readings:
+    """Pooled readings, `cells [layer, column, value]`."""
+
+    def __init__(self, n_layers: int, with_hist: bool):
+        self.with_hist = with_hist
+        self.cells = empty(n_layers, 0, with_hist=with_hist)
+
+    def add(self, layer: int, column: int, reading: np.ndarray) -> None:
+        """Pool a reading into a cell."""
+        self.cells[layer, column] = pool(self.cells[layer, column], reading)
+
+    def grow(self, n: int) -> None:
+        """Make room for `n` columns."""
+        n_layers, old = self.cells.shape[:2]
+        self.cells = np.concatenate([self.cells, empty(n_layers, n - old, with_hist=self.with_hist)], axis=1)
+
+    def merge(self, n: int) -> None:
+        """Pool columns in pairs."""
+        self.cells[:, : n // 2] = pool(self.cells[:, 0:n:2], self.cells[:, 1:n:2])
+        self.cells[:, n // 2 : n] = empty(1, 1, with_hist=self.with_hist)
+
+
+class Means:
+    """Means over the steps of a column, kept as `sums` and `counts`, each [row, column]; nan where there is nothing."""
+
+    def __init__(self, n_rows: int):
+        self.sums, self.counts = np.zeros((n_rows, 0)), np.zeros((n_rows, 0), np.int64)
+
+    def add(self, rows: slice | int, column: int, values: np.ndarray | float) -> None:
+        """Add a step's values."""
+        self.sums[rows, column] += values
+        self.counts[rows, column] += 1
+
+    def values(self, n: int) -> np.ndarray:
+        """The means of the first `n` columns, float32."""
+        counts = self.counts[:, :n]
+        return np.where(counts > 0, self.sums[:, :n] / np.maximum(counts, 1), np.nan).astype(np.float32)
+
+    def grow(self, n: int) -> None:
+        """Make room for `n` columns."""
+        more = ((0, 0), (0, n - self.sums.shape[1]))
+        self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
+
+    def merge(self, n: int) -> None:
+        """Add columns in pairs."""
+        for table in (self.sums, self.counts):
+            table[:, : n // 2] = table[:, 0:n:2] + table[:, 1:n:2]
+            table[:, n // 2 : n] = 0

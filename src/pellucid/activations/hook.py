@@ -1,0 +1,122 @@
+"""Hooks on modules that go away by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+HookFunc = Callable[[nn.Module, Any, Any], Any]
+
+
+def has_params(module: nn.Module) -> bool:
+    """Whether a module or one inside it has parameters."""
+    return next(module.parameters(), None) is not None
+
+
+class Hook:
+    """Call a function at each forward (or backward) pass of a module and keep its last result; a context manager.
+
+    Args:
+        module: Where.
+        hook_func: (module, input, output) → what to store; of gradients if not `is_forward`.
+        is_forward: At the forward pass, else at the backward pass.
+        detach: Hand over detached tensors.
+        cpu: Hand over tensors copied to the CPU.
+
+    Attributes:
+        stored: Last result, None before the first.
+        removed: Whether it is gone.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        hook_func: HookFunc,
+        is_forward: bool = True,
+        detach: bool = True,
+        cpu: bool = False,
+    ):
+        self.hook_func, self.detach, self.cpu = hook_func, detach, cpu
+        self.stored: Any = None
+        self.removed = False
+        register = module.register_forward_hook if is_forward else module.register_full_backward_hook
+        self.handle = register(self._call)
+
+    def _call(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self.detach:
+            inputs, output = _map(inputs, self.cpu), _map(output, self.cpu)
+        self.stored = self.hook_func(module, inputs, output)
+
+    def remove(self) -> None:
+        """Take the hook off; a second time does nothing."""
+        self.handle.remove()
+        self.removed = True
+
+    def __enter__(self) -> Hook:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.remove()
+
+
+class Hooks:
+    """A `Hook` on each of several modules, indexed and iterated as a list; a context manager."""
+
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        hook_func: HookFunc,
+        is_forward: bool = True,
+        detach: bool = True,
+        cpu: bool = False,
+    ):
+        self.hooks = [Hook(module, hook_func, is_forward, detach, cpu) for module in modules]
+
+    @property
+    def stored(self) -> list[Any]:
+        """Last result of each."""
+        return [hook.stored for hook in self.hooks]
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        for hook in self.hooks:
+            hook.remove()
+
+    def __getitem__(self, i: int) -> Hook:
+        return self.hooks[i]
+
+    def __len__(self) -> int:
+        return len(self.hooks)
+
+    def __iter__(self) -> Iterator[Hook]:
+        return iter(self.hooks)
+
+    def __enter__(self) -> Hooks:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.remove()
+
+
+def hook_output(module: nn.Module, detach: bool = True, cpu: bool = False, grad: bool = False) -> Hook:
+    """A hook that stores the output of a module, or with `grad` the gradient of its output."""
+    return Hook(module, _output, not grad, detach, cpu)
+
+
+def hook_outputs(modules: Iterable[nn.Module], detach: bool = True, cpu: bool = False, grad: bool = False) -> Hooks:
+    """Hooks that store the outputs of modules, or with `grad` the gradients of their outputs."""
+    return Hooks(modules, _output, not grad, detach, cpu)
+
+
+def _output(module: nn.Module, inputs: Any, output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) and len(output) == 1 else output
+
+
+def _map(value: Any, cpu: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu() if cpu else value.detach()
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(_map(v, cpu) for v in value)
+    return {k: _map(v, cpu) for k, v in value.items()} if type(value) is dict else value

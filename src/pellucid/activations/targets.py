@@ -1,0 +1,79 @@
+"""Which modules are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules import activation
+
+from pellucid.errors import UsageError
+
+Which = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
+ACTIVATIONS = tuple(
+    cls
+    for cls in vars(activation).values()
+    if isinstance(cls, type) and issubclass(cls, nn.Module) and cls is not nn.MultiheadAttention and cls is not nn.Module
+)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model inside wrappers of torch's: DistributedDataParallel, DataParallel, torch.compile."""
+    while True:
+        inner = model._modules.get("_orig_mod")
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether it is an activation function of torch.nn without parameters."""
+    return isinstance(module, ACTIVATIONS) and not list(module.parameters(recurse=False))
+
+
+def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> dict[str, nn.Module]:
+    """Name → module of those to watch, in the model's order.
+
+    Args:
+        model: Where.
+        which: None takes every module with parameters of its own and every activation function. Else one or a list of:
+            a name or pattern (`'features.*'`), a class, a module, or a function (name, module) → bool.
+
+    Raises:
+        UsageError: a name, pattern, class or module matches nothing, or a module is asked for twice.
+    """
+    named = {name or type(model).__name__: module for name, module in model.named_modules()}
+    if which is None:
+        return {
+            name: m for name, m in named.items() if list(m.parameters(recurse=False)) or is_activation(m)
+        } or _fail(model)
+    asked = list(which) if isinstance(which, list | tuple | nn.ModuleList) else [which]
+    modules = [id(each) for each in asked if isinstance(each, nn.Module)]
+    if len(modules) != len(set(modules)):
+        raise UsageError("modules= lists the same module twice; each is watched once")
+    chosen: set[str] = set()
+    for each in asked:
+        found = {name for name, module in named.items() if _matches(each, name, module)}
+        if not found:
+            raise UsageError(f"no module of {type(model).__name__} is {_said(each)}; there are {', '.join(named)}")
+        chosen |= found
+    return {name: module for name, module in named.items() if name in chosen}
+
+
+def _matches(which: Which, name: str, module: nn.Module) -> bool:
+    if isinstance(which, nn.Module):
+        return module is which
+    if isinstance(which, type):
+        return isinstance(module, which)
+    return fnmatchcase(name, which) if isinstance(which, str) else bool(which(name, module))
+
+
+def _said(which: Which) -> str:
+    return f"called {which!r}" if isinstance(which, str) else f"the given {getattr(which, '__name__', type(which))}"
+
+
+def _fail(model: nn.Module) -> dict[str, nn.Module]:
+    raise UsageError(f"{type(model).__name__} has no layer with parameters to watch")

@@ -1,0 +1,145 @@
+"""Look inside the model while it trains: `ActivationStats`, and hooks that go away by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from pellucid.activations.history import History
+from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook_outputs
+from pellucid.activations.pictures import Pictures
+from pellucid.activations.targets import Which
+from pellucid.activations.watch import Watch
+from pellucid.callback.core import Callback
+from pellucid.errors import UsageError
+
+__all__ = ["ActivationStats", "Hook", "HookCallback", "Hooks", "has_params", "hook_output", "hook_outputs"]
+
+
+class HookCallback(Callback):
+    """Put a hook on modules for the time of each fit; override `hook(module, input, output)`.
+
+    Args:
+        modules: Where; None takes the innermost modules with parameters.
+        every: Hooks are there at every n-th training batch only; None at all batches, validation too.
+        is_forward, detach, cpu: As of `Hook`.
+
+    Attributes:
+        hooks: The `Hooks`; `hooks.stored` has the last results.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module] | None = None,
+        every: int | None = None,
+        is_forward: bool = True,
+        detach: bool = True,
+        cpu: bool = False,
+    ):
+        self.modules, self.every = modules, every
+        self.is_forward, self.detach, self.cpu = is_forward, detach, cpu
+        self.hooks: Hooks | None = None
+
+    def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """What to store of a call."""
+        raise NotImplementedError(f"{type(self).__name__} must define hook(module, input, output)")
+
+    def before_fit(self) -> None:
+        if self.every is None:
+            self._register()
+
+    def before_batch(self) -> None:
+        if self.every is not None and self.learn.training and self.learn.train_iter % self.every == 0:
+            self._register()
+
+    def after_batch(self) -> None:
+        if self.every is not None:
+            self.remove()
+
+    def cleanup_fit(self) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Take the hooks off; what they stored stays."""
+        if self.hooks is not None:
+            self.hooks.remove()
+
+    def _register(self) -> None:
+        modules = self.modules
+        if modules is None:
+            modules = [m for m in self.learn.model.modules() if not list(m.children()) and has_params(m)]
+        self.hooks = Hooks(modules, self.hook, self.is_forward, self.detach, self.cpu)
+
+
+class ActivationStats(Callback, Pictures):
+    """Record what every layer puts out in each training batch: mean, standard deviation, share near zero, histogram.
+
+    Layers are those with parameters, before their activation function; activation functions of `torch.nn` are recorded
+    beside them under their own names. Statistics of the last fit stay until the next one.
+
+    Args:
+        with_hist: Record histograms, which `color_dim` needs.
+        modules: Names, patterns, classes, modules or a predicate; None takes all.
+        every: Record every n-th batch.
+        with_grads: Record gradients, weights and updates.
+    """
+
+    order = 45
+
+    def __init__(
+        self,
+        with_hist: bool = False,
+        modules: Which | Sequence[Which] | None = None,
+        every: int | None = 1,
+        with_grads: bool = False,
+        folder: Any = None,
+    ):
+        self.with_hist, self.modules, self.every, self.with_grads = with_hist, modules, every or 1, with_grads
+        self.folder = folder
+        self.watch: Watch | None = None
+        self._watching = False
+
+    @property
+    def history(self) -> History:
+        """Everything recorded in the last fit.
+
+        Raises:
+            UsageError: there was none yet.
+        """
+        if self.watch is None:
+            raise UsageError("nothing was recorded yet: train at least one batch first")
+        return self.watch.history
+
+    def before_fit(self) -> None:
+        self.watch = Watch(
+            self.learn.model,
+            self.learn.opt,
+            loss=True,
+            modules=self.modules,
+            every=self.every,
+            with_hist=self.with_hist,
+            with_grads=self.with_grads,
+            folder=self.folder,
+            by_hand=True,
+        )
+        self.watch.__enter__()
+        self._watching = True
+
+    def after_loss(self) -> None:
+        if self.learn.training and self.watch is not None:
+            self.watch.record_loss(self.learn.loss)
+
+    def before_step(self) -> None:
+        assert self.watch is not None
+        self.watch.before_step()
+
+    def after_batch(self) -> None:
+        if self.learn.training and self.watch is not None:
+            self.watch.after_step()
+
+    def cleanup_fit(self) -> None:
+        if self._watching and self.watch is not None:
+            self._watching = False
+            self.watch.__exit__(None)
