@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.activations.history import History
+    from pellucid.activations.watch import watch
     from pellucid.callback.core import Callback
+    from pellucid.callback.hook import ActivationStats
     from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
     from pellucid.data.catalogue import URLs, untar_data
     from pellucid.data.loader import DataLoaders
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ActivationStats": "callback.hook",
     "Callback": "callback.core",
     "CategoryBlock": "data.block",
     "DataBlock": "data.block",
     "DataError": "errors",
     "DataLoaders": "data.loader",
+    "History": "activations.history",
     "ImageBlock": "data.block",
     "ImageDataLoaders": "data.block",
     "Learner": "learner",
@@ -43,14 +48,17 @@ _HOMES = {
     "set_seed": "seed",
     "summarize": "summary",
     "untar_data": "data.catalogue",
+    "watch": "activations.watch",
 }
 
 __all__ = [
+    "ActivationStats",
     "Callback",
     "CategoryBlock",
     "DataBlock",
     "DataError",
     "DataLoaders",
+    "History",
     "ImageBlock",
     "ImageDataLoaders",
     "Learner",
@@ -66,6 +74,7 @@ __all__ = [
     "set_seed",
     "summarize",
     "untar_data",
+    "watch",
 ]
 
 

@@ -6,11 +6,14 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pellucid.errors import PellucidError, UsageError
+
+if TYPE_CHECKING:
+    from pellucid.activations.history import History
 
 app = typer.Typer(
     help="Train image classifiers you can see through.",
@@ -46,6 +49,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; default a new one under runs/.")] = None,
     schedule: Annotated[str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.")] = "one_cycle",
     on_error: Annotated[str, typer.Option(help="Damaged images: raise lists them, skip leaves them out.")] = "raise",
+    stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
 ) -> None:
     """Train a classifier and write a run folder."""
     from pellucid import runs
@@ -86,6 +90,47 @@ def summary(run: RunFolder) -> None:
 
 
 @app.command()
+def show(
+    run: RunFolder,
+    layer: Annotated[
+        str | None, typer.Option(help="Number among the layers with parameters, such as -2, or name; default all.")
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="stats, colors, sheet, dead, gradients, kernels or hist; default fits.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Training step of kernels and hist; default the last.")] = None,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("picture.png"),
+) -> None:
+    """Draw what the layers did while a run trained with --stats; works while it is still training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from pellucid.runs import load_history
+
+    history = load_history(run)
+    idx = int(layer) if layer and layer.lstrip("-").isdigit() and layer not in _names(history) else layer
+    kind = picture or ("sheet" if layer is None else "colors" if history.train.hist is not None else "stats")
+    if idx is None and kind in ("stats", "colors", "hist"):
+        raise UsageError(f"--picture {kind} needs --layer, such as --layer -2")
+    drawings = {
+        "stats": lambda: history.plot_layer_stats(idx or 0),
+        "colors": lambda: history.color_dim(idx or 0).figure,
+        "sheet": history.plot,
+        "dead": lambda: history.dead_chart().figure,
+        "gradients": history.plot_gradients,
+        "kernels": lambda: history.show_kernels(step).figure,
+        "hist": lambda: history.plot_hist(idx or 0, step).figure,
+    }
+    if kind not in drawings:
+        raise UsageError(f"picture {kind!r} does not exist: use one of {', '.join(drawings)}")
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"{out}: a picture needs the ending .png, .svg or .pdf")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    drawings[kind]().savefig(out, dpi=150)
+    print(out)
+
+
+@app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:
     """Show how much the pixel stores take on disk, or delete them (they are rebuilt when needed)."""
     from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
@@ -94,6 +139,10 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel 
         print(f"freed {evict(budget_bytes=0) / 1e6:,.0f} MB")
     used = sum(file.stat().st_size for file in stores_folder().glob("*/*"))
     print(f"{stores_folder()}: {used / 1e6:,.0f} MB of at most {BUDGET_BYTES / 1e9:,.0f} GB")
+
+
+def _names(history: History) -> list[str]:
+    return [layer.name for layer in history.layers]
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """A run: one training from source to folder on disk, and back to a model that predicts.
 
 A run folder holds `model.safetensors` (weights), `run.json` (every setting, library versions, vocabulary, decoding,
-normalisation, results per epoch) and `history.safetensors` (losses and hyper-parameters per batch). Nothing in it is
-pickled; it can be read without pellucid.
+normalisation, results per epoch), `history.safetensors` (losses and hyper-parameters per batch) and, if statistics were
+asked for, `seen/` (what every layer did, see `pellucid.activations.history`). Nothing in it is pickled; it can be read
+without pellucid.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.nn import functional as F
 
+from pellucid.activations.history import History
+from pellucid.callback.hook import ActivationStats
 from pellucid.data.block import ImageDataLoaders
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.idx import find_idx
@@ -36,6 +39,7 @@ from pellucid.seed import set_seed
 from pellucid.summary import ModelSummary, summarize
 
 VERSION = 1
+STATS = "seen"
 NAMED = {"mnist": URLs.MNIST, "mnist_sample": URLs.MNIST_SAMPLE}
 SCHEDULES = ("one_cycle", "one_cycle_linear", "flat_cos", "constant")
 ScheduleName = Literal["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
@@ -99,6 +103,15 @@ class Run:
         """The layer table, for a batch of one image."""
         return summarize(self.model, torch.zeros(1, *self.settings["input_shape"]))
 
+    @property
+    def history(self) -> History:
+        """What its layers did while it trained.
+
+        Raises:
+            UsageError: it was trained without statistics.
+        """
+        return load_history(self.folder)
+
     def _prediction(self, image: Any, row: torch.Tensor) -> Prediction:
         values, order = row.sort(descending=True)
         names = [str(self.vocab[i]) for i in order.tolist()]
@@ -120,6 +133,7 @@ def train(
     out: str | Path | None = None,
     schedule: ScheduleName = "one_cycle",
     on_error: OnError = "raise",
+    stats: bool = False,
 ) -> Run:
     """Train a classifier, printing how it goes, and write its run folder.
 
@@ -137,6 +151,7 @@ def train(
         out: The run folder; None makes one under `runs/`.
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
         on_error: What to do about damaged images: `raise` or `skip`.
+        stats: Record what every layer does, for `show`; `seen/history.safetensors` is kept up to date meanwhile.
 
     Raises:
         UsageError: something given cannot be used. On Ctrl-C the run is written before KeyboardInterrupt goes on.
@@ -152,7 +167,8 @@ def train(
     arch = arch or ("simple_cnn" if shape[0] == 1 else "small_resnet")
     set_seed(seed)  # the weights do not depend on how the data was opened
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
-    learn = Learner(dls, model, F.cross_entropy, metrics=accuracy)
+    seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder / STATS)] if stats else []
+    learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
     settings = asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}
     n_parameters = sum(p.numel() for p in model.parameters())
     print(
@@ -213,6 +229,20 @@ def load_run(folder: str | Path) -> Run:
     model = create_model(arch, shape[0], n_out, max(shape[1:]))
     load_weights(model, folder / "model.safetensors")
     return Run(folder, settings, model.eval())
+
+
+def load_history(folder: str | Path) -> History:
+    """Open the layer statistics of a run, finished or still going.
+
+    Raises:
+        UsageError: there are none in this folder, or they are damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; `pellucid train --stats` makes one")
+    if not (folder / STATS).is_dir():
+        raise UsageError(f"{folder}: was trained without statistics; use `pellucid train --stats`")
+    return History.load(folder / STATS)
 
 
 def suggested_batch_size(n_train: int) -> int:

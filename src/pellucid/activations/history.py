@@ -10,7 +10,7 @@ replaces its predecessor in one move, so it can be read at any time while a run 
 | `train.mean`, `std`, `min`, `max` | [layer, column] float32 | over all values of the column; nan for an unseen layer |
 | `train.hist` | [layer, column, bin] int64 | 80 bins on [−10, 10], if asked for |
 | `valid.…` | as `train` | a column per validation pass, at the training step it followed |
-| `grad.norm`, `grad.mean_abs`, `grad.zero`, `weight.norm`, `update.ratio` | [parameter, column] float32 | means of steps |
+| `grad.norm`, `mean_abs`, `zero`; `weight.norm`; `update.ratio` | [parameter, column] float32 | means of steps |
 | `loss` | [column] float32 | mean of the column's steps |
 | `hyper.<name>` | [group, column] float32 | mean of the column's steps |
 | `kernels`, `kernel_steps` | [snapshot, out, in, row, column], [snapshot] | weights of the first convolution |

@@ -82,7 +82,7 @@ class Pictures:
     def plot_hist(self, idx: int | str, step: int | None = None, ax: Axes | None = None) -> Axes:
         """Plot the histogram of a layer's outputs at a training step; None takes the last one."""
         history, row = self._row(idx)
-        column = self._column(history.train.steps, step)
+        column = self._column_of(history.train.steps, step)
         x = history.train
         start, stop = x.steps[column]
         when = f"step {start}" if stop == start + 1 else f"steps {start} to {stop - 1}"
@@ -121,7 +121,7 @@ class Pictures:
         return history.train.hist
 
     @staticmethod
-    def _column(steps: np.ndarray, step: int | None) -> int:
+    def _column_of(steps: np.ndarray, step: int | None) -> int:
         if step is None:
             return len(steps) - 1
         if not steps[0, 0] <= step < steps[-1, 1]:

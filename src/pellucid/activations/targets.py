@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from torch.nn.modules import activation
@@ -14,7 +15,10 @@ Which = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 ACTIVATIONS = tuple(
     cls
     for cls in vars(activation).values()
-    if isinstance(cls, type) and issubclass(cls, nn.Module) and cls is not nn.MultiheadAttention and cls is not nn.Module
+    if isinstance(cls, type)
+    and issubclass(cls, nn.Module)
+    and cls is not nn.MultiheadAttention
+    and cls is not nn.Module
 )
 
 
@@ -47,10 +51,10 @@ def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> di
     """
     named = {name or type(model).__name__: module for name, module in model.named_modules()}
     if which is None:
-        return {
-            name: m for name, m in named.items() if list(m.parameters(recurse=False)) or is_activation(m)
-        } or _fail(model)
-    asked = list(which) if isinstance(which, list | tuple | nn.ModuleList) else [which]
+        return {name: m for name, m in named.items() if list(m.parameters(recurse=False)) or is_activation(m)} or _fail(
+            model
+        )
+    asked: list[Any] = list(which) if isinstance(which, list | tuple | nn.ModuleList) else [which]
     modules = [id(each) for each in asked if isinstance(each, nn.Module)]
     if len(modules) != len(set(modules)):
         raise UsageError("modules= lists the same module twice; each is watched once")

@@ -29,6 +29,7 @@ from pellucid.errors import UsageError
 FLUSH_EVERY = 50
 SAVE_EVERY_S = 10.0
 N_SNAPSHOTS = 64
+_norms, _differences = torch._foreach_norm, torch._foreach_sub  # pyright: ignore[reportPrivateImportUsage]
 SERIES = ("grad.norm", "grad.mean_abs", "grad.zero", "weight.norm", "update.ratio")
 
 
@@ -139,6 +140,8 @@ class Watch(Pictures):
             if _is_compiled(self.model):
                 warnings.warn("the model runs uncompiled while it is watched; its results are the same", stacklevel=2)
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
             _watches.append(self)
             stack.callback(_leave, self)
             _install()
@@ -170,9 +173,7 @@ class Watch(Pictures):
         self.flush()
         n, n_params = self.timeline.n, len(self.params)
         values = self.series.values(n)
-        blocks = {
-            name: values[i * n_params : (i + 1) * n_params] for i, name in enumerate(SERIES) if n_params
-        }
+        blocks = {name: values[i * n_params : (i + 1) * n_params] for i, name in enumerate(SERIES) if n_params}
         loss_row = len(SERIES) * n_params
         if self.series.counts[loss_row].any():
             blocks["loss"] = values[loss_row]
@@ -224,8 +225,8 @@ class Watch(Pictures):
         """Read how far the weights moved, and end the step."""
         if self._weights:
             with torch.no_grad():
-                moved = torch._foreach_sub([p.detach() for p in self.params], self._weights)
-                ratios = torch.stack(torch._foreach_norm(moved)) / torch.stack(torch._foreach_norm(self._weights))
+                moved = _differences([p.detach() for p in self.params], self._weights)
+                ratios = torch.stack(_norms(moved)) / torch.stack(_norms(self._weights))
             n = len(self.params)
             self._put(slice(4 * n, 5 * n), torch.nan_to_num(ratios, nan=0.0, posinf=0.0))
             self._weights = []
@@ -290,10 +291,10 @@ class Watch(Pictures):
         with torch.no_grad():
             self._weights = [p.detach().clone() for p in self.params]
             sizes = torch.tensor([float(p.numel()) for p in self.params], device=grads[0].device)
-            mean_abs = torch.stack(torch._foreach_norm(grads, 1)) / sizes
+            mean_abs = torch.stack(_norms(grads, 1)) / sizes
             zeros = 1 - torch.stack([g.count_nonzero() for g in grads]) / sizes
-            values = [torch.stack(torch._foreach_norm(grads)), mean_abs, zeros]
-            values.append(torch.stack(torch._foreach_norm(self._weights)))
+            values = [torch.stack(_norms(grads)), mean_abs, zeros]
+            values.append(torch.stack(_norms(self._weights)))
         self._put(slice(0, 4 * n), torch.cat(values))
 
     def _put(self, rows: slice, values: Tensor) -> None:
@@ -312,7 +313,7 @@ class Watch(Pictures):
     def _ignore(self, row: int, x: Tensor | None) -> None:
         if not self._ignored:
             self._ignored = True
-            what = "no tensor" if x is None else f"{'empty ' * (not x.numel())}{str(x.dtype)} output"
+            what = "no tensor" if x is None else f"{'empty ' * (not x.numel())}{x.dtype} output"
             name = list(self.targets)[row]
             warnings.warn(f"layer {name} gives {what}: such outputs are not recorded (said once)", stacklevel=2)
 
@@ -365,9 +366,9 @@ def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
         row = watch.rows.get(id(module))
         if row is not None:
             watch._seen(row, module, inputs, output)
-        if module is watch.root and module.training and watch.optimizer is None and not watch.by_hand:
-            if torch._C._current_graph_task_id() == -1:
-                watch.advance()
+        counts_passes = module is watch.root and watch.optimizer is None and not watch.by_hand
+        if counts_passes and module.training and torch._C._current_graph_task_id() == -1:
+            watch.advance()
 
 
 def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
@@ -450,7 +451,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 
 def _readable(x: Tensor) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     return x.is_floating_point() and x.layout is torch.strided and not x.is_meta and not wrapped
 
 

@@ -67,9 +67,7 @@ def color_dim(
     if ax is None:
         ax = plt.subplots(figsize=(9, 3.2), layout="constrained")[1]
     extent = (float(steps[0, 0]), float(steps[-1, 1]), *value_range)
-    ax.imshow(
-        np.log1p(hist.T), origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest"
-    )
+    ax.imshow(np.log1p(hist.T), origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
     ax.set(xlabel=BATCH, ylabel="activation", title=title)
     ax.title.set_fontsize("medium")
     return ax

@@ -16,6 +16,8 @@ from fastcore.foundation import L
 from PIL import Image
 from torch import Tensor, nn
 
+from pellucid.activations.history import History
+from pellucid.activations.watch import watch
 from pellucid.callback.core import (
     Callback,
     CancelBackwardException,
@@ -27,6 +29,15 @@ from pellucid.callback.core import (
     CancelValidException,
 )
 from pellucid.callback.guard import NonFiniteGuard
+from pellucid.callback.hook import (
+    ActivationStats,
+    Hook,
+    HookCallback,
+    Hooks,
+    has_params,
+    hook_output,
+    hook_outputs,
+)
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
@@ -76,6 +87,7 @@ pd = _lazy("pandas")
 
 __all__ = [
     "SGD",
+    "ActivationStats",
     "Adam",
     "Callback",
     "CancelBackwardException",
@@ -95,6 +107,10 @@ __all__ = [
     "Flatten",
     "FuncSplitter",
     "GrandparentSplitter",
+    "History",
+    "Hook",
+    "HookCallback",
+    "Hooks",
     "Image",
     "ImageBlock",
     "ImageDataLoaders",
@@ -125,6 +141,9 @@ __all__ = [
     "error_rate",
     "first",
     "get_image_files",
+    "has_params",
+    "hook_output",
+    "hook_outputs",
     "image2tensor",
     "image_bear",
     "imagenet_stats",
@@ -147,4 +166,5 @@ __all__ = [
     "top_k_accuracy",
     "torch",
     "untar_data",
+    "watch",
 ]
