@@ -80,6 +80,21 @@ def test_equals_float64_from_all_values(path, numbers, kind, seed, with_hist, dt
         check(r._reduce(seen, with_hist).numpy(), seen)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("n", [65_535, 65_536, 200_001])
+@pytest.mark.parametrize("with_hist", [True, False])
+def test_large_tensors_are_read_on_all_threads(n, n_threads, with_hist):
+    x = torch.randn(n, generator=torch.Generator().manual_seed(n)) * 5
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        check(r.read(x, with_hist), x)
+        x[-1] = torch.nan
+        check(r.read(x, with_hist), x)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_values_are_counted_and_left_out(bad):
     x = torch.randn(1000)

@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from pellucid.activations.reading import empty, pool
+from pellucid.activations.reading import Count, empty, pool
 
 MAX_COLUMNS = 2048
+SEEN = [Count.N, Count.NONFINITE]
 
 
 class Table(Protocol):
@@ -75,7 +76,8 @@ class Readings:
 
     def add(self, layer: int, column: int, reading: np.ndarray) -> None:
         """Pool a reading into a cell."""
-        self.cells[layer, column] = pool(self.cells[layer, column], reading)
+        cell = self.cells[layer, column]
+        cell[:] = pool(cell, reading) if cell[SEEN].any() else reading
 
     def grow(self, n: int) -> None:
         """Make room for `n` columns."""

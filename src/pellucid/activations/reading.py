@@ -5,7 +5,7 @@ deviations of max(x, 0)), the counts named by `Count`, and, if asked for, 80 his
 which the upper 40 are the chapter's. A bin holds lower edge ≤ x < upper edge, the last one also x = 10. Non-finite
 values are counted and left out of everything else. Counts are whole numbers, exact in float64 up to 2⁵³.
 
-On the CPU a compiled kernel (numba, if it is installed) reads each value once; elsewhere torch's own reductions on the
+On the CPU a compiled kernel (if numba is installed) reads each value once; elsewhere torch's own reductions on the
 same device give the same numbers without waiting for it.
 """
 
@@ -54,16 +54,13 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     x = x.detach()
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float()
-    kernel = _compiled() if x.device.type == "cpu" else None
+    values = _flat(x)
+    kernel = _compiled() if x.device.type == "cpu" and x.dtype is torch.float32 else None
     if kernel is not None:
-        values = _flat(x).numpy()
-        low, high = values.min(), values.max()
-        if np.isfinite(low) and np.isfinite(high):  # both are nan if any value is
-            reading = np.zeros(length(with_hist))
-            reading[LOW], reading[HIGH] = low, high
-            kernel(values, float(values.dtype.type(NEAR)), with_hist, reading)
+        reading = np.empty(length(with_hist))
+        if kernel(values.numpy(), with_hist, reading):
             return reading
-    reading = _reduce(_flat(x), with_hist)
+    reading = _reduce(values, with_hist)
     return reading.numpy() if x.device.type == "cpu" else reading
 
 
@@ -143,77 +140,7 @@ def _reduce(x: Tensor, with_hist: bool) -> Tensor:
 @cache
 def _compiled() -> Any:
     try:
-        from numba import njit  # pyright: ignore[reportMissingImports]
+        from pellucid.activations import kernel
     except ImportError:
         return None
-    return njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan", "ninf"})(_read)
-
-
-def _read(x: Any, near: float, with_hist: bool, out: np.ndarray) -> None:
-    # Sums run over differences from the first value, so that a large mean does not swallow the spread. Four tables
-    # take turns: consecutive values of one bin would wait for each other's addition.
-    n = x.size
-    shift = np.float64(x[0])
-    s = ss = p = pp = near_zero = below = zeros = not_positive = 0.0
-    for i in range(n):
-        v = np.float64(x[i])
-        d = v - shift
-        s += d
-        ss += d * d
-        r = v if v > 0.0 else 0.0
-        p += r
-        pp += r * r
-        near_zero += 1.0 if v <= near else 0.0
-        below += 1.0 if v < -near else 0.0
-        zeros += 1.0 if v == 0.0 else 0.0
-        not_positive += 1.0 if v <= 0.0 else 0.0
-    out[0] = shift + s / n
-    out[1] = max(ss - s * s / n, 0.0)
-    out[4] = p / n
-    out[5] = max(pp - p * p / n, 0.0)
-    if out[2] >= 0.0:
-        out[4], out[5] = out[0], out[1]
-    out[6] = n
-    out[8], out[9], out[10], out[11] = near_zero, near_zero - below, zeros, not_positive
-    if not with_hist:
-        under = over = 0.0
-        if out[2] < -10.0 or out[3] > 10.0:
-            for i in range(n):
-                under += 1.0 if x[i] < -10.0 else 0.0
-                over += 1.0 if x[i] > 10.0 else 0.0
-        out[12], out[13] = under, over
-        return
-    tables = np.zeros((4, 96), np.int32)
-    place = np.empty(1024, np.int32)
-    for start in range(0, n, 1024):
-        m = min(1024, n - start)
-        for i in range(m):
-            t = np.float64(x[start + i]) * 4.0
-            t = t if t > -41.0 else -41.0
-            t = t if t < 41.0 else 41.0
-            place[i] = np.int32(np.floor(t) + 41.0)
-        whole = m // 4 * 4
-        for i in range(0, whole, 4):
-            tables[0, place[i]] += 1
-            tables[1, place[i + 1]] += 1
-            tables[2, place[i + 2]] += 1
-            tables[3, place[i + 3]] += 1
-        for i in range(whole, m):
-            tables[0, place[i]] += 1
-    ten = 0.0
-    if out[3] >= 10.0:
-        for i in range(n):
-            ten += 1.0 if x[i] == 10.0 else 0.0
-    for k in range(82):
-        total = 0.0
-        for t in range(4):
-            total += tables[t, k]
-        if k == 0:
-            out[12] = total
-        elif k <= 80:
-            out[13 + k] = total
-    above = 0.0
-    for t in range(4):
-        above += tables[t, 81] + tables[t, 82]
-    out[13] = above - ten
-    out[93] += ten
+    return kernel.read
