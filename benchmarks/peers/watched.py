@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -37,7 +38,7 @@ class Residual(nn.Module):
 def resnet18() -> nn.Sequential:
     """The 18-layer network of He et al., "Deep Residual Learning for Image Recognition", 2016, for ten classes."""
     widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-    blocks = [Residual(n_in, n_out, 1 if n_in == n_out else 2) for n_in, n_out in zip(widths, widths[1:], strict=False)]
+    blocks = [Residual(n_in, n_out, 1 if n_in == n_out else 2) for n_in, n_out in pairwise(widths)]
     stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 

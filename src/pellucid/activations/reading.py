@@ -67,8 +67,8 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
 def rectified(reading: np.ndarray) -> np.ndarray:
     """The reading of max(x, 0), from that of finite x."""
     out = reading.copy()
-    out[[MEAN, M2]] = reading[[RELU_MEAN, RELU_M2]]
-    out[[LOW, HIGH]] = np.maximum(reading[[LOW, HIGH]], 0)
+    out[MEAN : M2 + 1] = reading[RELU_MEAN : RELU_M2 + 1]
+    out[LOW], out[HIGH] = max(reading[LOW], 0), max(reading[HIGH], 0)
     out[Count.NEAR_ZERO_ABS] = reading[Count.NEAR_ZERO]
     out[Count.ZERO] = reading[Count.NOT_POSITIVE]
     out[Count.UNDER] = 0
