@@ -1,0 +1,59 @@
+"""What a convolution is: its arithmetic, kernels, matrix, receptive fields, precedents and spreadsheet.
+
+`from pellucid import convolution as cv`; names load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.convolution import kernels
+    from pellucid.convolution.arithmetic import input_sizes, output_size, same_padding
+    from pellucid.convolution.fields import effective_field, receptive_field
+    from pellucid.convolution.counts import layer_counts
+    from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
+    from pellucid.convolution.matrix import as_matrix
+    from pellucid.convolution.precedents import trace
+    from pellucid.convolution.spreadsheet import to_spreadsheet
+
+_HOMES = {
+    "apply_kernel": "mapping",
+    "as_matrix": "matrix",
+    "channel_products": "mapping",
+    "effective_field": "fields",
+    "feature_map": "mapping",
+    "input_sizes": "arithmetic",
+    "layer_counts": "counts",
+    "output_size": "arithmetic",
+    "receptive_field": "fields",
+    "same_padding": "arithmetic",
+    "to_spreadsheet": "spreadsheet",
+    "trace": "precedents",
+}
+
+__all__ = [
+    "apply_kernel",
+    "as_matrix",
+    "channel_products",
+    "effective_field",
+    "feature_map",
+    "input_sizes",
+    "kernels",
+    "layer_counts",
+    "output_size",
+    "receptive_field",
+    "same_padding",
+    "to_spreadsheet",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "kernels":
+        return import_module("pellucid.convolution.kernels")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pellucid.convolution' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"pellucid.convolution.{_HOMES[name]}"), name)
+    return value
