@@ -18,7 +18,7 @@ def test_merged_columns_hold_every_step_exactly(n_steps, capacity):
     steps = [torch.randn(20, generator=generator) + i for i in range(n_steps)]
     for i, x in enumerate(steps):
         column = timeline.open(i)
-        readings.add(0, column, read(x, True))
+        readings.add(np.array([0]), np.array([column]), read(x, True)[None])
         means.add(0, column, float(i))
     assert timeline.n <= capacity
     spans = timeline.spans[: timeline.n]

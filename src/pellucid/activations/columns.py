@@ -6,10 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from pellucid.activations.reading import Count, empty, pool
+from pellucid.activations.reading import empty, pool
 
 MAX_COLUMNS = 2048
-SEEN = [Count.N, Count.NONFINITE]
 
 
 class Table(Protocol):
@@ -74,10 +73,14 @@ class Readings:
         self.with_hist = with_hist
         self.cells = empty(n_layers, 0, with_hist=with_hist)
 
-    def add(self, layer: int, column: int, reading: np.ndarray) -> None:
-        """Pool a reading into a cell."""
-        cell = self.cells[layer, column]
-        cell[:] = pool(cell, reading) if cell[SEEN].any() else reading
+    def add(self, layers: np.ndarray, columns: np.ndarray, readings: np.ndarray) -> None:
+        """Pool readings [i, value] into the cells [layers[i], columns[i]]; a cell may come several times."""
+        while len(readings):
+            _, first = np.unique(layers * self.cells.shape[1] + columns, return_index=True)
+            at = layers[first], columns[first]
+            self.cells[at] = pool(self.cells[at], readings[first])
+            rest = np.setdiff1d(np.arange(len(readings)), first)
+            layers, columns, readings = layers[rest], columns[rest], readings[rest]
 
     def grow(self, n: int) -> None:
         """Make room for `n` columns."""
@@ -97,7 +100,7 @@ class Means:
         self.sums, self.counts = np.zeros((n_rows, 0)), np.zeros((n_rows, 0), np.int64)
 
     def add(self, rows: slice | int, column: int, values: np.ndarray | float) -> None:
-        """Add a step's values."""
+        """Add a step's values, one a row."""
         self.sums[rows, column] += values
         self.counts[rows, column] += 1
 

@@ -1,4 +1,4 @@
-"""A compiled reading of CPU tensors: one pass in blocks that stay in the cache, on torch's own threads.
+"""Compiled readings of CPU memory: one pass in blocks that stay in the cache, on torch's own threads.
 
 Needs numba; the machine code is kept on disk after the first run. The inner loops are written so that they vectorise:
 single precision stays single (numba widens integer sums, and products with a bare number), a branch is a choice between
@@ -6,6 +6,8 @@ two values, and each loop does one thing. The histogram counts pairs of values i
 the memory traffic, and equal values seldom wait for each other's addition.
 
 Values fall into cells: those of the histogram, split at −0.05, 0, 0.05 and 10, so that every count is a sum of cells.
+
+Callers hand over addresses: making an array of a tensor and unpacking it again would take longer than reading it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from numba.np.numpy_support import carray
 N_CELLS = 87
 BELOW, NEGATIVE, ZERO, POSITIVE, TEN, ABOVE = 0, 41, 43, 44, 85, 86  # cells; 41 is [−0.05, 0), 44 is (0, 0.05]
 N_SUMS = 6  # Σd, Σd², Σr, Σr² with d = x − first value and r = max(x, 0); minimum, maximum
+N_ROW = N_SUMS + N_CELLS
 BLOCK, HALF, LANES = 1024, 512, 64
 PER_THREAD = 16_384  # values worth waking another thread for
+_READ, _SUM = 0, 1  # kinds of task
+PAIRED = 16_384  # values from which clearing and adding up the table of pairs pays
 
 _0, _1, _4, _NEAR, _10 = (np.float32(number) for number in (0, 1, 4, 0.05, 10))
 _FIRST, _LAST, _UP, _CELLS = (np.float32(number) for number in (-41, 40, 41, N_CELLS))
@@ -33,15 +38,16 @@ _INF = np.float32(np.inf)
 _compile = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 
-def read(values: np.ndarray, with_hist: bool, out: np.ndarray) -> bool:
-    """Write the reading of float32 values of rank 1 to `out`; says whether all values are finite, else it is void."""
-    n_threads = min(torch.get_num_threads(), len(values) // PER_THREAD)
-    if n_threads < 2 or _on_threads is None:
-        return _read_alone(values, with_hist, out)
-    rows = np.zeros((n_threads, N_SUMS + N_CELLS))
-    rows[:, 4], rows[:, 5] = np.inf, -np.inf
-    _on_threads(values, with_hist, rows)
-    return _finish(rows, values[0], len(values), with_hist, out)
+def _find_openmp() -> bool:
+    """Make torch's own OpenMP callable from compiled code; other threads would compete with torch's, which spin."""
+    found = list((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))  # torch for Linux brings it along
+    if not found:
+        return False
+    openmp = ctypes.CDLL(str(found[0]))
+    for name in ("omp_get_thread_num", "omp_get_num_threads", "GOMP_parallel"):
+        address = ctypes.cast(getattr(openmp, name), ctypes.c_void_p).value
+        llvmlite.binding.add_symbol(f"pellucid_{name}", address)
+    return True
 
 
 @_compile
@@ -119,9 +125,50 @@ def _count_splits(x: Any, cells: Any) -> None:
 
 
 @_compile
+def _count_few(x: Any, cell: Any, cells: Any) -> None:
+    tables = np.zeros((4, N_CELLS), np.int32)
+    whole = x.size // 4 * 4
+    for i in range(0, whole, 4):
+        tables[0, np.int32(cell[i])] += 1
+        tables[1, np.int32(cell[i + 1])] += 1
+        tables[2, np.int32(cell[i + 2])] += 1
+        tables[3, np.int32(cell[i + 3])] += 1
+    for i in range(whole, x.size):
+        tables[0, np.int32(cell[i])] += 1
+    for i in range(N_CELLS):
+        cells[i] += tables[0, i] + tables[1, i] + tables[2, i] + tables[3, i]
+
+
+@_compile
+def _add_up_pairs(tables: Any, cells: Any) -> None:
+    second = np.zeros(N_CELLS, np.int64)
+    for a in range(N_CELLS):
+        first = np.int64(0)
+        for b in range(N_CELLS):
+            count = np.int64(tables[0, a * N_CELLS + b] + tables[1, a * N_CELLS + b])
+            first += count
+            second[b] += count
+        cells[a] += first
+    for b in range(N_CELLS):
+        cells[b] += second[b]
+
+
+@_compile
+def _count_outside(x: Any, cells: Any) -> None:
+    below = above = 0
+    for i in range(x.size):
+        below += x[i] < -_10
+        above += x[i] > _10
+    cells[BELOW] += below
+    cells[BELOW + 1] -= below
+    cells[ABOVE] += above
+
+
+@_compile
 def _sum_up(x: Any, shift: Any, with_hist: Any, row: Any) -> None:
     cell, pair = np.empty(BLOCK, np.float32), np.empty(HALF, np.int32)
-    tables = np.zeros((2, N_CELLS * N_CELLS * with_hist), np.int32)
+    paired = with_hist and x.size >= PAIRED
+    tables = np.zeros((2, N_CELLS * N_CELLS * paired), np.int32)
     low, high = np.full(LANES, _INF, np.float32), np.full(LANES, -_INF, np.float32)
     cells = row[N_SUMS:]
     for start in range(0, x.size, BLOCK):
@@ -130,31 +177,20 @@ def _sum_up(x: Any, shift: Any, with_hist: Any, row: Any) -> None:
         _extremes(block, low, high)
         if not with_hist:
             _count_splits(block, cells)
-        elif block.size == BLOCK:
-            _cells_of(block, cell)
+            continue
+        _cells_of(block, cell)
+        if paired and block.size == BLOCK:
             _pairs_of(cell, pair)
             _count_pairs(pair, tables[0], tables[1])
         else:
-            _cells_of(block, cell)
-            for i in range(block.size):
-                cells[np.int64(cell[i])] += 1
+            _count_few(block, cell, cells)
     for i in range(LANES):
         row[4] = min(row[4], low[i])
         row[5] = max(row[5], high[i])
-    if with_hist:
-        for a in range(N_CELLS):
-            for b in range(N_CELLS):
-                count = tables[0, a * N_CELLS + b] + tables[1, a * N_CELLS + b]
-                cells[a] += count
-                cells[b] += count
-    elif row[4] < -10.0 or row[5] > 10.0:
-        below = above = 0
-        for i in range(x.size):
-            below += x[i] < -_10
-            above += x[i] > _10
-        cells[BELOW] += below
-        cells[BELOW + 1] -= below
-        cells[ABOVE] += above
+    if paired:
+        _add_up_pairs(tables, cells)
+    elif not with_hist and (row[4] < -10.0 or row[5] > 10.0):
+        _count_outside(x, cells)
 
 
 @_compile
@@ -189,43 +225,6 @@ def _finish(rows: Any, shift: Any, n: Any, with_hist: Any, out: Any) -> bool:
     return True
 
 
-@_compile
-def _read_alone(values: Any, with_hist: Any, out: Any) -> bool:
-    rows = np.zeros((1, N_SUMS + N_CELLS))
-    rows[0, 4], rows[0, 5] = np.inf, -np.inf
-    shift = np.float64(values[0])
-    _sum_up(values, shift, with_hist, rows[0])
-    return _finish(rows, shift, values.size, with_hist, out)
-
-
-def _team() -> Any:
-    """A function that runs `_sum_up` on parts of the values in the threads that torch keeps; None if they are not ours.
-
-    Other threads would compete with torch's, which spin between its operations. Torch for Linux brings libgomp along.
-    """
-    found = list((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
-    if not found:
-        return None
-    openmp = ctypes.CDLL(str(found[0]))
-    for name in ("omp_get_thread_num", "omp_get_num_threads"):
-        address = ctypes.cast(getattr(openmp, name), ctypes.c_void_p).value
-        llvmlite.binding.add_symbol(f"pellucid_{name}", address)
-    openmp.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    openmp.GOMP_parallel.restype = None
-    body = cfunc(types.void(types.CPointer(types.int64)), cache=True)(_part).address
-
-    def run(values: np.ndarray, with_hist: bool, rows: np.ndarray) -> None:
-        values = np.ascontiguousarray(values)
-        task = np.array([values.ctypes.data, len(values), with_hist, rows.ctypes.data, len(rows)], np.int64)
-        openmp.GOMP_parallel(body, task.ctypes.data, len(rows), 0)
-
-    return run
-
-
-_thread_num = types.ExternalFunction("pellucid_omp_get_thread_num", types.int32())
-_num_threads = types.ExternalFunction("pellucid_omp_get_num_threads", types.int32())
-
-
 @intrinsic
 def _float32s(typingctx: Any, address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), _to_pointer
@@ -240,15 +239,143 @@ def _to_pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
 
-def _part(pointer: Any) -> None:
-    task = carray(pointer, 5)
-    n = task[1]
-    values = carray(_float32s(task[0]), n)  # pyright: ignore[reportCallIssue]
-    rows = carray(_float64s(task[3]), (task[4], N_SUMS + N_CELLS))  # pyright: ignore[reportCallIssue]
-    blocks = (n + BLOCK - 1) // BLOCK
-    share = (blocks + _num_threads() - 1) // _num_threads() * BLOCK
-    start = min(_thread_num() * share, n)
-    _sum_up(values[start : min(start + share, n)], np.float64(values[0]), task[2] != 0, rows[_thread_num()])
+@intrinsic
+def _int64s(typingctx: Any, address: Any) -> Any:
+    return types.CPointer(types.int64)(types.int64), _to_pointer
 
 
-_on_threads = _team()
+@_compile
+def _sum_parameter(grad: Any, weight: Any, copy: Any, sums: Any) -> None:
+    gg = g1 = zeros = ww = 0.0
+    for i in range(grad.size):
+        g = np.float64(grad[i])
+        gg += g * g
+        g1 += abs(g)
+        zeros += 1.0 if g == 0.0 else 0.0
+    for i in range(weight.size):
+        w = weight[i]
+        copy[i] = w
+        ww += np.float64(w) * np.float64(w)
+    sums[0] += gg
+    sums[1] += g1
+    sums[2] += zeros
+    sums[3] += ww
+
+
+@_compile
+def _sum_move(weight: Any, copy: Any, sums: Any) -> None:
+    dd = 0.0
+    for i in range(weight.size):
+        d = np.float64(weight[i]) - np.float64(copy[i])
+        dd += d * d
+    sums[0] += dd
+
+
+@_compile
+def _sum_parameters(jobs: Any, moves: Any, start: Any, stop: Any, sums: Any) -> None:
+    """Add up the values from `start` to `stop`, counted through all parameters."""
+    first = 0
+    for i in range(len(jobs)):
+        n = jobs[i, 3]
+        low, high = max(start - first, 0), min(stop - first, n)
+        first += n
+        if low >= high:
+            continue
+        weight = carray(_float32s(jobs[i, 1]), n)[low:high]  # pyright: ignore[reportCallIssue]
+        copy = carray(_float32s(jobs[i, 2]), n)[low:high]  # pyright: ignore[reportCallIssue]
+        if moves:
+            _sum_move(weight, copy, sums[:, i])
+            continue
+        has_grad = jobs[i, 0] != 0
+        grad = carray(_float32s(jobs[i, 0]), n)[low : high if has_grad else low]  # pyright: ignore[reportCallIssue]
+        _sum_parameter(grad, weight, copy, sums[:, i])
+        if not has_grad:
+            sums[2, i] += high - low
+
+
+@_compile
+def _do_part(task: Any, me: Any, n_threads: Any) -> None:
+    if task[0] == _READ:
+        n = task[2]
+        values = carray(_float32s(task[1]), n)  # pyright: ignore[reportCallIssue]
+        rows = carray(_float64s(task[4]), (n_threads, N_ROW))  # pyright: ignore[reportCallIssue]
+        share = ((n + BLOCK - 1) // BLOCK + n_threads - 1) // n_threads * BLOCK
+        start = min(me * share, n)
+        _sum_up(values[start : min(start + share, n)], np.float64(values[0]), task[3] != 0, rows[me])
+    else:
+        jobs = carray(_int64s(task[1]), (task[2], 4))  # pyright: ignore[reportCallIssue]
+        total = jobs[:, 3].sum()
+        sums = carray(_float64s(task[4]), (n_threads, 4, task[2]))  # pyright: ignore[reportCallIssue]
+        _sum_parameters(jobs, task[3] != 0, me * total // n_threads, (me + 1) * total // n_threads, sums[me])
+
+
+if _find_openmp():
+    _thread_num = types.ExternalFunction("pellucid_omp_get_thread_num", types.int32())
+    _num_threads = types.ExternalFunction("pellucid_omp_get_num_threads", types.int32())
+    _parallel = types.ExternalFunction(
+        "pellucid_GOMP_parallel", types.void(types.int64, types.int64, types.uint32, types.uint32)
+    )
+
+    def _part(pointer: Any) -> None:
+        _do_part(carray(pointer, 5), np.int64(_thread_num()), np.int64(_num_threads()))
+
+    _part_address = cfunc(types.void(types.CPointer(types.int64)), cache=True)(_part).address
+
+    @_compile
+    def _do(task: Any, n_threads: Any, part: Any) -> None:
+        if n_threads > 1:
+            _parallel(part, task.ctypes.data, n_threads, 0)
+        else:
+            _do_part(task, 0, 1)
+
+else:
+    _part_address = 0
+
+    @_compile
+    def _do(task: Any, n_threads: Any, part: Any) -> None:
+        for me in range(n_threads):
+            _do_part(task, me, n_threads)
+
+
+def _read(address: Any, n: Any, with_hist: Any, out_address: Any, n_threads: Any, part: Any) -> int:
+    out = carray(_float64s(out_address), 14 + 80 * with_hist)  # pyright: ignore[reportCallIssue]
+    n_threads = max(1, min(n_threads, n // PER_THREAD))
+    rows = np.zeros((n_threads, N_ROW))
+    rows[:, 4], rows[:, 5] = np.inf, -np.inf
+    _do(np.array([_READ, address, n, with_hist, rows.ctypes.data], np.int64), n_threads, part)
+    shift = np.float64(carray(_float32s(address), n)[0])  # pyright: ignore[reportCallIssue]
+    return 1 if _finish(rows, shift, n, with_hist != 0, out) else 0
+
+
+def _read_jobs(jobs: Any, n_jobs: Any, moves: Any, sums: Any, n_threads: Any, part: Any) -> None:
+    _do(np.array([_SUM, jobs, n_jobs, moves, sums], np.int64), n_threads, part)
+
+
+_c_read = cfunc(types.int64(*[types.int64] * 6), cache=True)(_read).ctypes
+_c_read_jobs = cfunc(types.void(*[types.int64] * 6), cache=True)(_read_jobs).ctypes
+
+
+def read(address: int, n: int, with_hist: bool, out_address: int) -> bool:
+    """Write the reading of `n` float32 values to float64 memory; says whether all are finite, else it is void."""
+    return _c_read(address, n, with_hist, out_address, torch.get_num_threads(), _part_address) != 0
+
+
+def read_parameters(jobs: np.ndarray) -> np.ndarray:
+    """Copy weights and add up Σg², Σ|g|, the number of g = 0, and Σw²: [sum, parameter].
+
+    Args:
+        jobs: Addresses of gradient (0 for none), weight and copy, all float32, and number of values: [parameter, 4].
+    """
+    return _on_jobs(jobs, moves=False)
+
+
+def read_moves(jobs: np.ndarray) -> np.ndarray:
+    """Add up (weight − copy)²: [parameter]."""
+    return _on_jobs(jobs, moves=True)[0]
+
+
+def _on_jobs(jobs: np.ndarray, moves: bool) -> np.ndarray:
+    n_threads = max(1, min(torch.get_num_threads(), int(jobs[:, 3].sum()) // PER_THREAD))
+    sums = np.zeros((n_threads, 4, len(jobs)))
+    _c_read_jobs(jobs.ctypes.data, len(jobs), moves, sums.ctypes.data, n_threads, _part_address)
+    return sums.sum(axis=0)

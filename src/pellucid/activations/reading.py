@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 N_BINS, TOP, PER_UNIT = 80, 10.0, 4
 NEAR = 0.05
@@ -49,33 +49,49 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     """The reading of a floating-point tensor of any shape with at least one value.
 
     Returns:
-        An array if it was computed at once, a tensor on the device of `x` otherwise.
+        An array for a tensor on the CPU, a tensor on the device of `x` otherwise.
     """
-    x = x.detach()
-    if x.dtype not in (torch.float32, torch.float64):
-        x = x.float()
-    values = _flat(x)
-    kernel = _compiled() if x.device.type == "cpu" and x.dtype is torch.float32 else None
-    if kernel is not None:
-        reading = np.empty(length(with_hist))
-        if kernel(values.numpy(), with_hist, reading):
-            return reading
-    reading = _reduce(values, with_hist)
-    return reading.numpy() if x.device.type == "cpu" else reading
+    reading = np.empty(length(with_hist))
+    if read_at(x, with_hist, reading.ctypes.data):
+        return reading
+    return reduce(x, with_hist)
+
+
+def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
+    """Read a tensor by the compiled kernel into float64 memory; False if it cannot, or a value is not finite."""
+    kernel = compiled()
+    if kernel is None or x.device.type != "cpu" or x.dtype is torch.float64:
+        return False
+    if not is_plain(x):  # the order of the values does not matter, gaps between them do
+        x = x.detach().float().contiguous()
+        if not is_plain(x):
+            return False
+    return kernel.read(x.data_ptr(), x.numel(), with_hist, address)
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether its values are float32, in the CPU's memory, one after the other in some order."""
+    return (
+        x.dtype is torch.float32
+        and x.device.type == "cpu"
+        and x.layout is torch.strided
+        and type(x) in (Tensor, nn.Parameter)
+        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+    )
 
 
 def rectified(reading: np.ndarray) -> np.ndarray:
-    """The reading of max(x, 0), from that of finite x."""
+    """The readings of max(x, 0), from those of finite x: [..., value]."""
     out = reading.copy()
-    out[MEAN : M2 + 1] = reading[RELU_MEAN : RELU_M2 + 1]
-    out[LOW], out[HIGH] = max(reading[LOW], 0), max(reading[HIGH], 0)
-    out[Count.NEAR_ZERO_ABS] = reading[Count.NEAR_ZERO]
-    out[Count.ZERO] = reading[Count.NOT_POSITIVE]
-    out[Count.UNDER] = 0
-    if len(reading) > FIRST_BIN:
+    out[..., MEAN : M2 + 1] = reading[..., RELU_MEAN : RELU_M2 + 1]
+    out[..., LOW : HIGH + 1] = np.maximum(reading[..., LOW : HIGH + 1], 0)
+    out[..., Count.NEAR_ZERO_ABS] = reading[..., Count.NEAR_ZERO]
+    out[..., Count.ZERO] = reading[..., Count.NOT_POSITIVE]
+    out[..., Count.UNDER] = 0
+    if reading.shape[-1] > FIRST_BIN:
         zero_bin = FIRST_BIN + N_BINS // 2
-        out[FIRST_BIN:zero_bin] = 0
-        out[zero_bin] += reading[FIRST_BIN:zero_bin].sum() + reading[Count.UNDER]
+        out[..., FIRST_BIN:zero_bin] = 0
+        out[..., zero_bin] += reading[..., FIRST_BIN:zero_bin].sum(-1) + reading[..., Count.UNDER]
     return out
 
 
@@ -103,11 +119,11 @@ def pool(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _flat(x: Tensor) -> Tensor:
-    """All values in one row, in the order of memory when that needs no copy: statistics do not depend on it."""
-    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).reshape(-1)
-    return x.reshape(-1)
+def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
+    """As `read`, by torch's own reductions."""
+    x = x.detach()
+    reading = _reduce((x if x.dtype in (torch.float32, torch.float64) else x.float()).reshape(-1), with_hist)
+    return reading.numpy() if x.device.type == "cpu" else reading
 
 
 def _reduce(x: Tensor, with_hist: bool) -> Tensor:
@@ -138,9 +154,10 @@ def _reduce(x: Tensor, with_hist: bool) -> Tensor:
 
 
 @cache
-def _compiled() -> Any:
+def compiled() -> Any:
+    """The module of compiled readings, None without numba."""
     try:
         from pellucid.activations import kernel
     except ImportError:
         return None
-    return kernel.read
+    return kernel

@@ -1,12 +1,14 @@
-"""Which modules are watched."""
+"""Which modules are watched, and which of their outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from pellucid.errors import UsageError
@@ -65,6 +67,31 @@ def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> di
             raise UsageError(f"no module of {type(model).__name__} is {_said(each)}; there are {', '.join(named)}")
         chosen |= found
     return {name: module for name, module in named.items() if name in chosen}
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating-point tensor in an output of tuples, dicts or dataclasses; else the first of any kind."""
+    return next((x for x in _tensors(output) if x.is_floating_point()), next(_tensors(output), None))
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from _tensors(value)
+    elif is_dataclass(output):
+        for each in fields(output):
+            yield from _tensors(getattr(output, each.name))
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether it has floating-point values that can be looked at."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return x.is_floating_point() and x.layout is torch.strided and not x.is_meta and not wrapped
 
 
 def _matches(which: Which, name: str, module: nn.Module) -> bool:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,17 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from pellucid.activations.columns import MAX_COLUMNS, Means, Readings, Timeline
 from pellucid.activations.history import History, Layer, Section
+from pellucid.activations.inbox import Inbox
+from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.pictures import Pictures
-from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, RELU_MEAN, Count, read, rectified
-from pellucid.activations.targets import Which, choose, is_activation, plain
+from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
+from pellucid.activations.steps import hypers, step_hooks, trained
+from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, plain
 from pellucid.errors import UsageError
 
 FLUSH_EVERY = 50
 SAVE_EVERY_S = 10.0
 N_SNAPSHOTS = 64
-_norms, _differences = torch._foreach_norm, torch._foreach_sub  # pyright: ignore[reportPrivateImportUsage]
-SERIES = ("grad.norm", "grad.mean_abs", "grad.zero", "weight.norm", "update.ratio")
 
 
 def watch(
@@ -110,14 +110,12 @@ class Watch(Pictures):
         self.targets = choose(self.root, modules)
         self.rows = {id(module): row for row, module in enumerate(self.targets.values())}
         self.shapes: list[tuple[int, ...]] = [()] * len(self.targets)
-        named = {id(p): name for name, p in self.root.named_parameters()}
-        self.params = [p for p in _optimized(optimizer, self.root) if id(p) in named] if with_grads else []
-        self.param_names = [named[id(p)] for p in self.params]
-        self.hyper_rows: list[tuple[str, int]] = [
-            (name, group) for group, values in enumerate(_groups(optimizer)) for name in _numbers(values)
-        ]
+        params = trained(optimizer, self.root) if with_grads else {}
+        self.param_names, self.parameters = list(params), Parameters(list(params.values()))
+        self.hyper_rows = list(hypers(optimizer)) if optimizer is not None else []
         self.train, self.valid = Readings(len(self.rows), with_hist), Readings(len(self.rows), with_hist)
-        self.series = Means(len(SERIES) * len(self.params) + 1 + len(self.hyper_rows))
+        self._loss_row = (len(BEFORE) + 1) * len(params)
+        self.series = Means(self._loss_row + 1 + len(self.hyper_rows))
         self.timeline = Timeline([self.train, self.series], capacity)
         self.valid_timeline = Timeline([self.valid], capacity)
         self.first_conv = next((m for m in self.root.modules() if isinstance(m, nn.Conv2d)), None)
@@ -125,10 +123,10 @@ class Watch(Pictures):
         self._snapshot_stride = 1
         self.step = 0
         self._column = self._valid_column = -1
-        self._pending: list[tuple[Callable[[np.ndarray], None], Tensor]] = []
-        self._last: tuple[Tensor, int, np.ndarray] | None = None
-        self._weights: list[Tensor] = []
-        self._ignored = False
+        self._inbox = Inbox(with_hist)
+        self._pending: list[tuple[slice, int, Tensor]] = []
+        self._last: tuple[Tensor, int, int] | None = None
+        self._moving = self._ignored = False
         self._saw_gradient = False
         self._open: ExitStack | None = None
         self._save_at = time.monotonic() + SAVE_EVERY_S
@@ -146,7 +144,7 @@ class Watch(Pictures):
             stack.callback(_leave, self)
             _install()
             if self.optimizer is not None and not self.by_hand:
-                stack.enter_context(_step_hooks(self.optimizer, self.before_step, self.after_step))
+                stack.enter_context(step_hooks(self.optimizer, self.before_step, self.after_step))
             self._open = stack.pop_all()
         return self
 
@@ -154,11 +152,11 @@ class Watch(Pictures):
         stack, self._open = self._open, None
         if stack is not None:
             stack.close()
-        self._last, self._weights = None, []
+        self._last = None
         self.flush()
         if failed is None:
             self._reduce()
-            if self.params and self.timeline.n and not self._saw_gradient:
+            if self.param_names and self.timeline.n and not self._saw_gradient:
                 warnings.warn(
                     "gradients were asked for, but there were none at any optimizer step: is backward() called inside "
                     "the block, and does this optimizer hold the model's parameters?",
@@ -171,15 +169,15 @@ class Watch(Pictures):
     def history(self) -> History:
         """Everything recorded so far."""
         self.flush()
-        n, n_params = self.timeline.n, len(self.params)
+        n, n_params = self.timeline.n, len(self.param_names)
         values = self.series.values(n)
-        blocks = {name: values[i * n_params : (i + 1) * n_params] for i, name in enumerate(SERIES) if n_params}
-        loss_row = len(SERIES) * n_params
-        if self.series.counts[loss_row].any():
-            blocks["loss"] = values[loss_row]
+        names = (*BEFORE, AFTER)
+        series = {name: values[i * n_params : (i + 1) * n_params] for i, name in enumerate(names) if n_params}
+        if self.series.counts[self._loss_row].any():
+            series["loss"] = values[self._loss_row]
         for name in dict.fromkeys(name for name, _ in self.hyper_rows):
-            rows = [loss_row + 1 + i for i, (each, _) in enumerate(self.hyper_rows) if each == name]
-            blocks[f"hyper.{name}"] = values[rows]
+            rows = [self._loss_row + 1 + i for i, (each, _) in enumerate(self.hyper_rows) if each == name]
+            series[f"hyper.{name}"] = values[rows]
         layers = [
             Layer(name, type(module).__name__, shape, "activation" if is_activation(module) else "layer")
             for (name, module), shape in zip(self.targets.items(), self.shapes, strict=True)
@@ -189,7 +187,7 @@ class Watch(Pictures):
             list(self.param_names),
             _section(self.timeline, self.train),
             _section(self.valid_timeline, self.valid),
-            blocks,
+            series,
             np.stack([k.cpu().float().numpy() for _, k in self.snapshots]) if self.snapshots else None,
             np.array([step for step, _ in self.snapshots], np.int64) if self.snapshots else None,
         )
@@ -206,41 +204,42 @@ class Watch(Pictures):
     def record_loss(self, value: Tensor) -> None:
         """Take the loss of the current step; several in one step are averaged."""
         if self._due:
-            self._put(slice(len(SERIES) * len(self.params), len(SERIES) * len(self.params) + 1), value.detach())
+            self._put(self._loss_row, 1, value.detach())
 
     def before_step(self) -> None:
-        """Read gradients and weights as the optimizer finds them."""
+        """Read gradients, weights and hyper-parameters as the optimizer finds them."""
         if not self._due:
             return
-        column = self._train_column()
-        start = len(SERIES) * len(self.params) + 1
-        groups = _groups(self.optimizer)
-        for i, (name, group) in enumerate(self.hyper_rows):
-            self.series.add(start + i, column, _numbers(groups[group]).get(name, np.nan))
-        if self.params:
-            self._saw_gradient |= any(p.grad is not None for p in self.params)
-            self._gradients()
+        column, found = self._train_column(), hypers(self.optimizer)
+        for row, hyper in enumerate(self.hyper_rows, self._loss_row + 1):
+            number = found.get(hyper, np.nan)
+            if isinstance(number, Tensor):
+                self._put(row, 1, number.detach())
+            else:
+                self.series.add(row, column, number)
+        if self.param_names:
+            self._saw_gradient = self._saw_gradient or any(p.grad is not None for p in self.parameters.params)
+            self._put(0, len(BEFORE) * len(self.param_names), self.parameters.before())
+            self._moving = True
 
     def after_step(self) -> None:
         """Read how far the weights moved, and end the step."""
-        if self._weights:
-            with torch.no_grad():
-                moved = _differences([p.detach() for p in self.params], self._weights)
-                ratios = torch.stack(_norms(moved)) / torch.stack(_norms(self._weights))
-            n = len(self.params)
-            self._put(slice(4 * n, 5 * n), torch.nan_to_num(ratios, nan=0.0, posinf=0.0))
-            self._weights = []
+        if self._moving:
+            self._moving = False
+            n = len(self.param_names)
+            self._put(len(BEFORE) * n, n, self.parameters.after())
         self.advance()
 
     def flush(self) -> None:
-        """Move what waits on the device into the columns, in one transfer."""
+        """Move what waits into the columns, in one transfer."""
+        self._inbox.empty()
         pending, self._pending = self._pending, []
         if not pending:
             return
-        values = torch.cat([tensor.reshape(-1).double() for _, tensor in pending]).cpu().numpy()
+        values = torch.cat([tensor.reshape(-1).double() for *_, tensor in pending]).cpu().numpy()
         start = 0
-        for take, tensor in pending:
-            take(values[start : start + tensor.numel()])
+        for rows, column, tensor in pending:
+            self.series.add(rows, column, values[start : start + tensor.numel()])
             start += tensor.numel()
 
     @property
@@ -251,24 +250,23 @@ class Watch(Pictures):
         training = self.root.training
         if (training and not self._due) or torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling():
             return
-        x = output if isinstance(output, Tensor) else _first_tensor(output)
-        if x is None or not x.numel() or not _readable(x):
+        x = output if isinstance(output, Tensor) else first_tensor(output)
+        if x is None or not x.numel() or not is_readable(x):
             self._ignore(row, x)
             return
-        self.shapes[row] = tuple(x.shape[1:])
-        column = self._train_column() if training else self._validation_column()
-        table = self.train if training else self.valid
+        if not self.shapes[row]:
+            self.shapes[row] = tuple(x.shape[1:])
+        table, column = (self.train, self._train_column()) if training else (self.valid, self._validation_column())
+        if self._inbox.full:
+            self.flush()
+            self._last = None
         source, self._last = self._last, None
         if isinstance(module, nn.ReLU) and source is not None and _undisturbed(source, inputs, module.inplace):
-            table.add(row, column, rectified(source[2]))
+            self._inbox.take_rectified(source[2], table, row, column)
             return
-        reading = read(x, self.with_hist)
-        if isinstance(reading, Tensor):
-            self._pending.append((lambda values: table.add(row, column, values), reading))
-            return
-        table.add(row, column, reading)
-        if reading[Count.NONFINITE] == 0 and not x.is_inference():
-            self._last = x, x._version, reading
+        slot = self._inbox.take(x, table, row, column)
+        if slot is not None and not x.is_inference():
+            self._last = x, x._version, slot
 
     def _train_column(self) -> int:
         if self._column < 0:
@@ -284,22 +282,12 @@ class Watch(Pictures):
             self._valid_column = self.valid_timeline.open(self.step)
         return self._valid_column
 
-    def _gradients(self) -> None:
-        n = len(self.params)
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in self.params]
-        grads = [g.coalesce().to_dense() if g.is_sparse else g for g in grads]
-        with torch.no_grad():
-            self._weights = [p.detach().clone() for p in self.params]
-            sizes = torch.tensor([float(p.numel()) for p in self.params], device=grads[0].device)
-            mean_abs = torch.stack(_norms(grads, 1)) / sizes
-            zeros = 1 - torch.stack([g.count_nonzero() for g in grads]) / sizes
-            values = [torch.stack(_norms(grads)), mean_abs, zeros]
-            values.append(torch.stack(_norms(self._weights)))
-        self._put(slice(0, 4 * n), torch.cat(values))
-
-    def _put(self, rows: slice, values: Tensor) -> None:
-        column = self._train_column()
-        self._pending.append((lambda array: self.series.add(rows, column, array), values))
+    def _put(self, first_row: int, n: int, values: np.ndarray | Tensor) -> None:
+        column, rows = self._train_column(), slice(first_row, first_row + n)
+        if isinstance(values, Tensor):
+            self._pending.append((rows, column, values))
+        else:
+            self.series.add(rows, column, values.reshape(-1))
 
     def _snapshot(self) -> None:
         if self.first_conv is None or self.step % (self._snapshot_stride * self.every):
@@ -330,11 +318,13 @@ class Watch(Pictures):
 
         if not (isinstance(self.model, nn.parallel.DistributedDataParallel) and dist.is_initialized()):
             return
+        from pellucid.activations.ranks import all_reduce, reduce_readings
+
         group = self.model.process_group
         for table, timeline in ((self.train, self.timeline), (self.valid, self.valid_timeline)):
-            _reduce_readings(table.cells[:, : timeline.n], group)
+            reduce_readings(table.cells[:, : timeline.n], group)
         for array in (self.series.sums, self.series.counts):
-            _all_reduce(array, dist.ReduceOp.SUM, group)
+            all_reduce(array, dist.ReduceOp.SUM, group)
 
 
 _watches: list[Watch] = []
@@ -379,83 +369,11 @@ def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     return _backward(tensors, *args, **kwargs)
 
 
-class _step_hooks:
-    """Call functions before and after each step of a torch optimizer, or of any object with a `step` method."""
-
-    def __init__(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]):
-        self.optimizer, self.before, self.after = optimizer, before, after
-
-    def __enter__(self) -> None:
-        opt = self.optimizer
-        if isinstance(opt, torch.optim.Optimizer):
-            pre = opt.register_step_pre_hook(lambda *_: self.before())
-            post = opt.register_step_post_hook(lambda *_: self.after())
-            self.remove = lambda: (pre.remove(), post.remove())
-            return
-        step = opt.step
-
-        def observed(*args: Any, **kwargs: Any) -> Any:
-            self.before()
-            result = step(*args, **kwargs)
-            self.after()
-            return result
-
-        opt.step = observed
-        self.remove = lambda: delattr(opt, "step")
-
-    def __exit__(self, *_: Any) -> None:
-        self.remove()
-
-
-def _groups(optimizer: Any) -> list[Mapping[str, Any]]:
-    if optimizer is None:
-        return []
-    return list(getattr(optimizer, "param_groups", None) or getattr(optimizer, "hypers", []))
-
-
-def _numbers(group: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, value in group.items():
-        if name == "betas":
-            found |= {"mom": float(value[0]), "sqr_mom": float(value[1])}
-        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("params", "group"):
-            found[{"momentum": "mom", "weight_decay": "wd"}.get(name, name)] = float(value)
-    return found
-
-
-def _optimized(optimizer: Any, model: nn.Module) -> list[nn.Parameter]:
-    held = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group.get("params", [])}
-    return [p for p in model.parameters() if p.requires_grad and (not held or id(p) in held) and p.is_floating_point()]
-
-
 def _is_compiled(model: nn.Module) -> bool:
     return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 
-def _first_tensor(output: Any) -> Tensor | None:
-    return next((x for x in _tensors(output) if x.is_floating_point()), next(_tensors(output), None))
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from _tensors(value)
-    elif is_dataclass(output):
-        for each in fields(output):
-            yield from _tensors(getattr(output, each.name))
-
-
-def _readable(x: Tensor) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
-    return x.is_floating_point() and x.layout is torch.strided and not x.is_meta and not wrapped
-
-
-def _undisturbed(source: tuple[Tensor, int, np.ndarray], inputs: Any, inplace: bool) -> bool:
+def _undisturbed(source: tuple[Tensor, int, int], inputs: Any, inplace: bool) -> bool:
     """Whether a ReLU was given the very tensor that was just read, unchanged."""
     tensor, version, _ = source
     return bool(inputs) and inputs[0] is tensor and tensor._version == version + inplace
@@ -488,33 +406,3 @@ def _section(timeline: Timeline, table: Readings) -> Section:
         overflow=whole(Count.OVER),
         hist=cells[..., FIRST_BIN:].astype(np.int64) if table.with_hist else None,
     )
-
-
-def _reduce_readings(cells: np.ndarray, group: Any) -> None:
-    """Pool readings over the ranks in place: counts add, deviations are taken about the common mean."""
-    import torch.distributed as dist
-
-    low, high = cells[..., LOW].copy(), cells[..., HIGH].copy()
-    _all_reduce(low, dist.ReduceOp.MIN, group)
-    _all_reduce(high, dist.ReduceOp.MAX, group)
-    own_n, own = cells[..., Count.N].copy(), cells.copy()
-    totals = cells[..., Count.N :].copy()
-    _all_reduce(totals, dist.ReduceOp.SUM, group)
-    n = np.maximum(totals[..., 0], 1)
-    for mean in (MEAN, RELU_MEAN):
-        common = own[..., mean] * own_n
-        _all_reduce(common, dist.ReduceOp.SUM, group)
-        common /= n
-        deviations = own[..., mean + 1] + own_n * (own[..., mean] - common) ** 2
-        _all_reduce(deviations, dist.ReduceOp.SUM, group)
-        cells[..., mean], cells[..., mean + 1] = common, deviations
-    cells[..., LOW], cells[..., HIGH], cells[..., Count.N :] = low, high, totals
-
-
-def _all_reduce(array: np.ndarray, op: Any, group: Any) -> None:
-    import torch.distributed as dist
-
-    device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
-    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
-    dist.all_reduce(tensor, op, group)
-    array[...] = tensor.cpu().numpy()

@@ -1,0 +1,72 @@
+"""Readings on their way into the columns: written where a layer was seen, put in place many at a time.
+
+Placing one reading takes longer than reading a small layer; placing hundreds at once costs next to nothing each. What a
+device computes stays there meanwhile and comes over in one transfer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.activations.columns import Readings
+from pellucid.activations.reading import length, read_at, rectified, reduce
+
+CAPACITY = 1024
+
+
+class Inbox:
+    """Readings that wait, one slot each."""
+
+    def __init__(self, with_hist: bool, capacity: int = CAPACITY):
+        self.with_hist = with_hist
+        self.values = np.empty((capacity, length(with_hist)))
+        self._address, self._stride = self.values.ctypes.data, self.values.strides[0]
+        self._places: list[tuple[Readings, int, int]] = []
+        self._sources: list[int] = []
+        self._on_device: list[tuple[int, Tensor]] = []
+
+    def take(self, x: Tensor, table: Readings, layer: int, column: int) -> int | None:
+        """Read an output; returns its slot if it was read at once and all its values are finite."""
+        slot = self._open(table, layer, column)
+        if read_at(x, self.with_hist, self._address + slot * self._stride):
+            return slot
+        reading = reduce(x, self.with_hist)
+        if isinstance(reading, Tensor):
+            self._on_device.append((slot, reading))
+        else:
+            self.values[slot] = reading
+        return None
+
+    def take_rectified(self, source: int, table: Readings, layer: int, column: int) -> None:
+        """Note that an output is max(x, 0) of what slot `source` read; it must be called before the next `empty`."""
+        slot = self._open(table, layer, column)
+        self._sources[slot] = source
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is left."""
+        return len(self._places) == len(self.values)
+
+    def empty(self) -> None:
+        """Pool all readings into their columns."""
+        if not self._places:
+            return
+        if self._on_device:
+            slots = [slot for slot, _ in self._on_device]
+            self.values[slots] = torch.stack([reading.double() for _, reading in self._on_device]).cpu().numpy()
+        values = self.values[: len(self._places)]
+        derived = np.flatnonzero(np.array(self._sources) >= 0)
+        values[derived] = rectified(values[np.array(self._sources)[derived]])
+        tables = {id(table): table for table, _, _ in self._places}
+        for key, table in tables.items():
+            mine = [i for i, place in enumerate(self._places) if id(place[0]) == key]
+            layers, columns = np.array([self._places[i][1:] for i in mine]).T
+            table.add(layers, columns, values[mine])
+        self._places, self._sources, self._on_device = [], [], []
+
+    def _open(self, table: Readings, layer: int, column: int) -> int:
+        self._places.append((table, layer, column))
+        self._sources.append(-1)
+        return len(self._places) - 1

@@ -1,0 +1,38 @@
+"""Statistics of several ranks made one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from pellucid.activations.reading import HIGH, LOW, MEAN, RELU_MEAN, Count
+
+
+def reduce_readings(cells: np.ndarray, group: Any) -> None:
+    """Pool readings over the ranks in place: counts add, deviations are taken about the common mean."""
+    low, high = cells[..., LOW].copy(), cells[..., HIGH].copy()
+    all_reduce(low, dist.ReduceOp.MIN, group)
+    all_reduce(high, dist.ReduceOp.MAX, group)
+    own_n, own = cells[..., Count.N].copy(), cells.copy()
+    totals = cells[..., Count.N :].copy()
+    all_reduce(totals, dist.ReduceOp.SUM, group)
+    n = np.maximum(totals[..., 0], 1)
+    for mean in (MEAN, RELU_MEAN):
+        common = own[..., mean] * own_n
+        all_reduce(common, dist.ReduceOp.SUM, group)
+        common /= n
+        deviations = own[..., mean + 1] + own_n * (own[..., mean] - common) ** 2
+        all_reduce(deviations, dist.ReduceOp.SUM, group)
+        cells[..., mean], cells[..., mean + 1] = common, deviations
+    cells[..., LOW], cells[..., HIGH], cells[..., Count.N :] = low, high, totals
+
+
+def all_reduce(array: np.ndarray, op: Any, group: Any) -> None:
+    """Replace an array by the sum, minimum or maximum over the ranks."""
+    device = "cuda" if dist.get_backend(group) == "nccl" else "cpu"
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    dist.all_reduce(tensor, op, group)
+    array[...] = tensor.cpu().numpy()
