@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pellucid.convolution import kernels
-    from pellucid.convolution.arithmetic import input_sizes, output_size, same_padding
-    from pellucid.convolution.fields import effective_field, receptive_field
+    from pellucid.convolution.arithmetic import input_sizes, multiplications, output_size, parameters, same_padding
     from pellucid.convolution.counts import layer_counts
+    from pellucid.convolution.fields import effective_field, receptive_field
     from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
     from pellucid.convolution.matrix import as_matrix
     from pellucid.convolution.precedents import trace
@@ -26,7 +26,9 @@ _HOMES = {
     "feature_map": "mapping",
     "input_sizes": "arithmetic",
     "layer_counts": "counts",
+    "multiplications": "arithmetic",
     "output_size": "arithmetic",
+    "parameters": "arithmetic",
     "receptive_field": "fields",
     "same_padding": "arithmetic",
     "to_spreadsheet": "spreadsheet",
@@ -42,7 +44,9 @@ __all__ = [
     "input_sizes",
     "kernels",
     "layer_counts",
+    "multiplications",
     "output_size",
+    "parameters",
     "receptive_field",
     "same_padding",
     "to_spreadsheet",
