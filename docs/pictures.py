@@ -66,9 +66,9 @@ def main() -> None:
     learn = train()
     figures = {
         "overview": overview(learn),
-        "show_batch": learn.dls.show_batch(max_n=9, figsize=(4, 4))[0, 0].figure,
-        "show_results": learn.show_results(max_n=9)[0, 0].figure,
-        "plot_loss": learn.recorder.plot_loss().figure,
+        "show_batch": learn.dls.show_batch(max_n=9, figsize=(4, 4)),
+        "show_results": learn.show_results(max_n=9),
+        "plot_loss": learn.recorder.plot_loss(),
         "plot_sched": learn.recorder.plot_sched(),
     }
     for name, figure in figures.items():

@@ -344,7 +344,7 @@ def test_weights_that_are_gone_already_are_put_back():
 def test_pictures_have_labels_and_the_data():
     learn = learner(metrics=accuracy)
     learn.fit_one_cycle(3, 0.05)
-    ax = learn.recorder.plot_loss(skip_start=5)
+    (ax,) = learn.recorder.plot_loss(skip_start=5).axes
     train, valid = ax.get_lines()
     assert list(train.get_ydata()) == learn.recorder.losses[5:]
     assert list(valid.get_ydata()) == [row[1] for row in learn.recorder.values]
@@ -352,10 +352,10 @@ def test_pictures_have_labels_and_the_data():
     lr, mom = learn.recorder.plot_sched().axes
     assert list(lr.get_lines()[0].get_ydata()) == learn.recorder.lrs
     assert lr.get_ylabel() == "learning rate" and mom.get_ylabel() == "momentum"
-    axes = learn.show_results(max_n=4)
+    axes = learn.show_results(max_n=4).axes
     guesses, labels = learn.get_preds()
     shown = [0, 13, 26, 39]  # evenly over the validation images
-    for ax, i in zip(axes.flat, shown, strict=True):
+    for ax, i in zip(axes, shown, strict=True):
         names = [learn.dls.vocab[index] for index in (labels[i], guesses[i].argmax())]
         assert ax.get_title() == "\n".join(names)
         image = learn.dls.valid.source.pixels[N_TRAIN + i, 0] / 255

@@ -114,12 +114,12 @@ def show(
         raise UsageError(f"--picture {kind} needs --layer, such as --layer -2")
     drawings = {
         "stats": lambda: history.plot_layer_stats(idx or 0),
-        "colors": lambda: history.color_dim(idx or 0).figure,
+        "colors": lambda: history.color_dim(idx or 0),
         "sheet": history.plot,
-        "dead": lambda: history.dead_chart().figure,
+        "dead": history.dead_chart,
         "gradients": history.plot_gradients,
-        "kernels": lambda: history.show_kernels(step).figure,
-        "hist": lambda: history.plot_hist(idx or 0, step).figure,
+        "kernels": lambda: history.show_kernels(step),
+        "hist": lambda: history.plot_hist(idx or 0, step),
     }
     if kind not in drawings:
         raise UsageError(f"picture {kind!r} does not exist: use one of {', '.join(drawings)}")

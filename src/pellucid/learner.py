@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -30,6 +29,9 @@ from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hyper
 from pellucid.plot.images import photo_style, show_images
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.summary import ModelSummary, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LearningRate = float | Sequence[float] | slice
 Splitter = Callable[[nn.Module], Sequence[Iterable[nn.Parameter]]]
@@ -258,8 +260,8 @@ class Learner(TrainingLoop):
         index = probabilities.argmax()
         return self.dls.label(int(index)), index, probabilities
 
-    def show_results(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> np.ndarray:
-        """Show validation images, each under its label and the prediction, wrong ones in red; returns the axes."""
+    def show_results(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> Figure:
+        """Show validation images, each under its label and the prediction, wrong ones in red."""
         valid = self.dls.valid
         ours = isinstance(valid, DataLoader)
         xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
@@ -270,8 +272,9 @@ class Learner(TrainingLoop):
         axes = show_images(list(images), titles=titles, figsize=figsize, **photo_style())
         for ax, (y, guess) in zip(axes.flat, pairs, strict=False):
             ax.title.set_color("black" if y == guess else "crimson")
-        axes[0, 0].figure.suptitle("label / prediction")
-        return axes
+        figure = axes[0, 0].figure
+        figure.suptitle("label / prediction")
+        return figure
 
     def summary(self) -> ModelSummary:
         """The layer table on one training batch; leaves the record of the fit and the model's state alone."""

@@ -370,10 +370,10 @@ def test_summary_tells_every_step(sides, capsys):
 def test_show_batch_puts_the_labels_above_the_images(sides):
     dls = loaders(sides, batch_tfms=Normalize())
     torch.manual_seed(4)
-    axes = dls.show_batch(max_n=3)
+    axes = dls.show_batch(max_n=3).axes
     torch.manual_seed(4)
     xb, yb = next(iter(loaders(sides).train))
-    shown = [ax for ax in axes.flat if ax.get_images()]
+    shown = [ax for ax in axes if ax.get_images()]
     assert [ax.get_title() for ax in shown] == [dls.vocab[i] for i in yb[:3]]
     for ax, x in zip(shown, xb, strict=False):
         assert np.allclose(ax.get_images()[0].get_array(), x.permute(1, 2, 0), atol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.plot import activations as draw
+from pellucid.plot.figure import figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ class Pictures:
             x.steps, x.mean[row], x.std[row], x.share("near_zero")[row], title=_title(history, row), axes=axes
         )
 
-    def color_dim(self, idx: int | str, *, signed: bool = False, ax: Axes | None = None) -> Axes:
+    def color_dim(self, idx: int | str, *, signed: bool = False, ax: Axes | None = None) -> Figure:
         """Plot the histogram of a layer's outputs over the training batches as colours, log(1 + count).
 
         Args:
@@ -44,7 +45,7 @@ class Pictures:
         hist = self._hist(history)[row]
         hist = hist if signed else hist[:, hist.shape[1] // 2 :]
         low = -10.0 if signed else 0.0
-        return draw.color_dim(history.train.steps, hist, (low, 10.0), title=_title(history, row), ax=ax)
+        return figure_of(draw.color_dim(history.train.steps, hist, (low, 10.0), title=_title(history, row), ax=ax))
 
     def plot(self) -> Figure:
         """Plot every layer with parameters on one sheet, a row each: its colours, its moments, its share near zero."""
@@ -55,12 +56,12 @@ class Pictures:
             x.steps, x.mean[rows], x.std[rows], x.share("near_zero")[rows], hist, [_title(history, row) for row in rows]
         )
 
-    def dead_chart(self, ax: Axes | None = None) -> Axes:
+    def dead_chart(self, ax: Axes | None = None) -> Figure:
         """Plot the share of outputs near zero (≤ 0.05) of every layer with parameters over the training batches."""
         history = self._filled()
         rows = [i for i, layer in enumerate(history.layers) if layer.role == "layer"]
         names = [_title(history, row) for row in rows]
-        return draw.dead_chart(history.train.steps, history.train.share("near_zero")[rows], names, ax=ax)
+        return figure_of(draw.dead_chart(history.train.steps, history.train.share("near_zero")[rows], names, ax=ax))
 
     def plot_gradients(self, axes: Any = None) -> Figure:
         """Plot gradient norm and update-to-weight ratio of every weight over the training batches, log scale.
@@ -79,7 +80,7 @@ class Pictures:
             history.train.steps, series["grad.norm"][rows], series["update.ratio"][rows], names, axes=axes
         )
 
-    def plot_hist(self, idx: int | str, step: int | None = None, ax: Axes | None = None) -> Axes:
+    def plot_hist(self, idx: int | str, step: int | None = None, ax: Axes | None = None) -> Figure:
         """Plot the histogram of a layer's outputs at a training step; None takes the last one."""
         history, row = self._row(idx)
         column = self._column_of(history.train.steps, step)
@@ -88,9 +89,9 @@ class Pictures:
         when = f"step {start}" if stop == start + 1 else f"steps {start} to {stop - 1}"
         counts = self._hist(history)[row, column]
         outside = int(x.underflow[row, column]), int(x.overflow[row, column])
-        return draw.plot_hist(counts, (-10.0, 10.0), outside, title=f"{_title(history, row)}, {when}", ax=ax)
+        return figure_of(draw.plot_hist(counts, (-10.0, 10.0), outside, title=f"{_title(history, row)}, {when}", ax=ax))
 
-    def show_kernels(self, step: int | None = None, ax: Axes | None = None) -> Axes:
+    def show_kernels(self, step: int | None = None, ax: Axes | None = None) -> Figure:
         """Show the first convolution's kernels as images, as they were at a step (nearest snapshot before it).
 
         Raises:
@@ -102,7 +103,7 @@ class Pictures:
         at = len(history.kernel_steps) - 1
         if step is not None:
             at = max(int(np.searchsorted(history.kernel_steps, step, side="right")) - 1, 0)
-        return draw.show_kernels(history.kernels[at], title=f"step {history.kernel_steps[at]}", ax=ax)
+        return figure_of(draw.show_kernels(history.kernels[at], title=f"step {history.kernel_steps[at]}", ax=ax))
 
     def _filled(self) -> History:
         history = self.history

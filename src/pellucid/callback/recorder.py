@@ -13,6 +13,7 @@ from torch import Tensor
 from pellucid.callback.core import Callback
 from pellucid.metrics import Evaluation, metric_name
 from pellucid.optimizer import hypers
+from pellucid.plot.figure import figure_of
 from pellucid.plot.training import plot_loss, plot_sched
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ class Recorder(Callback):
             self.raw_losses.append(loss)
             self.losses.append(self._mean / (1 - BETA ** len(self.raw_losses)))
 
-    def plot_loss(self, skip_start: int = 5, with_valid: bool = True, ax: Axes | None = None) -> Axes:
+    def plot_loss(self, skip_start: int = 5, with_valid: bool = True, ax: Axes | None = None) -> Figure:
         """Plot the smoothed training loss, and the validation loss at the end of each epoch."""
         valid = [row[1] for row in self.values] if with_valid else []
-        return plot_loss(self.losses, valid, self.iters[: len(valid)], skip_start=skip_start, ax=ax)
+        return figure_of(plot_loss(self.losses, valid, self.iters[: len(valid)], skip_start=skip_start, ax=ax))
 
     def plot_sched(self, names: Sequence[str] = ("lr", "mom")) -> Figure:
         """Plot hyper-parameters over the batches (those of the last parameter group), one panel each.

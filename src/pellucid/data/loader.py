@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from pellucid.data.images import Decoding
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import DataError, UsageError
 from pellucid.plot.images import photo_style, show_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
@@ -291,12 +294,12 @@ class DataLoaders:
         """Put further batches on the CPU."""
         return self.to("cpu")
 
-    def show_batch(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> np.ndarray:
-        """Show up to `max_n` training images with their labels; returns the axes."""
+    def show_batch(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> Figure:
+        """Show up to `max_n` training images with their labels."""
         xb, yb = self.one_batch()[:2]
         images = self.train.decode(xb[:max_n]) if isinstance(self.train, DataLoader) else xb[:max_n].cpu()
         titles = [self.label(y) for y in yb[:max_n].tolist()]
-        return show_images(list(images), titles=titles, figsize=figsize, **photo_style())
+        return show_images(list(images), titles=titles, figsize=figsize, **photo_style())[0, 0].figure
 
     def label(self, index: int) -> str:
         """Name of a class."""

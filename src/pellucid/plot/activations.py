@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.plot.figure import new_axes, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,10 +28,8 @@ def plot_layer_stats(
         title: Above the panels.
         axes: Three axes to draw on; None makes a new figure.
     """
-    import matplotlib.pyplot as plt
-
     if axes is None:
-        axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")[1]
+        axes = new_figure(1, 3, figsize=(12, 3.2), layout="constrained")[1]
     x = _centres(steps)
     panels = (mean, "mean"), (std, "standard deviation"), (100 * near_zero, "near zero (≤ 0.05), %")
     for ax, (values, label) in zip(axes, panels, strict=True):
@@ -62,10 +62,8 @@ def color_dim(
 
     Source: S. Giomo, "The colorful dimension", forums.fast.ai/t/42908.
     """
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        ax = plt.subplots(figsize=(9, 3.2), layout="constrained")[1]
+        ax = new_axes(9, 3.2)
     extent = (float(steps[0, 0]), float(steps[-1, 1]), *value_range)
     ax.imshow(np.log1p(hist.T), origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
     ax.set(xlabel=BATCH, ylabel="activation", title=title)
@@ -82,11 +80,9 @@ def plot_sheet(
     titles: Sequence[str],
 ) -> Figure:
     """Show all layers on one sheet, a row each: colours (if there are histograms), mean ± std, percentage near zero."""
-    import matplotlib.pyplot as plt
-
     n = len(titles)
     widths = [2, 1, 1] if hist is not None else [1, 1]
-    figure, grid = plt.subplots(
+    figure, grid = new_figure(
         n, len(widths), figsize=(12, 1.7 * n + 0.6), sharex=True, squeeze=False, layout="constrained",
         width_ratios=widths,
     )  # fmt: skip
@@ -118,10 +114,8 @@ def dead_chart(steps: np.ndarray, near_zero: np.ndarray, names: Sequence[str], *
         names: Of the layers.
         ax: Draw here; None makes a new figure.
     """
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        ax = plt.subplots(figsize=(9, 0.32 * len(names) + 1.4), layout="constrained")[1]
+        ax = new_axes(9, 0.32 * len(names) + 1.4)
     extent = (float(steps[0, 0]), float(steps[-1, 1]), len(names) - 0.5, -0.5)
     image = ax.imshow(
         100 * near_zero, aspect="auto", extent=extent, cmap="cividis", vmin=0, vmax=100, interpolation="nearest"
@@ -146,7 +140,7 @@ def plot_gradients(
     import matplotlib.pyplot as plt
 
     if axes is None:
-        axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1]
+        axes = new_figure(1, 2, figsize=(12, 4), layout="constrained")[1]
     x = _centres(steps)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names)))
     for ax, values, label in ((axes[0], norm, "gradient norm"), (axes[1], ratio, "update / weight")):
@@ -177,10 +171,8 @@ def plot_hist(
         title: Above the picture.
         ax: Draw here; None makes a new figure.
     """
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        ax = plt.subplots(figsize=(6, 3.6), layout="constrained")[1]
+        ax = new_axes(6, 3.6)
     edges = np.linspace(*value_range, len(counts) + 1)
     ax.stairs(counts, edges, fill=True, alpha=0.8)
     ax.set(xlabel="activation", ylabel="count", yscale="log" if counts.any() else "linear", title=title)
@@ -202,8 +194,6 @@ def show_kernels(kernels: np.ndarray, *, title: str = "", ax: Axes | None = None
         title: Above the picture.
         ax: Draw here; None makes a new figure.
     """
-    import matplotlib.pyplot as plt
-
     if kernels.shape[1] != 3:
         kernels = kernels.reshape(-1, 1, *kernels.shape[2:])
     n, channels, height, width = kernels.shape
@@ -217,7 +207,7 @@ def show_kernels(kernels: np.ndarray, *, title: str = "", ax: Axes | None = None
         top, left = i // n_across * (height + gap), i % n_across * (width + gap)
         sheet[top : top + height, left : left + width] = kernel.transpose(1, 2, 0)
     if ax is None:
-        ax = plt.subplots(figsize=(8, 8 * sheet.shape[0] / sheet.shape[1] + 0.4), layout="constrained")[1]
+        ax = new_axes(8, 8 * sheet.shape[0] / sheet.shape[1] + 0.4)
     ax.imshow(sheet if channels == 3 else sheet[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize="medium")
     ax.axis("off")

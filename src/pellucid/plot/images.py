@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.plot.figure import new_axes, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -39,10 +41,8 @@ def show_image(
         title: Text above the picture.
         options: Passed to matplotlib's `imshow`, such as `cmap`.
     """
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        ax = plt.subplots(figsize=figsize or (SIDE_INCHES, SIDE_INCHES))[1]
+        ax = new_axes(*(figsize or (SIDE_INCHES, SIDE_INCHES)))
     ax.imshow(as_picture(image), **options)
     if title is not None:
         ax.set_title(title)
@@ -67,9 +67,7 @@ def subplots(
     **options: Any,
 ) -> tuple[Figure, Any]:
     """matplotlib's `subplots` at `imsize` inches a picture; returns the figure and the (array of) axes."""
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(nrows, ncols, figsize=figsize or (ncols * imsize, nrows * imsize), **options)
+    return new_figure(nrows, ncols, figsize=figsize or (ncols * imsize, nrows * imsize), **options)
 
 
 def show_images(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pellucid.plot.figure import new_axes, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -35,10 +37,8 @@ def plot_loss(
         skip_start: First batches left out, whose loss would stretch the axis.
         ax: Draw here; None makes a new figure.
     """
-    import matplotlib.pyplot as plt
-
     if ax is None:
-        ax = plt.subplots(figsize=(6, 4), layout="constrained")[1]
+        ax = new_axes(6, 4)
     skip = skip_start if len(train) > 2 * skip_start else 0
     ax.plot(range(skip + 1, len(train) + 1), train[skip:], label="training (smoothed)", linewidth=1.6)
     if len(valid):
@@ -51,10 +51,8 @@ def plot_loss(
 
 def plot_sched(hypers: Mapping[str, Sequence[float]], axes: Sequence[Axes] | None = None) -> Figure:
     """Plot hyper-parameters over the batches, one panel each; returns the figure."""
-    import matplotlib.pyplot as plt
-
     if axes is None:
-        _, grid = plt.subplots(1, len(hypers), figsize=(5 * len(hypers), 3.6), squeeze=False, layout="constrained")
+        _, grid = new_figure(1, len(hypers), figsize=(5 * len(hypers), 3.6), squeeze=False, layout="constrained")
         axes = list(grid.flat)
     for ax, (name, values) in zip(axes, hypers.items(), strict=True):
         ax.plot(range(1, len(values) + 1), values, linewidth=1.6)

@@ -78,6 +78,9 @@ def _lazy(name: str) -> ModuleType | None:
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    parent, _, child = name.rpartition(".")
+    if parent:  # what an import does last, and code that says matplotlib.pyplot counts on
+        setattr(sys.modules[parent], child, module)
     return module
 
 
