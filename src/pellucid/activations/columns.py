@@ -109,6 +109,11 @@ class Means:
         counts = self.counts[:, :n]
         return np.where(counts > 0, self.sums[:, :n] / np.maximum(counts, 1), np.nan).astype(np.float32)
 
+    def add_rows(self, n: int) -> None:
+        """Make room for `n` more rows."""
+        more = ((0, n), (0, 0))
+        self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
+
     def grow(self, n: int) -> None:
         """Make room for `n` columns."""
         more = ((0, 0), (0, n - self.sums.shape[1]))

@@ -8,26 +8,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 SHORT = {"momentum": "mom", "weight_decay": "wd"}
 Hyper = tuple[str, int]  # name, parameter group
 
 
+def unwrapped(optimizer: Any) -> Any:
+    """The optimizer that really steps, inside a wrapper of Lightning's, Fabric's or accelerate's."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
+
+
 @contextmanager
 def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
-    """Call functions before and after each step of a torch optimizer, or of any object with a `step` method."""
+    """Call functions before and after each step of a torch optimizer, or of any object with a `step` method.
+
+    `before` comes when the gradients are there: where `step` is given a closure, after that was evaluated once.
+    """
     if isinstance(optimizer, torch.optim.Optimizer):
         hooks = [
-            optimizer.register_step_pre_hook(lambda *_: before()),
+            optimizer.register_step_pre_hook(lambda _, args, options: _begin(before, args, options)),
             optimizer.register_step_post_hook(lambda *_: after()),
         ]
-        try:
+        with _removing(hooks):
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
         return
-    step = optimizer.step
+    step, shadowed = optimizer.step, vars(optimizer).get("step")
 
     def observed(*args: Any, **options: Any) -> Any:
         before()
@@ -39,7 +47,32 @@ def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], N
     try:
         yield
     finally:
-        del optimizer.step
+        if shadowed is None:
+            del optimizer.step
+        else:
+            optimizer.step = shadowed
+
+
+@contextmanager
+def first_step_hooks(
+    model: nn.Module, adopt: Callable[[Any], None], before: Callable[[], None], after: Callable[[], None]
+) -> Iterator[None]:
+    """As `step_hooks`, for the first torch optimizer that steps any parameter of the model; `adopt` is given it."""
+    found: Any = None
+
+    def begin(optimizer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        nonlocal found
+        if found is None and _holds_any(optimizer, model):
+            found = optimizer
+            adopt(optimizer)
+        return _begin(before, args, options) if optimizer is found else None
+
+    def end(optimizer: Any, *_: Any) -> None:
+        if optimizer is found:
+            after()
+
+    with _removing([register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)]):
+        yield
 
 
 def hypers(optimizer: Any) -> dict[Hyper, float | Tensor]:
@@ -68,3 +101,35 @@ def trained(optimizer: Any, model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _groups(optimizer: Any) -> list[Mapping[str, Any]]:
     return list(getattr(optimizer, "param_groups", None) or getattr(optimizer, "hypers", []))
+
+
+def _holds_any(optimizer: Any, model: nn.Module) -> bool:
+    own = {id(p) for p in model.parameters()}
+    return any(id(p) in own for group in _groups(optimizer) for p in group.get("params", []))
+
+
+def _begin(before: Callable[[], None], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    closure = args[1] if len(args) > 1 else options.get("closure")
+    if closure is None:
+        before()
+        return None
+    fresh = True
+
+    def evaluated() -> Any:
+        nonlocal fresh
+        result = closure()
+        if fresh:
+            fresh = False
+            before()
+        return result
+
+    return ((args[0], evaluated, *args[2:]), options) if len(args) > 1 else (args, options | {"closure": evaluated})
+
+
+@contextmanager
+def _removing(hooks: list[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

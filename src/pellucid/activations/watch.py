@@ -24,7 +24,7 @@ from pellucid.activations.inbox import Inbox
 from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.pictures import Pictures
 from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
-from pellucid.activations.steps import hypers, step_hooks, trained
+from pellucid.activations.steps import first_step_hooks, hypers, step_hooks, trained, unwrapped
 from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, plain
 from pellucid.errors import UsageError
 
@@ -53,7 +53,8 @@ def watch(
     Args:
         model: Any module, also wrapped by DistributedDataParallel (then statistics are reduced over the ranks when the
             block ends) or torch.compile (it runs uncompiled inside the block, with the same results).
-        optimizer: Its steps, hyper-parameters and gradients are recorded.
+        optimizer: Its steps, hyper-parameters and gradients are recorded. `'auto'` takes the first torch optimizer that
+            steps any of the model's parameters, for trainers that make their own.
         loss: Record the value `backward()` is called on.
         modules: Names, patterns, classes, modules or a predicate; None takes all layers with parameters and all
             activation functions of `torch.nn`.
@@ -65,6 +66,8 @@ def watch(
     Raises:
         UsageError: nothing to watch, or gradients are asked for without an optimizer.
     """
+    if isinstance(optimizer, str) and optimizer != "auto":
+        raise UsageError(f"optimizer={optimizer!r}: give the optimizer itself, or 'auto' where a trainer makes it")
     if with_grads and optimizer is None:
         raise UsageError("gradients are read when the optimizer steps: give watch(model, optimizer=…)")
     return Watch(
@@ -102,7 +105,7 @@ class Watch(Pictures):
     ):
         if every < 1:
             raise UsageError(f"every must be at least 1, got {every}")
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer = model, unwrapped(optimizer)
         self.every, self.with_hist, self.with_loss = every, with_hist, loss
         self.folder = Path(folder) if folder is not None else None
         self.by_hand = by_hand
@@ -144,7 +147,11 @@ class Watch(Pictures):
             stack.callback(_leave, self)
             _install()
             if self.optimizer is not None and not self.by_hand:
-                stack.enter_context(step_hooks(self.optimizer, self.before_step, self.after_step))
+                around = self.before_step, self.after_step
+                auto = self.optimizer == "auto"
+                stack.enter_context(
+                    first_step_hooks(self.root, self._adopt, *around) if auto else step_hooks(self.optimizer, *around)
+                )
             self._open = stack.pop_all()
         return self
 
@@ -267,6 +274,10 @@ class Watch(Pictures):
         slot = self._inbox.take(x, table, row, column)
         if slot is not None and not x.is_inference():
             self._last = x, x._version, slot
+
+    def _adopt(self, optimizer: Any) -> None:
+        self.optimizer, self.hyper_rows = optimizer, list(hypers(optimizer))
+        self.series.add_rows(len(self.hyper_rows))
 
     def _train_column(self) -> int:
         if self._column < 0:
