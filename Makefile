@@ -1,14 +1,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INTEROP := .venv-interop
 
-.PHONY: demo test check fix bench docs size clean
+.PHONY: demo test interop check fix bench docs size clean
 
 demo: $(VENV)/.installed  ## train the chapter's final recipe on MNIST
 	$(BIN)/pellucid train mnist --epochs 5 --lr 0.1
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest -n 2
+
+interop: $(INTEROP)/.installed  ## watch inside Lightning, Hugging Face and fastai
+	$(INTEROP)/bin/pytest tests/interop -W default --disable-warnings
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests benchmarks examples
@@ -32,7 +36,7 @@ size:  ## lines per room
 	@printf '%6d %s\n' $$(cat src/pellucid/*.py | wc -l) src/pellucid/
 
 clean:
-	rm -rf $(VENV) dist build *.egg-info
+	rm -rf $(VENV) $(INTEROP) dist build *.egg-info
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,4 +45,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(INTEROP)/.installed: pyproject.toml tests/interop/requirements.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/pip install -q -r tests/interop/requirements.txt -e .
 	@touch $@
