@@ -21,6 +21,18 @@ class Flatten(nn.Module):
         return x.flatten(1)
 
 
+class CallableModel(nn.Module):
+    """A plain callable as a module; it has no parameters of its own."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Call the function."""
+        return self.function(x)
+
+
 def sequential(*modules: nn.Module) -> nn.Sequential:
     """Chain modules: `nn.Sequential` under the chapter's name."""
     return nn.Sequential(*modules)

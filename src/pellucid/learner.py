@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,25 +17,29 @@ from torch.optim import Optimizer
 
 from pellucid.callback.core import Callback
 from pellucid.callback.guard import NonFiniteGuard
+from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, suggestions, valley
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.errors import UsageError
+from pellucid.groups import LearningRate, Splitter, params, split, spread
+from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
 from pellucid.loop import LossFunc, TrainingLoop
+from pellucid.losses import activation_of
 from pellucid.memory import keep_freed_memory
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
 from pellucid.plot.images import photo_style, show_images
+from pellucid.plot.training import plot_lr_find
+from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.summary import ModelSummary, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LearningRate = float | Sequence[float] | slice
-Splitter = Callable[[nn.Module], Sequence[Iterable[nn.Parameter]]]
 DEFAULT_CALLBACKS = (NonFiniteGuard, Recorder, ProgressCallback)
 
 
@@ -52,7 +57,7 @@ class Learner(TrainingLoop):
         wd: Weight decay; None leaves it to `opt_func`.
         moms: Momentum of `fit_one_cycle` at its start, at the highest rate, and at its end.
         path: Folder under which `save` puts its files.
-        splitter: Model → parameter groups, from the input on; default one group of all parameters.
+        splitter: Model → parameter groups, from the input on, see `pellucid.groups`; default one of all parameters.
     """
 
     opt: Optimizer
@@ -77,7 +82,7 @@ class Learner(TrainingLoop):
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
         self.metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
         self.moms, self.path = moms, Path(path)
-        self.splitter = splitter or (lambda model: [list(model.parameters())])
+        self.splitter = splitter or params
         for cb in [*DEFAULT_CALLBACKS, *(cbs if isinstance(cbs, list | tuple) else [cbs])]:
             self.add_cb(cb)
 
@@ -182,29 +187,79 @@ class Learner(TrainingLoop):
         div: float = 5.0,
         **options: Any,
     ) -> None:
-        """Train the last parameter group alone for `freeze_epochs`, then all of them.
+        """Train the last parameter group alone for `freeze_epochs`, then all of them at rates that rise from the input.
+
+        With one group there is nothing to freeze and one rate: both parts train everything.
 
         Args:
             epochs: Passes after unfreezing.
-            base_lr: Highest rate of the last group while the others are frozen; half of it afterwards.
-            freeze_epochs: Passes with all but the last group frozen.
+            base_lr: Highest rate of the last group while the others are frozen (their norms train at a tenth of it);
+                half of it afterwards.
+            freeze_epochs: Passes with all but the last group frozen; 0 leaves that part out.
             lr_mult: Last group's rate over the first group's, after unfreezing.
             pct_start: Fraction of the second part spent on the way up.
             div: Highest over first learning rate in the second part.
             options: Further arguments of `fit_one_cycle`.
         """
-        n_groups = len(self.splitter(self.model))
-        self.freeze()
-        self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, **options)
+        if freeze_epochs:
+            self.freeze()
+            self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, **options)
         self.unfreeze()
         high = base_lr / 2
-        lrs = high if n_groups == 1 else slice(high / lr_mult, high)
+        lrs = high if len(self._groups()) == 1 else slice(high / lr_mult, high)
         self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, **options)
+
+    def lr_find(
+        self,
+        start_lr: LearningRate = 1e-7,
+        end_lr: LearningRate = 10.0,
+        num_it: int = 100,
+        stop_div: bool = True,
+        show_plot: bool = True,
+        suggest_funcs: Suggestion | Sequence[Suggestion] | None = valley,
+    ) -> Any:
+        """Suggest learning rates: train a while at rates that rise from batch to batch, and put everything back.
+
+        Weights, optimizer, random numbers, order of the data and the record of the last fit are afterwards what they
+        were, bit for bit. The learner's callbacks take no part and the model is not validated.
+
+        Args:
+            start_lr: First rate, or one per parameter group as in `fit_one_cycle`.
+            end_lr: The rate it rises to, in equal ratios.
+            num_it: Batches.
+            stop_div: Stop when the smoothed loss is four times its lowest value.
+            show_plot: Plot the loss over the rates, with the suggestions.
+            suggest_funcs: `valley`, `steep`, `minimum`, `slide`, functions (rates, losses) → rate of your own, or a
+                list of them; None for none.
+
+        Returns:
+            A named tuple with the suggested rate of each function under its name; its attributes `lrs` and `losses`
+            hold the curve of the last parameter group.
+
+        Raises:
+            UsageError: too few batches, rates that are not positive, or as `fit` does.
+            TrainingError: the loss is nan or infinite from the first batch, or explodes before anything can be seen.
+
+        Source: Smith, arXiv:1506.01186, section 3.3.
+        """
+        if num_it < MIN_BATCHES:
+            raise UsageError(f"num_it must be at least {MIN_BATCHES} batches to see a curve, got {num_it}")
+        finder = LRFinder(self._lrs(start_lr), self._lrs(end_lr), num_it, stop_div)
+        self.model.to(self.dls.device)
+        held = [p for group in self._groups() for p in group]
+        with rewound(self.model, held, self.dls.train):
+            trial = self._trial(held)
+            trial.fit(-(-num_it // max(1, len(self.dls.train))), cbs=finder)
+        functions = [] if suggest_funcs is None else _listed(suggest_funcs)
+        found = suggestions(trial.recorder.lrs, trial.recorder.losses, functions, num_it)
+        if show_plot:
+            plot_lr_find(found.lrs, found.losses, found._asdict())
+        return found
 
     def create_opt(self) -> None:
         """Make a new optimizer of all parameter groups, with the model on the loaders' device."""
         self.model.to(self.dls.device)
-        groups = param_groups(self.model, self.splitter(self.model))
+        groups = param_groups(self.model, self._groups())
         if not any(p.requires_grad for group in groups for p in group["params"]):
             hint = (
                 ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
@@ -222,10 +277,12 @@ class Learner(TrainingLoop):
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Train parameter groups from `n` on, and the norms of those before."""
+        """Train parameter groups from `n` on, negative `n` counted from the end, and the norms of those before."""
         norms = {id(p) for m in self.model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
-        groups = list(self.splitter(self.model))
-        first = n if n >= 0 else max(0, len(groups) + n)
+        groups = self._groups()
+        if not -len(groups) <= n < len(groups):
+            raise UsageError(f"freeze_to({n}) leaves nothing to train: the parameter groups are 0 to {len(groups) - 1}")
+        first = n % len(groups)
         for i, group in enumerate(groups):
             for p in group:
                 p.requires_grad_(i >= first or id(p) in norms)
@@ -249,7 +306,7 @@ class Learner(TrainingLoop):
             activation: Turns outputs into predictions; None takes what belongs to the loss: softmax for cross
                 entropy, sigmoid for binary cross entropy with logits, exp for the log-likelihood, else nothing.
         """
-        activation = activation or _activation(self.loss_func)
+        activation = activation or activation_of(self.loss_func)
         pairs = [(activation(pred).cpu(), yb) for pred, yb in self._outputs(self.dls.valid if dl is None else dl)]
         labels = [yb.cpu() for _, yb in pairs if yb is not None]
         return torch.cat([pred for pred, _ in pairs]), torch.cat(labels) if labels else None
@@ -326,39 +383,25 @@ class Learner(TrainingLoop):
         finally:
             self.model.train(was_training)
 
+    def _trial(self, held: Sequence[Tensor]) -> Learner:
+        """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""
+        trial = copy.copy(self)
+        for cb in self.cbs:
+            delattr(trial, cb.name)
+        trial.cbs, trial.metrics = [], []
+        trial.add_cb(Recorder)
+        if hasattr(self, "opt"):
+            trial.opt = copy.deepcopy(self.opt, {id(p): p for p in held})
+        return trial
+
+    def _groups(self) -> list[list[nn.Parameter]]:
+        return split(self.model, self.splitter)
+
     def _lrs(self, lr: LearningRate) -> list[float]:
-        n_groups = len(self.splitter(self.model))
-        if isinstance(lr, int | float):
-            return [float(lr)] * n_groups
-        if isinstance(lr, slice):
-            if lr.stop is None:
-                raise UsageError(f"a slice of learning rates needs an end, got {lr}")
-            if lr.start is None:
-                return [lr.stop / 10] * (n_groups - 1) + [lr.stop]
-            if n_groups == 1:
-                raise UsageError(
-                    f"slice({lr.start}, {lr.stop}) spreads rates over parameter groups, but there is only one: "
-                    "give the Learner a splitter, or one number"
-                )
-            return [lr.start * (lr.stop / lr.start) ** (i / (n_groups - 1)) for i in range(n_groups)]
-        if len(lr) != n_groups:
-            raise UsageError(f"{len(lr)} learning rates for {n_groups} parameter groups")
-        return list(lr)
+        return spread(lr, len(self._groups()))
 
     def _model_file(self, name: str | Path) -> Path:
         return self.path / "models" / f"{str(name).removesuffix('.safetensors')}.safetensors"
-
-
-class CallableModel(nn.Module):
-    """A plain callable as a module; it has no parameters of its own."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Call the function."""
-        return self.function(x)
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
@@ -373,16 +416,6 @@ def load_weights(model: nn.Module, file: Path) -> None:
         load_model(model, str(file))
     except (RuntimeError, SafetensorError) as error:
         raise UsageError(f"{file}: its weights do not fit this {type(model).__name__}: {error}") from None
-
-
-def _activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
-    if loss_func is F.cross_entropy or isinstance(loss_func, nn.CrossEntropyLoss):
-        return lambda pred: pred.softmax(-1)
-    if loss_func is F.binary_cross_entropy_with_logits or isinstance(loss_func, nn.BCEWithLogitsLoss):
-        return torch.sigmoid
-    if loss_func is F.nll_loss or isinstance(loss_func, nn.NLLLoss):
-        return torch.exp
-    return lambda pred: pred
 
 
 def _listed(cbs: Any) -> list[Any]:

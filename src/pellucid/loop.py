@@ -123,7 +123,7 @@ class TrainingLoop:
             return self.loss_func(pred, yb)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             shapes = f"model output {_described(pred)} and labels {_described(yb)}"
-            if not getattr(self.loss_func, "__module__", "").startswith("torch."):
+            if not getattr(self.loss_func, "__module__", "").startswith(("torch.", "pellucid.")):
                 error.add_note(f"(the loss was given {shapes})")  # the user's own code: leave its traceback alone
                 raise
             highest = f" with highest label {int(yb.max())}" if yb.numel() and not yb.is_floating_point() else ""

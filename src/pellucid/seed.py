@@ -1,8 +1,10 @@
-"""One call that makes a run repeatable."""
+"""Random numbers: one call that makes a run repeatable, one block that takes none from it."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,3 +15,24 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def kept_rng() -> Iterator[None]:
+    """Put Python's, numpy's and torch's random numbers back when the block ends, on every device."""
+    python, numpy = random.getstate(), np.random.get_state()
+    # Asking a device for its state would start it up; one that was not used yet has drawn nothing.
+    used = [m for m in (torch.cuda, torch.xpu) if m.is_available() and m.is_initialized()]
+    devices = [(m, m.get_rng_state_all()) for m in used]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    cpu = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for module, states in devices:
+            module.set_rng_state_all(states)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

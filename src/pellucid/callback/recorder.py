@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.callback.core import Callback
+from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation, metric_name
 from pellucid.optimizer import hypers
 from pellucid.plot.figure import figure_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FLUSH_EVERY = 50
 BETA = 0.98
+SCHEDULED = ("lr", "mom")
 
 
 class Recorder(Callback):
@@ -102,13 +104,22 @@ class Recorder(Callback):
         valid = [row[1] for row in self.values] if with_valid else []
         return figure_of(plot_loss(self.losses, valid, self.iters[: len(valid)], skip_start=skip_start, ax=ax))
 
-    def plot_sched(self, names: Sequence[str] = ("lr", "mom")) -> Figure:
-        """Plot hyper-parameters over the batches (those of the last parameter group), one panel each.
+    def plot_sched(self, names: str | Sequence[str] | None = SCHEDULED) -> Figure:
+        """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
 
         Args:
-            names: Which; those the optimizer does not have are left out.
+            names: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
+
+        Raises:
+            UsageError: nothing was trained yet, or the optimizer has no hyper-parameter of that name.
         """
-        return plot_sched({name: [v[-1] for v in self.hypers[name]] for name in names if name in self.hypers})
+        if not self.hypers:
+            raise UsageError("nothing was recorded yet: train at least one batch first")
+        names = list(self.hypers) if names is None else [names] if isinstance(names, str) else names
+        missing = [name for name in names if name not in self.hypers]
+        if missing and tuple(names) != SCHEDULED:
+            raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(self.hypers)}")
+        return plot_sched({name: self.hypers[name] for name in names if name in self.hypers})
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The record as arrays: `loss [step]`, `<hyper-parameter> [step, group]`, `epoch_values [epoch, column]`."""

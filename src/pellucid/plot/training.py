@@ -1,9 +1,11 @@
-"""Pictures of a training run: losses and hyper-parameters over its batches."""
+"""Pictures of a training run: losses and hyper-parameters over its batches, and the learning rate range test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pellucid.plot.figure import new_axes, new_figure
 
@@ -17,6 +19,7 @@ LONG_NAMES = {
     "sqr_mom": "squared-gradient momentum",
     "wd": "weight decay",
     "eps": "epsilon",
+    "dampening": "dampening of momentum",
 }
 
 
@@ -49,13 +52,71 @@ def plot_loss(
     return ax
 
 
-def plot_sched(hypers: Mapping[str, Sequence[float]], axes: Sequence[Axes] | None = None) -> Figure:
-    """Plot hyper-parameters over the batches, one panel each; returns the figure."""
+def plot_sched(hypers: Mapping[str, Any], axes: Sequence[Axes] | None = None) -> Figure:
+    """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
+
+    Args:
+        hypers: Name → its values, [batch] or [batch, group].
+        axes: Draw here, one each; None makes a new figure with three panels a row.
+    """
+
     if axes is None:
-        _, grid = new_figure(1, len(hypers), figsize=(5 * len(hypers), 3.6), squeeze=False, layout="constrained")
+        n_across = min(3, len(hypers))
+        n_down = -(-len(hypers) // n_across)
+        size = (5 * n_across, 3.6 * n_down)
+        _, grid = new_figure(n_down, n_across, figsize=size, squeeze=False, layout="constrained")
         axes = list(grid.flat)
-    for ax, (name, values) in zip(axes, hypers.items(), strict=True):
-        ax.plot(range(1, len(values) + 1), values, linewidth=1.6)
-        ax.set(xlabel="batch", ylabel=LONG_NAMES.get(name, name))
+        for spare in axes[len(hypers) :]:
+            spare.remove()
+    for ax, (name, values) in zip(axes, hypers.items(), strict=False):
+        _plot_hyper(ax, np.asarray(values, float).reshape(len(values), -1))
+        ax.set(xlabel="batch", ylabel=LONG_NAMES.get(name, name.replace("_", " ")))
         ax.grid(alpha=0.25)
     return axes[0].figure  # type: ignore[return-value]
+
+
+def plot_lr_find(
+    lrs: Sequence[float] | np.ndarray,
+    losses: Sequence[float] | np.ndarray,
+    suggestions: Mapping[str, float],
+    *,
+    skip_end: int = 5,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plot the loss over learning rates that rose from batch to batch, and mark suggested rates on the curve.
+
+    Args:
+        lrs: Learning rate of each batch.
+        losses: Smoothed loss after each batch.
+        suggestions: Name → learning rate.
+        skip_end: Last batches left out, where the loss explodes.
+        ax: Draw here; None makes a new figure.
+    """
+
+    if ax is None:
+        ax = new_figure(figsize=(7, 4.2), layout="constrained")[1]
+    assert ax is not None
+    n = len(lrs) - skip_end if len(lrs) > 2 * skip_end else len(lrs)
+    ax.plot(lrs[:n], losses[:n], color="0.35", linewidth=1.8)
+    for i, (name, lr) in enumerate(suggestions.items()):
+        loss = np.interp(np.log(lr), np.log(lrs[:n]), losses[:n])
+        ax.axvline(lr, color=f"C{i}", linewidth=1, linestyle=":")
+        ax.plot([lr], [loss], "o", color=f"C{i}", markersize=8, label=f"{name}: {lr:.2g}")
+    if suggestions:
+        ax.legend(frameon=False, title="suggested")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
+    ax.grid(alpha=0.25)
+    return ax.figure  # type: ignore[return-value]
+
+
+def _plot_hyper(ax: Axes, values: np.ndarray) -> None:
+    """Draw [batch, group]: one line if all groups agree, else one each, labelled."""
+    x = np.arange(1, len(values) + 1)
+    if (values == values[:, :1]).all():
+        ax.plot(x, values[:, -1], linewidth=1.6)
+        return
+    last = values.shape[1] - 1
+    for group in range(last + 1):
+        where = " (input side)" if group == 0 else " (output side)" if group == last else ""
+        ax.plot(x, values[:, group], linewidth=1.6, label=f"group {group}{where}")
+    ax.legend(frameon=False, fontsize="small")

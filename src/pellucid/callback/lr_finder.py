@@ -1,0 +1,167 @@
+"""The learning rate range test: raise the rate batch by batch, watch the loss, read a good rate off the curve.
+
+Source: Smith, arXiv:1506.01186, section 3.3. The suggestions are pure functions of the curve and need no training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pellucid.callback.core import Callback, CancelFitException, CancelValidException
+from pellucid.errors import TrainingError, UsageError
+from pellucid.optimizer import set_hyper
+from pellucid.schedule import exponential
+
+Suggestion = Callable[[np.ndarray, np.ndarray], float]
+"""Learning rates and smoothed losses, each [batch] → a learning rate."""
+
+MIN_BATCHES = 10
+SKIP_START = 0.1
+SKIP_END = 5
+
+
+class LRFinder(Callback):
+    """Raise the learning rate in equal ratios from batch to batch; end the fit when the loss explodes.
+
+    The fit trains on the model it is given; `Learner.lr_find` puts everything back. Batch k of `num_it` (from 0) trains
+    at start_lr · (end_lr / start_lr)^(k / num_it). Validation is skipped.
+
+    Args:
+        start_lr: First rate of each parameter group.
+        end_lr: The rate it rises to.
+        num_it: Batches.
+        stop_div: End when the smoothed loss is four times its lowest value so far.
+
+    Raises:
+        TrainingError: when training: the loss of the very first batch is nan or infinite.
+    """
+
+    order = 60
+
+    def __init__(self, start_lr: Sequence[float], end_lr: Sequence[float], num_it: int = 100, stop_div: bool = True):
+        self.schedules = [exponential(start, end) for start, end in zip(start_lr, end_lr, strict=True)]
+        self.num_it, self.stop_div = num_it, stop_div
+        self.lowest = math.inf
+
+    def before_batch(self) -> None:
+        done = self.learn.train_iter / self.num_it
+        set_hyper(self.learn.opt, "lr", [schedule(done) for schedule in self.schedules])
+
+    def after_loss(self) -> None:
+        value = self.learn.loss.item()
+        if math.isfinite(value):
+            return
+        if self.learn.train_iter == 0:
+            raise TrainingError(
+                f"the loss of the first batch is {value} before any step, so there is no learning rate to find: look "
+                "for nan or infinite values in images, labels and weights, and at the loss function"
+            )
+        raise CancelFitException
+
+    def after_batch(self) -> None:
+        recorder = self.learn.recorder
+        recorder.flush()
+        loss = recorder.losses[-1]
+        self.lowest = min(self.lowest, loss)
+        exploded = loss > self.lowest + 3 * abs(self.lowest)
+        if (exploded and self.stop_div) or self.learn.train_iter + 1 >= self.num_it:
+            raise CancelFitException
+
+    def before_validate(self) -> None:
+        raise CancelValidException
+
+
+def valley(lrs: np.ndarray, losses: np.ndarray) -> float:
+    """The rate about half-way down the longest valley: the longest subsequence of ever lower losses.
+
+    The valley ends where that subsequence ends and is taken to be as long as it has members; the rate lies half-way
+    through, at the end of its first third and half another.
+
+    Source: ESRI, `arcgis.learn`; as Zach Mueller brought it to fastai.
+    """
+    n = len(losses)
+    length = np.ones(n, int)  # of the longest falling subsequence that ends here
+    for i in range(1, n):
+        higher = length[:i][losses[:i] > losses[i]]
+        length[i] = 1 + higher.max(initial=0)
+    end = int(length.argmax())
+    third = int(length[end]) / 3
+    start = end - int(length[end]) if end else 0
+    return float(lrs[start + int(third) + int(third / 2)])
+
+
+def steep(lrs: np.ndarray, losses: np.ndarray) -> float:
+    """The rate at which the loss falls fastest, by the logarithm of the rate."""
+    return float(lrs[(np.diff(losses) / np.diff(np.log(lrs))).argmin()])
+
+
+def minimum(lrs: np.ndarray, losses: np.ndarray) -> float:
+    """A tenth of the rate at which the loss is lowest: there it is about to explode."""
+    return float(lrs[losses.argmin()]) / 10
+
+
+def slide(
+    lrs: np.ndarray, losses: np.ndarray, lr_diff: int = 15, thresh: float = 0.005, adjust_value: float = 1.0
+) -> float:
+    """The highest rate before the loss bends: where the curve's slope at both ends of an interval is nearly the same.
+
+    Args:
+        lrs: Learning rates.
+        losses: Smoothed losses.
+        lr_diff: Length of the interval that slides down from the highest rate, in batches.
+        thresh: Difference of slopes (loss a batch) at which it stops.
+        adjust_value: Factor on the rate found, that of the interval's lower end.
+
+    Source: Andrew Chang, forums.fast.ai/t/44199; as in fastai.
+    """
+    slopes = np.gradient(losses)
+    low, high = max(len(lrs) - 1 - lr_diff, 0), len(lrs) - 1
+    found = lrs[low]
+    while low >= 0 and abs(slopes[high] - slopes[low]) > thresh:
+        found = lrs[low]
+        low, high = low - 1, high - 1
+    return float(found) * adjust_value
+
+
+class SuggestionMethod:
+    """The suggestions by name, for completion: `learn.lr_find(suggest_funcs=SuggestionMethod.Slide)`."""
+
+    Valley = staticmethod(valley)
+    Slide = staticmethod(slide)
+    Minimum = staticmethod(minimum)
+    Steep = staticmethod(steep)
+
+
+def suggestions(lrs: Sequence[float], losses: Sequence[float], functions: Sequence[Suggestion], num_it: int) -> Any:
+    """What each function suggests for a curve, as a named tuple `SuggestedLRs` with a field of each function's name.
+
+    The first tenth of `num_it` and the last five batches are left out: there the mean is not yet smooth, or the loss
+    explodes already. The tuple's attributes `lrs` and `losses` are the whole curve, as arrays [batch].
+
+    Raises:
+        TrainingError: the curve is too short for a suggestion.
+    """
+    rates, values = np.array(lrs), np.array(losses)
+    part = slice(int(num_it * SKIP_START), max(0, len(rates) - SKIP_END))
+    if functions and len(rates[part]) < 2:
+        raise TrainingError(
+            f"the loss exploded after {len(rates)} of {num_it} batches, at a learning rate of {rates[-1]:.2g}: too few "
+            "to suggest one. Begin with a lower start_lr, or look at the inputs and the loss"
+        )
+    names = [_name(function) for function in functions]
+    if len(set(names)) < len(names):
+        raise UsageError(f"each suggestion needs a name of its own, got {', '.join(names)}")
+    kind = type("SuggestedLRs", (namedtuple("SuggestedLRs", names),), {"lrs": rates, "losses": values})
+    return kind(*(function(rates[part], values[part]) for function in functions))
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return function.__name__
