@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pellucid.convolution.arithmetic import input_sizes, multiplications, output_size, parameters, same_padding
     from pellucid.convolution.counts import layer_counts
     from pellucid.convolution.fields import effective_field, receptive_field
+    from pellucid.convolution.figures import show_application, show_channels, show_gallery, show_positions
     from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
     from pellucid.convolution.matrix import as_matrix
     from pellucid.convolution.precedents import trace
@@ -31,6 +32,10 @@ _HOMES = {
     "parameters": "arithmetic",
     "receptive_field": "fields",
     "same_padding": "arithmetic",
+    "show_application": "figures",
+    "show_channels": "figures",
+    "show_gallery": "figures",
+    "show_positions": "figures",
     "to_spreadsheet": "spreadsheet",
     "trace": "precedents",
 }
@@ -49,6 +54,10 @@ __all__ = [
     "parameters",
     "receptive_field",
     "same_padding",
+    "show_application",
+    "show_channels",
+    "show_gallery",
+    "show_positions",
     "to_spreadsheet",
     "trace",
 ]

@@ -36,7 +36,8 @@ def output_size(
     On each axis (n + before + after - dilation·(kernel - 1) - 1) // stride + 1, which is the chapter's
     (n + 2·pad - ks) // stride + 1 without dilation. It holds for `Conv`, `MaxPool`, `AvgPool` and `LPPool` in 1 to 3
     dimensions; PyTorch's poolings take the kernel as their stride unless given another. A transposed convolution and
-    `MaxUnpool` turn it round: (n - 1)·stride - before - after + dilation·(kernel - 1) + 1 + output_padding. Groups change no size.
+    `MaxUnpool` turn it round: (n - 1)·stride - before - after + dilation·(kernel - 1) + 1 + output_padding. Groups
+    change no size.
 
     >>> output_size(28, kernel=3, stride=2, padding=1)
     14
@@ -107,6 +108,39 @@ def same_padding(kernel: Axes, dilation: Axes = 1) -> Sides | tuple[Sides, ...]:
         for total in (d * (k - 1) for k, d in zip(kernels, _per_axis(dilation, n_axes, "dilation", 1), strict=True))
     )
     return sides[0] if plain else sides
+
+
+def two_sided(
+    padding: Padding,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    *,
+    transposed: bool = False,
+) -> list[tuple[int, int]]:
+    """Padding as pixels (before, after) for each axis of the kernel.
+
+    Raises:
+        UsageError: it does not fit the axes, or is 'same' where no padding keeps the size.
+    """
+    n_axes = len(kernel)
+    if padding == "valid" and not transposed:
+        return [(0, 0)] * n_axes
+    if padding == "same" and not transposed:
+        if any(s != 1 for s in stride):
+            raise UsageError(f"padding='same' keeps the size at stride 1 only, not {stride}: give the pixels")
+        return [_pair(side) for side in same_padding(kernel, dilation)]  # pyright: ignore[reportGeneralTypeIssues]
+    if isinstance(padding, str):
+        allowed = "pixels" if transposed else "pixels, 'same' or 'valid'"
+        raise UsageError(f"padding {padding!r} cannot be used here: give {allowed}")
+    if isinstance(padding, int):
+        return [_pair(padding)] * n_axes
+    if n_axes == 1 and len(padding) == 2:
+        return [_pair(padding)]  # pyright: ignore[reportArgumentType]
+    if len(padding) != n_axes:
+        wanted = "an int or (before, after)" if n_axes == 1 else f"an int or {n_axes} entries, one for each axis"
+        raise UsageError(f"padding {padding} does not fit {n_axes} axes: give {wanted}")
+    return [_pair(entry) for entry in padding]
 
 
 def parameters(channels_in: int, channels_out: int, kernel: Axes, *, groups: int = 1, bias: bool = True) -> int:
@@ -215,7 +249,7 @@ def _axes(
     if transposed and ceil_mode:
         raise UsageError("ceil_mode belongs to poolings; a transposed convolution does not have it")
     spread = {name: _per_axis(value, n_axes, name, 1) for name, value in named.items()}
-    sides = _sides(padding, n_axes, plain, spread, transposed)
+    sides = two_sided(padding, *spread.values(), transposed=transposed)
     extras = _per_axis(output_padding, n_axes, "output_padding", 0)
     axes = []
     for k, s, d, (before, after), extra in zip(*spread.values(), sides, extras, strict=True):
@@ -230,31 +264,6 @@ def _axes(
             )
         axes.append(_Axis(span, s, before, after, transposed, extra, ceil_mode))
     return list(zip(axes, _per_axis(size, n_axes, what, 1), strict=True)), plain
-
-
-def _sides(
-    padding: Padding, n_axes: int, plain: bool, spread: dict[str, tuple[int, ...]], transposed: bool
-) -> list[tuple[int, int]]:
-    """Padding before and after, for each axis."""
-    if padding == "valid" and not transposed:
-        return [(0, 0)] * n_axes
-    if padding == "same" and not transposed:
-        if any(s != 1 for s in spread["stride"]):
-            raise UsageError(f"padding='same' keeps the size at stride 1 only, not {spread['stride']}: give the pixels")
-        return [_pair(side) for side in same_padding(spread["kernel"], spread["dilation"])]  # pyright: ignore
-    if isinstance(padding, str):
-        allowed = "pixels" if transposed else "pixels, 'same' or 'valid'"
-        raise UsageError(f"padding {padding!r} cannot be used here: give {allowed}")
-    if isinstance(padding, int):
-        entries: list[Sides] = [padding] * n_axes
-    elif n_axes == 1 and len(padding) == 2:
-        entries = [padding]  # pyright: ignore[reportAssignmentType]
-    elif len(padding) == n_axes and not (plain and n_axes == 1 and isinstance(padding[0], int)):
-        entries = list(padding)
-    else:
-        wanted = "an int or (before, after)" if n_axes == 1 else f"an int or {n_axes} entries, one for each axis"
-        raise UsageError(f"padding {padding} does not fit {n_axes} axes: give {wanted}")
-    return [_pair(entry) for entry in entries]
 
 
 def _pair(side: Sides) -> tuple[int, int]:
