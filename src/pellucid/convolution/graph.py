@@ -1,0 +1,211 @@
+"""A model's operations on one image, each with the paths it reads through."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.convolution.rules import WINDOWS, Paths, Source, paths_of
+from pellucid.errors import UsageError
+
+IN_PLACE = ("iadd", "imul", "isub", "itruediv")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation.
+
+    Attributes:
+        name: Of the module in the model, or of the operation in `forward`.
+        kind: Class name of the module, or name of the function.
+        is_module: Whether it is a module of PyTorch.
+        shape: Of the output, batch axis of one first.
+        paths: What it reads and how.
+    """
+
+    name: str
+    kind: str
+    is_module: bool
+    shape: tuple[int, ...]
+    paths: Paths
+
+
+class Untraceable(Exception):
+    """The model's code cannot be followed symbolically; the text says where it went wrong."""
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the context lasts; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def as_type_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Images in the model's own type and on its device."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    return images.to(weight.device, weight.dtype)
+
+
+def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
+    """Follow a model on an image of this size and list its operations in order, by graph key; the image is first.
+
+    Raises:
+        Untraceable: torch.fx cannot follow the model.
+        UsageError: the model does not take such an image.
+    """
+    from torch import fx
+
+    with evaluation(model), torch.no_grad():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                traced = fx.symbolic_trace(model)
+        except Exception as error:  # a forward given stand-ins for tensors can fail in any way
+            raise Untraceable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
+        recorder = _recorder(traced)
+        try:
+            recorder.run(as_type_of(model, torch.zeros(1, *input_size)))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise refused(model, input_size, error) from None
+    for name in sorted(recorder.unknown):
+        warnings.warn(f"receptive_field does not know {name!r}: every output of it is taken to see all of its input",
+                      stacklevel=3)  # fmt: skip
+    return recorder.steps
+
+
+def refused(model: nn.Module, input_size: tuple[int, ...], error: Exception) -> UsageError:
+    """What to say when a model does not take an image."""
+    return UsageError(
+        f"{type(model).__name__} does not take an image of shape {tuple(input_size)}: {str(error).splitlines()[0]}"
+    )
+
+
+def _recorder(traced: Any) -> Any:
+    from torch import fx
+    from torch.fx.node import map_aggregate
+
+    class Recorder(fx.Interpreter):
+        """Runs the graph and notes what every operation was given, with tensors as sources."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__(module)
+            self.steps: dict[str, Step] = {}
+            self.unknown: set[str] = set()
+            self.pieces: dict[str, list[Paths]] = {}
+            self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
+            self.calls: dict[str, int] = {}
+
+        def source(self, value: Any) -> Any:
+            if not isinstance(value, fx.Node):
+                return value
+            result = self.env[value]
+            if isinstance(result, Tensor):
+                return Source(self.written.get(value.name, value.name), tuple(result.shape))
+            if isinstance(result, tuple | list) and any(isinstance(item, Tensor) for item in result):
+                return value
+            return result
+
+        def run_node(self, n: Any) -> Any:
+            args, kwargs = map_aggregate(n.args, self.source), map_aggregate(n.kwargs, self.source)
+            result = super().run_node(n)
+            if n.op == "placeholder" and isinstance(result, Tensor):
+                self.steps[n.name] = Step("image", "image", False, tuple(result.shape), [])
+            elif n.op.startswith("call") and self._reads(result):
+                self._note(n, args, kwargs, result)
+            return result
+
+        @staticmethod
+        def _reads(result: Any) -> bool:
+            many = isinstance(result, tuple | list) and any(isinstance(item, Tensor) for item in result)
+            return isinstance(result, Tensor) or many
+
+        def _note(self, n: Any, args: Any, kwargs: Any, result: Any) -> None:
+            target = self.fetch_attr(n.target) if n.op == "call_module" else n.target
+            if n.op == "call_function" and args and isinstance(args[0], fx.Node):  # a piece of a split
+                self.steps[n.name] = self._step(n, target, tuple(result.shape), self.pieces[args[0].name][args[1]])
+                return
+            out = tuple(result.shape) if isinstance(result, Tensor) else [tuple(item.shape) for item in result]
+            paths, known = paths_of(out, target, args, kwargs)
+            many = isinstance(out, list)
+            pieces = [[path for path in piece if path[0].step in self.steps] for piece in (paths if many else [paths])]
+            if not known and any(pieces):
+                self.unknown.add(_kind(target))
+            if many:
+                self.pieces[n.name] = pieces
+            elif pieces[0]:
+                self.steps[n.name] = self._step(n, target, out, pieces[0])
+                kind = _kind(target)
+                if (kind.endswith("_") and not kind.endswith("__")) or kind in IN_PLACE:
+                    self.written[n.args[0].name] = n.name
+
+        def _step(self, n: Any, target: Any, shape: tuple[int, ...], paths: Paths) -> Step:
+            name = n.target if n.op == "call_module" else n.name
+            self.calls[name] = self.calls.get(name, 0) + 1
+            name = name if self.calls[name] == 1 else f"{name} ({self.calls[name]})"
+            return Step(name, _kind(target), n.op == "call_module", shape, paths)
+
+    return Recorder(traced)
+
+
+def _kind(target: Any) -> str:
+    if isinstance(target, nn.Module):
+        return type(target).__name__
+    return target if isinstance(target, str) else target.__name__
+
+
+def has_windows(found: dict[str, Step]) -> bool:
+    """Whether any operation is a convolution or a pooling."""
+    return any(word in step.kind for step in found.values() for word in WINDOWS)
+
+
+def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a model and return what `read` makes of one layer's output, before anything changes that in place.
+
+    Args:
+        model: Any module.
+        name: Of a module or an operation, as `steps` names it: "name (2)" is its second call.
+        images: A batch.
+        read: Called with the output.
+    """
+    from torch import fx
+
+    module_name, _, call = name.removesuffix(")").partition(" (")
+    left = int(call or 1)
+    found: list[Tensor] = []
+
+    def take(output: Tensor) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            found.append(read(output))
+
+    modules = dict(model.named_modules())
+    if module_name in modules:
+        hook = modules[module_name].register_forward_hook(lambda module, inputs, output: take(output))
+        try:
+            model(images)
+        finally:
+            hook.remove()
+        return found[0]
+
+    class Reader(fx.Interpreter):
+        def run_node(self, n: Any) -> Any:
+            result = super().run_node(n)
+            if n.name == name:
+                take(result)
+            return result
+
+    Reader(fx.symbolic_trace(model)).run(images)
+    return found[0]
