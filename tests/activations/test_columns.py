@@ -19,7 +19,7 @@ def test_merged_columns_hold_every_step_exactly(n_steps, capacity):
     for i, x in enumerate(steps):
         column = timeline.open(i)
         readings.add(np.array([0]), np.array([column]), read(x, True)[None])
-        means.add(0, column, float(i))
+        means.add([0], column, [float(i)])
     assert timeline.n <= capacity
     spans = timeline.spans[: timeline.n]
     assert spans[0, 0] == 0 and spans[-1, 1] == n_steps
@@ -38,7 +38,7 @@ def test_memory_stays_the_same_from_1000_to_200000_steps():
     timeline = Timeline([means], 256)
     sizes = set()
     for step in range(200_000):
-        means.add(0, timeline.open(step), 1.0)
+        means.add([0], timeline.open(step), [1.0])
         if step >= 1000:
             sizes.add((means.sums.nbytes, timeline.spans.nbytes))
     assert len(sizes) == 1

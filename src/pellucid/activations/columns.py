@@ -99,7 +99,7 @@ class Means:
     def __init__(self, n_rows: int):
         self.sums, self.counts = np.zeros((n_rows, 0)), np.zeros((n_rows, 0), np.int64)
 
-    def add(self, rows: slice | int, column: int, values: np.ndarray | float) -> None:
+    def add(self, rows: slice | list[int], column: int, values: np.ndarray | list[float]) -> None:
         """Add a step's values, one a row."""
         self.sums[rows, column] += values
         self.counts[rows, column] += 1

@@ -23,13 +23,13 @@ class Inbox:
         self.with_hist = with_hist
         self.values = np.empty((capacity, length(with_hist)))
         self._address, self._stride = self.values.ctypes.data, self.values.strides[0]
-        self._places: list[tuple[Readings, int, int]] = []
-        self._sources: list[int] = []
+        self._places: list[tuple[Readings, int, int, int]] = []  # table, layer, column, slot it is derived from or −1
         self._on_device: list[tuple[int, Tensor]] = []
 
     def take(self, x: Tensor, table: Readings, layer: int, column: int) -> int | None:
         """Read an output; returns its slot if it was read at once and all its values are finite."""
-        slot = self._open(table, layer, column)
+        slot = len(self._places)
+        self._places.append((table, layer, column, -1))
         if read_at(x, self.with_hist, self._address + slot * self._stride):
             return slot
         reading = reduce(x, self.with_hist)
@@ -41,8 +41,7 @@ class Inbox:
 
     def take_rectified(self, source: int, table: Readings, layer: int, column: int) -> None:
         """Note that an output is max(x, 0) of what slot `source` read; it must be called before the next `empty`."""
-        slot = self._open(table, layer, column)
-        self._sources[slot] = source
+        self._places.append((table, layer, column, source))
 
     @property
     def full(self) -> bool:
@@ -57,16 +56,11 @@ class Inbox:
             slots = [slot for slot, _ in self._on_device]
             self.values[slots] = torch.stack([reading.double() for _, reading in self._on_device]).cpu().numpy()
         values = self.values[: len(self._places)]
-        derived = np.flatnonzero(np.array(self._sources) >= 0)
-        values[derived] = rectified(values[np.array(self._sources)[derived]])
-        tables = {id(table): table for table, _, _ in self._places}
-        for key, table in tables.items():
-            mine = [i for i, place in enumerate(self._places) if id(place[0]) == key]
-            layers, columns = np.array([self._places[i][1:] for i in mine]).T
-            table.add(layers, columns, values[mine])
-        self._places, self._sources, self._on_device = [], [], []
-
-    def _open(self, table: Readings, layer: int, column: int) -> int:
-        self._places.append((table, layer, column))
-        self._sources.append(-1)
-        return len(self._places) - 1
+        layers, columns, sources = np.array([place[1:] for place in self._places]).T
+        derived = np.flatnonzero(sources >= 0)
+        values[derived] = rectified(values[sources[derived]])
+        owners = np.array([id(place[0]) for place in self._places])
+        for table in {id(place[0]): place[0] for place in self._places}.values():
+            mine = owners == id(table)
+            table.add(layers[mine], columns[mine], values[mine])
+        self._places, self._on_device = [], []

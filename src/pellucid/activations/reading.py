@@ -60,7 +60,7 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
 def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
     """Read a tensor by the compiled kernel into float64 memory; False if it cannot, or a value is not finite."""
     kernel = compiled()
-    if kernel is None or x.device.type != "cpu" or x.dtype is torch.float64:
+    if kernel is None or not x.is_cpu or x.dtype is torch.float64:
         return False
     if not is_plain(x):  # the order of the values does not matter, gaps between them do
         x = x.detach().float().contiguous()
@@ -73,9 +73,9 @@ def is_plain(x: Tensor) -> bool:
     """Whether its values are float32, in the CPU's memory, one after the other in some order."""
     return (
         x.dtype is torch.float32
-        and x.device.type == "cpu"
-        and x.layout is torch.strided
+        and x.is_cpu
         and type(x) in (Tensor, nn.Parameter)
+        and x.layout is torch.strided
         and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
     )
 

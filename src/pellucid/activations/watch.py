@@ -124,7 +124,7 @@ class Watch(Pictures):
         self.first_conv = next((m for m in self.root.modules() if isinstance(m, nn.Conv2d)), None)
         self.snapshots: list[tuple[int, Tensor]] = []
         self._snapshot_stride = 1
-        self.step = 0
+        self.step, self._due = 0, True
         self._column = self._valid_column = -1
         self._inbox = Inbox(with_hist)
         self._pending: list[tuple[slice, int, Tensor]] = []
@@ -202,6 +202,7 @@ class Watch(Pictures):
     def advance(self) -> None:
         """End a training step."""
         self.step += 1
+        self._due = self.step % self.every == 0
         self._column = self._valid_column = -1
         self._last = None
         if self.step % FLUSH_EVERY == 0:
@@ -211,22 +212,25 @@ class Watch(Pictures):
     def record_loss(self, value: Tensor) -> None:
         """Take the loss of the current step; several in one step are averaged."""
         if self._due:
-            self._put(self._loss_row, 1, value.detach())
+            self._put(slice(self._loss_row, self._loss_row + 1), value.detach())
 
     def before_step(self) -> None:
         """Read gradients, weights and hyper-parameters as the optimizer finds them."""
         if not self._due:
             return
-        column, found = self._train_column(), hypers(self.optimizer)
+        found = hypers(self.optimizer)
+        rows, numbers = [], []
         for row, hyper in enumerate(self.hyper_rows, self._loss_row + 1):
             number = found.get(hyper, np.nan)
             if isinstance(number, Tensor):
-                self._put(row, 1, number.detach())
+                self._put(slice(row, row + 1), number.detach())
             else:
-                self.series.add(row, column, number)
+                rows.append(row)
+                numbers.append(number)
+        self.series.add(rows, self._train_column(), numbers)
         if self.param_names:
             self._saw_gradient = self._saw_gradient or any(p.grad is not None for p in self.parameters.params)
-            self._put(0, len(BEFORE) * len(self.param_names), self.parameters.before())
+            self._put(slice(len(BEFORE) * len(self.param_names)), self.parameters.before())
             self._moving = True
 
     def after_step(self) -> None:
@@ -234,7 +238,7 @@ class Watch(Pictures):
         if self._moving:
             self._moving = False
             n = len(self.param_names)
-            self._put(len(BEFORE) * n, n, self.parameters.after())
+            self._put(slice(len(BEFORE) * n, (len(BEFORE) + 1) * n), self.parameters.after())
         self.advance()
 
     def flush(self) -> None:
@@ -249,10 +253,6 @@ class Watch(Pictures):
             self.series.add(rows, column, values[start : start + tensor.numel()])
             start += tensor.numel()
 
-    @property
-    def _due(self) -> bool:
-        return self.step % self.every == 0
-
     def _seen(self, row: int, module: nn.Module, inputs: Any, output: Any) -> None:
         training = self.root.training
         if (training and not self._due) or torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling():
@@ -263,12 +263,15 @@ class Watch(Pictures):
             return
         if not self.shapes[row]:
             self.shapes[row] = tuple(x.shape[1:])
-        table, column = (self.train, self._train_column()) if training else (self.valid, self._validation_column())
+        if training:
+            table, column = self.train, self._column if self._column >= 0 else self._train_column()
+        else:
+            table, column = self.valid, self._validation_column()
         if self._inbox.full:
             self.flush()
             self._last = None
         source, self._last = self._last, None
-        if isinstance(module, nn.ReLU) and source is not None and _undisturbed(source, inputs, module.inplace):
+        if source is not None and isinstance(module, nn.ReLU) and _undisturbed(source, inputs, module.inplace):
             self._inbox.take_rectified(source[2], table, row, column)
             return
         slot = self._inbox.take(x, table, row, column)
@@ -293,8 +296,8 @@ class Watch(Pictures):
             self._valid_column = self.valid_timeline.open(self.step)
         return self._valid_column
 
-    def _put(self, first_row: int, n: int, values: np.ndarray | Tensor) -> None:
-        column, rows = self._train_column(), slice(first_row, first_row + n)
+    def _put(self, rows: slice, values: np.ndarray | Tensor) -> None:
+        column = self._train_column()
         if isinstance(values, Tensor):
             self._pending.append((rows, column, values))
         else:
@@ -367,8 +370,8 @@ def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
         row = watch.rows.get(id(module))
         if row is not None:
             watch._seen(row, module, inputs, output)
-        counts_passes = module is watch.root and watch.optimizer is None and not watch.by_hand
-        if counts_passes and module.training and torch._C._current_graph_task_id() == -1:
+        passes_are_steps = watch.optimizer is None and not watch.by_hand
+        if passes_are_steps and module is watch.root and module.training and torch._C._current_graph_task_id() == -1:
             watch.advance()
 
 
