@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pellucid.data.catalogue import URLs, untar_data
     from pellucid.data.loader import DataLoaders
     from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
+    from pellucid.interpret import ClassificationInterpretation
     from pellucid.learner import Learner
+    from pellucid.losses import LabelSmoothingCrossEntropy
     from pellucid.metrics import accuracy, error_rate
     from pellucid.runs import Run, load_run
     from pellucid.seed import set_seed
@@ -30,12 +32,14 @@ _HOMES = {
     "ActivationStats": "callback.hook",
     "Callback": "callback.core",
     "CategoryBlock": "data.block",
+    "ClassificationInterpretation": "interpret",
     "DataBlock": "data.block",
     "DataError": "errors",
     "DataLoaders": "data.loader",
     "History": "activations.history",
     "ImageBlock": "data.block",
     "ImageDataLoaders": "data.block",
+    "LabelSmoothingCrossEntropy": "losses",
     "Learner": "learner",
     "PellucidError": "errors",
     "Run": "runs",
@@ -55,12 +59,14 @@ __all__ = [
     "ActivationStats",
     "Callback",
     "CategoryBlock",
+    "ClassificationInterpretation",
     "DataBlock",
     "DataError",
     "DataLoaders",
     "History",
     "ImageBlock",
     "ImageDataLoaders",
+    "LabelSmoothingCrossEntropy",
     "Learner",
     "PellucidError",
     "Run",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pellucid.errors import UsageError
 
 NormType = Literal["batch", "group", "instance", "layer"]
+MIN_GROUP = 4
 
 
 class Flatten(nn.Module):
@@ -39,9 +40,18 @@ def sequential(*modules: nn.Module) -> nn.Sequential:
 
 
 def norm_layer(kind: NormType, n_channels: int) -> nn.Module:
-    """A normalization of `n_channels`: over the batch, over groups of up to 32 channels, per image, or over the image.
+    """A normalization layer with a learned scale and shift for each of `n_channels`.
 
-    Source: batch arXiv:1502.03167, group arXiv:1803.08494, instance arXiv:1607.08022, layer arXiv:1607.06450.
+    Values are brought to mean 0 and variance 1, taken for `batch` over a channel in all images of the batch, for
+    `instance` over a channel of one image, for `layer` over all channels of one image, and for `group` over groups of
+    channels of one image: up to 32 groups, of four channels at least, so that few channels make few groups and not
+    instance norm.
+
+    Raises:
+        UsageError: there is no such kind.
+
+    Source: batch arXiv:1502.03167, group arXiv:1803.08494 (section 4.1 compares numbers of groups),
+    instance arXiv:1607.08022, layer arXiv:1607.06450 (for convolutions as in arXiv:1803.08494, section 3.1).
     """
     if kind == "batch":
         return nn.BatchNorm2d(n_channels)
@@ -50,7 +60,8 @@ def norm_layer(kind: NormType, n_channels: int) -> nn.Module:
     if kind == "layer":
         return nn.GroupNorm(1, n_channels)
     if kind == "group":
-        return nn.GroupNorm(next(n for n in (32, 16, 8, 4, 2, 1) if n_channels % n == 0), n_channels)
+        fitting = [n for n in range(1, 33) if n_channels % n == 0 and n_channels // n >= MIN_GROUP]
+        return nn.GroupNorm(max(fitting, default=1), n_channels)
     raise UsageError(f"norm {kind!r} does not exist: use 'batch', 'group', 'instance', 'layer' or None")
 
 
@@ -63,10 +74,14 @@ class ConvLayer(nn.Sequential):
         ks: Kernel size.
         stride: Pixels between two positions of the kernel.
         padding: Pixels added on each side; None takes ks // 2, which keeps the size at stride 1 for odd kernels.
-        norm: Kind of normalization; None for none.
+        norm: Kind of normalization, see `norm_layer`; None for none.
         act: Makes the activation function; None for none.
         act_first: Activation before the norm, as the chapter has it, instead of after.
-        bias: Whether the convolution has a bias; None gives one unless a norm follows it directly and undoes it.
+        bias: Whether the convolution has a bias; None gives one unless a batch or instance norm follows it directly,
+            which takes the mean of each channel away again.
+
+    Raises:
+        UsageError: there is no such norm.
     """
 
     def __init__(
@@ -83,7 +98,7 @@ class ConvLayer(nn.Sequential):
         bias: bool | None = None,
     ):
         if bias is None:
-            bias = norm is None or (act_first and act is not None)
+            bias = norm not in ("batch", "instance") or (act_first and act is not None)
         conv = nn.Conv2d(ni, nf, ks, stride, ks // 2 if padding is None else padding, bias=bias)
         after = [norm_layer(norm, nf)] if norm else []
         if act is not None:

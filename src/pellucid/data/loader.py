@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -223,9 +224,18 @@ class DataLoader:
 
     def sample(self, n: int) -> tuple[Tensor, ...]:
         """Up to `n` images evenly spaced over the loader, as one batch."""
-        chosen = torch.linspace(0, self.n - 1, min(n, self.n)).round().long()
-        pixels, kept = next(self.source.batches([self.rows[chosen]]))
-        return self._finish(pixels, chosen if kept is None else chosen[kept])
+        return self.take(torch.linspace(0, self.n - 1, min(n, self.n)).round().long())
+
+    def take(self, positions: Tensor) -> tuple[Tensor, ...]:
+        """The images at these positions, int64 (batch,), as one batch."""
+        pixels, kept = next(self.source.batches([self.rows[positions]]))
+        return self._finish(pixels, positions if kept is None else positions[kept])
+
+    def in_order(self) -> DataLoader:
+        """The same images in the order of their rows, with the last batch."""
+        other = copy.copy(self)
+        other.shuffle = other.drop_last = False
+        return other
 
     def decode(self, xb: Tensor) -> Tensor:
         """Undo the batch transforms that can be undone, to show pictures: values in [0, 1], on the CPU."""

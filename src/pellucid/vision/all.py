@@ -38,6 +38,7 @@ from pellucid.callback.hook import (
     hook_output,
     hook_outputs,
 )
+from pellucid.callback.lr_finder import SuggestionMethod, minimum, slide, steep, valley
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
@@ -57,8 +58,11 @@ from pellucid.data.items import (
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
+from pellucid.groups import default_split, params, split_at, trainable_params
+from pellucid.interpret import ClassificationInterpretation
 from pellucid.layers import ConvLayer, Flatten, ResBlock, sequential
 from pellucid.learner import Learner
+from pellucid.losses import LabelSmoothingCrossEntropy
 from pellucid.metrics import accuracy, error_rate, top_k_accuracy
 from pellucid.optimizer import SGD, Adam
 from pellucid.plot.images import show_image, show_images, subplots
@@ -101,6 +105,7 @@ __all__ = [
     "CancelTrainException",
     "CancelValidException",
     "CategoryBlock",
+    "ClassificationInterpretation",
     "ConvLayer",
     "DataBlock",
     "DataError",
@@ -119,6 +124,7 @@ __all__ = [
     "ImageDataLoaders",
     "IndexSplitter",
     "L",
+    "LabelSmoothingCrossEntropy",
     "Learner",
     "NonFiniteGuard",
     "Normalize",
@@ -134,6 +140,7 @@ __all__ = [
     "ResBlock",
     "Resize",
     "Run",
+    "SuggestionMethod",
     "Tensor",
     "TrainingError",
     "URLs",
@@ -141,6 +148,7 @@ __all__ = [
     "accuracy",
     "csv_items",
     "default_device",
+    "default_split",
     "error_rate",
     "first",
     "get_image_files",
@@ -152,8 +160,10 @@ __all__ = [
     "imagenet_stats",
     "load_run",
     "matplotlib",
+    "minimum",
     "nn",
     "np",
+    "params",
     "parent_label",
     "partial",
     "pd",
@@ -162,12 +172,17 @@ __all__ = [
     "set_seed",
     "show_image",
     "show_images",
+    "slide",
+    "split_at",
+    "steep",
     "subplots",
     "summarize",
     "tensor",
     "to_cpu",
     "top_k_accuracy",
     "torch",
+    "trainable_params",
     "untar_data",
+    "valley",
     "watch",
 ]

@@ -1,0 +1,203 @@
+"""What a trained classifier gets wrong: which classes it confuses, and on which images it is furthest off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.data.loader import DataLoader
+from pellucid.errors import UsageError
+from pellucid.learner import Learner
+from pellucid.losses import activation_of, each_loss
+from pellucid.plot.classification import plot_confusion_matrix
+from pellucid.plot.images import photo_style, show_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ClassificationInterpretation:
+    """Predictions of a classifier on one loader, and what they say; make one with `from_learner`.
+
+    Images are not kept: `plot_top_losses` fetches those it shows.
+
+    Attributes:
+        dl: The loader.
+        vocab: Class names.
+        preds: Probabilities, float (item, class).
+        targs: Labels, int (item,).
+        decoded: Predicted classes, int (item,).
+        losses: Loss of each item, float (item,).
+    """
+
+    def __init__(self, dl: Any, vocab: Sequence[Any], preds: Tensor, targs: Tensor, losses: Tensor):
+        if preds.dim() != 2 or targs.dim() != 1 or targs.is_floating_point():
+            raise UsageError(
+                "interpretation needs outputs (batch, classes) and one whole number as label of each item, got outputs "
+                f"{tuple(preds.shape)} and labels {tuple(targs.shape)} {targs.dtype}"
+            )
+        self.dl, self.preds, self.targs, self.losses = dl, preds, targs, losses
+        self.vocab = list(vocab) if len(vocab) == preds.shape[1] else list(range(preds.shape[1]))
+        self.decoded = preds.argmax(1)
+
+    @classmethod
+    def from_learner(cls, learn: Learner, ds_idx: int = 1, dl: Any = None) -> ClassificationInterpretation:
+        """Run the learner's model once over a loader.
+
+        Args:
+            learn: A learner whose model gives one output a class.
+            ds_idx: 0 for the training images (all, in order), 1 for the validation images.
+            dl: Another loader with labels, ours or any of (xb, yb) batches in a fixed order.
+
+        Raises:
+            UsageError: the loader has no labels or no batch, or the model is no classifier.
+        """
+        dl = learn.dls[ds_idx] if dl is None else dl
+        dl = dl.in_order() if isinstance(dl, DataLoader) else dl
+        activation = activation_of(learn.loss_func)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for pred, yb in learn._outputs(dl):
+            if yb is None:
+                raise UsageError("interpretation compares predictions with labels, this loader has none")
+            parts.append((activation(pred).cpu(), yb.cpu(), each_loss(learn.loss_func, pred, yb).cpu()))
+        if not parts:
+            raise UsageError("the loader has no batch to interpret")
+        preds, targs, losses = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return cls(dl, learn.dls.vocab, preds, targs, losses)
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Number of items, int [actual class, predicted class]."""
+        n = len(self.vocab)
+        return np.bincount(self.targs.numpy() * n + self.decoded.numpy(), minlength=n * n).reshape(n, n)
+
+    def plot_confusion_matrix(
+        self,
+        normalize: bool = False,
+        title: str = "Confusion matrix",
+        cmap: str = "Blues",
+        norm_dec: int = 2,
+        plot_txt: bool = True,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Show the confusion matrix; arguments as of `pellucid.plot.classification.plot_confusion_matrix`."""
+        return plot_confusion_matrix(
+            self.confusion_matrix(),
+            [str(name) for name in self.vocab],
+            normalize=normalize,
+            title=title,
+            cmap=cmap,
+            norm_dec=norm_dec,
+            plot_txt=plot_txt,
+            figsize=figsize,
+        )
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
+        """Pairs of classes that are confused at least `min_val` times: (actual, predicted, items), most first."""
+        counts = self.confusion_matrix()
+        np.fill_diagonal(counts, 0)
+        pairs = [(self.vocab[i], self.vocab[j], int(counts[i, j])) for i, j in np.argwhere(counts >= max(1, min_val))]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
+        """The `k` largest (or smallest) losses and the positions of their items in the loader, both (k,).
+
+        Args:
+            k: How many; None for all.
+            largest: Largest losses first, or smallest.
+            items: Give also what the images were made from (paths), as a third member; our own loaders know it.
+        """
+        k = len(self.losses) if k is None else min(k, len(self.losses))
+        values, positions = self.losses.topk(k, largest=largest)
+        if not items:
+            return values, positions
+        if not (isinstance(self.dl, DataLoader) and len(self.dl.items) == len(self.losses)):
+            raise UsageError("this loader does not know what its images were made from; leave `items` out")
+        return values, positions, [self.dl.items[i] for i in positions.tolist()]
+
+    def plot_top_losses(
+        self, k: int = 9, largest: bool = True, nrows: int | None = None, figsize: tuple[float, float] | None = None
+    ) -> Figure:
+        """Show the images with the `k` largest (or smallest) losses, wrong predictions in red.
+
+        Above each stand prediction and label, then loss and probability of the prediction.
+        """
+        losses, positions = self.top_losses(k, largest)
+        titles = [
+            f"{self.vocab[self.decoded[i]]} / {self.vocab[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
+            for loss, i in zip(losses.tolist(), positions.tolist(), strict=True)
+        ]
+        axes = show_images(self._images(positions), nrows=nrows, titles=titles, figsize=figsize, **photo_style())
+        for ax, i in zip(axes.flat, positions.tolist(), strict=False):
+            ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
+            ax.title.set_fontsize("medium")
+        figure = axes[0, 0].figure
+        figure.suptitle("prediction / actual\nloss / probability", fontsize="medium")
+        return figure
+
+    def print_classification_report(self, digits: int = 2) -> None:
+        """Print precision, recall, F1 and number of items of each class, and their means."""
+        print(classification_report(self.confusion_matrix(), [str(name) for name in self.vocab], digits))
+
+    def _images(self, positions: Tensor) -> list[Tensor]:
+        """Images to show at these positions of the loader, values on [0, 1]."""
+        if isinstance(self.dl, DataLoader) and self.dl.n == len(self.losses):
+            return list(self.dl.decode(self.dl.take(positions)[0]))
+        wanted, found, start = set(positions.tolist()), {}, 0
+        for xb, yb, *_ in self.dl:
+            here = [i for i in range(start, start + len(yb)) if i in wanted]
+            if not torch.equal(yb.cpu(), self.targs[start : start + len(yb)]):
+                raise UsageError(
+                    "the loader gives its items in another order each time, so the images of these losses cannot be "
+                    "found again: pass from_learner a loader that does not shuffle"
+                )
+            for i in here:
+                image = xb[i - start : i - start + 1]
+                found[i] = self.dl.decode(image)[0] if isinstance(self.dl, DataLoader) else _viewable(image[0])
+            start += len(yb)
+            if len(found) == len(wanted):
+                break
+        return [found[i] for i in positions.tolist()]
+
+
+def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:
+    """Precision, recall, F1 and support of each class as a table, with accuracy and means, as scikit-learn words it.
+
+    Precision is the share of items predicted as a class that are of it, recall the share of items of a class predicted
+    as it, F1 their harmonic mean 2PR / (P + R), support the items of a class. A share of no items is 0. The macro mean
+    weighs classes alike, the weighted mean by support.
+
+    Args:
+        counts: Items, [actual class, predicted class].
+        names: Of the classes.
+        digits: Decimals.
+    """
+    right, support, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+    total = int(support.sum())
+    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(support + guessed, 1)  # the harmonic mean without its 0 / 0
+    shares = np.stack([precision, recall, f1], 1)
+    width = max(len("weighted avg"), *map(len, names))
+    rows = [*zip(names, shares, support.tolist(), strict=True), None]
+    rows += [("accuracy", ["", "", right.sum() / max(total, 1)], total), ("macro avg", shares.mean(0), total)]
+    rows += [("weighted avg", support @ shares / max(total, 1), total)]
+    head = " " * width + "".join(f" {name:>9}" for name in ("precision", "recall", "f1-score", "support"))
+    lines = [head, ""]
+    for row in rows:
+        if row is None:
+            lines.append("")
+            continue
+        name, values, n = row
+        cells = "".join(f" {value if value == '' else f'{value:.{digits}f}':>9}" for value in values)
+        lines.append(f"{name:>{width}}{cells} {n:>9}")
+    return "\n".join(lines)
+
+
+def _viewable(image: Tensor) -> Tensor:
+    """An image on [0, 1]; one that is not, normalised perhaps, is stretched to it."""
+    image = image.detach().float().cpu()
+    low, high = image.min(), image.max()
+    return image if low >= 0 and high <= 1 else (image - low) / (high - low)

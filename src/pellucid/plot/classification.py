@@ -1,0 +1,60 @@
+"""Pictures of what a classifier takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_confusion_matrix(
+    counts: np.ndarray,
+    names: Sequence[str],
+    *,
+    normalize: bool = False,
+    title: str = "Confusion matrix",
+    cmap: str = "Blues",
+    norm_dec: int = 2,
+    plot_txt: bool = True,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Show how many items of each class were taken for which.
+
+    Args:
+        counts: Items, [actual class, predicted class].
+        names: Of the classes.
+        normalize: Show shares of each actual class instead of counts.
+        title: Above the picture.
+        cmap: Colour map.
+        norm_dec: Decimals of the shares.
+        plot_txt: Write the numbers into the cells, none where nothing was counted.
+        figsize: Width and height of a new figure, in inches; None fits the number of classes.
+        ax: Draw here; None makes a new figure.
+    """
+    from pellucid.plot.figure import new_figure
+
+    n = len(names)
+    shown = counts / np.maximum(counts.sum(1, keepdims=True), 1) if normalize else counts
+    if ax is None:
+        side = min(16.0, max(3.6, 1.8 + 0.5 * n))
+        ax = new_figure(figsize=figsize or (side, side), layout="constrained")[1]
+    assert ax is not None
+    ax.imshow(shown, cmap=cmap, vmin=0, vmax=1 if normalize else max(1, counts.max()), interpolation="nearest")
+    turned = 90 if max(map(len, names), default=0) > 3 else 0
+    ax.set_xticks(range(n), names, rotation=turned)
+    ax.set_yticks(range(n), names)
+    ax.set(xlabel="predicted", ylabel="actual", title=title)
+    if plot_txt:
+        dark = shown.max() / 2
+        size = float(np.clip(90 / max(n, 1), 4, 10))
+        for i, j in np.argwhere(counts):
+            text = f"{shown[i, j]:.{norm_dec}f}" if normalize else f"{counts[i, j]}"
+            colour = "white" if shown[i, j] > dark else "black"
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
+    return ax.figure  # type: ignore[return-value]
