@@ -109,9 +109,9 @@ class Means:
         counts = self.counts[:, :n]
         return np.where(counts > 0, self.sums[:, :n] / np.maximum(counts, 1), np.nan).astype(np.float32)
 
-    def add_rows(self, n: int) -> None:
-        """Make room for `n` more rows."""
-        more = ((0, n), (0, 0))
+    def pad_rows(self, before: int, after: int) -> None:
+        """Make room for more rows before and after those there are."""
+        more = ((before, after), (0, 0))
         self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
 
     def grow(self, n: int) -> None:

@@ -27,7 +27,7 @@ N_CELLS = 87
 BELOW, NEGATIVE, ZERO, POSITIVE, TEN, ABOVE = 0, 41, 43, 44, 85, 86  # cells; 41 is [−0.05, 0), 44 is (0, 0.05]
 N_SUMS = 6  # Σd, Σd², Σr, Σr² with d = x − first value and r = max(x, 0); minimum, maximum
 N_ROW = N_SUMS + N_CELLS
-BLOCK, HALF, LANES = 1024, 512, 64
+BLOCK, HALF = 1024, 512
 PER_THREAD = 16_384  # values worth waking another thread for
 _READ, _SUM = 0, 1  # kinds of task
 PAIRED = 16_384  # values from which clearing and adding up the table of pairs pays
@@ -69,15 +69,13 @@ def _moments(x: Any, shift: Any, sums: Any) -> None:
 
 @_compile
 def _extremes(x: Any, low: Any, high: Any) -> None:
-    whole = x.size // LANES * LANES
-    for i in range(0, whole, LANES):
-        for j in range(LANES):
-            v = x[i + j]
-            low[j] = v if v < low[j] else low[j]
-            high[j] = v if v > high[j] else high[j]
-    for i in range(whole, x.size):
-        low[0] = min(low[0], x[i])
-        high[0] = max(high[0], x[i])
+    half = x.size // 2
+    low[0], high[0] = min(low[0], x[-1]), max(high[0], x[-1])
+    for i in range(half):  # many lanes: an extreme that is stored and read back at once waits for the store
+        a, b = x[i], x[i + half]
+        smaller, larger = (a if a < b else b), (a if a > b else b)
+        low[i] = smaller if smaller < low[i] else low[i]
+        high[i] = larger if larger > high[i] else high[i]
 
 
 @_compile
@@ -169,7 +167,7 @@ def _sum_up(x: Any, shift: Any, with_hist: Any, row: Any) -> None:
     cell, pair = np.empty(BLOCK, np.float32), np.empty(HALF, np.int32)
     paired = with_hist and x.size >= PAIRED
     tables = np.zeros((2, N_CELLS * N_CELLS * paired), np.int32)
-    low, high = np.full(LANES, _INF, np.float32), np.full(LANES, -_INF, np.float32)
+    low, high = np.full(HALF, _INF, np.float32), np.full(HALF, -_INF, np.float32)
     cells = row[N_SUMS:]
     for start in range(0, x.size, BLOCK):
         block = x[start : start + BLOCK]
@@ -184,9 +182,13 @@ def _sum_up(x: Any, shift: Any, with_hist: Any, row: Any) -> None:
             _count_pairs(pair, tables[0], tables[1])
         else:
             _count_few(block, cell, cells)
-    for i in range(LANES):
-        row[4] = min(row[4], low[i])
-        row[5] = max(row[5], high[i])
+    n = HALF
+    while n > 1:
+        n //= 2
+        for i in range(n):
+            low[i] = low[i] if low[i] < low[i + n] else low[i + n]
+            high[i] = high[i] if high[i] > high[i + n] else high[i + n]
+    row[4], row[5] = low[0], high[0]
     if paired:
         _add_up_pairs(tables, cells)
     elif not with_hist and (row[4] < -10.0 or row[5] > 10.0):

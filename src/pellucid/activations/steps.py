@@ -108,6 +108,19 @@ def _holds_any(optimizer: Any, model: nn.Module) -> bool:
     return any(id(p) in own for group in _groups(optimizer) for p in group.get("params", []))
 
 
+def _is_inner(optimizer: Any) -> bool:
+    """Whether the step whose hook is running was called by another step of the same optimizer, by `super().step()`."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not _STEP:
+        frame = frame.f_back
+    frame = frame and frame.f_back
+    while frame is not None:
+        if frame.f_code is _STEP and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _begin(before: Callable[[], None], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     closure = args[1] if len(args) > 1 else options.get("closure")
     if closure is None:

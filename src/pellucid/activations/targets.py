@@ -25,7 +25,15 @@ ACTIVATIONS = tuple(
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The model inside wrappers of torch's: DistributedDataParallel, DataParallel, torch.compile."""
+    """The model inside wrappers of torch's: DistributedDataParallel, DataParallel, torch.compile.
+
+    Raises:
+        UsageError: it is a TorchScript module.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UsageError(
+            "a TorchScript module runs its layers where they cannot be seen; watch the module it came from"
+        )
     while True:
         inner = model._modules.get("_orig_mod")
         if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -92,6 +100,13 @@ def is_readable(x: Tensor) -> bool:
     """Whether it has floating-point values that can be looked at."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     return x.is_floating_point() and x.layout is torch.strided and not x.is_meta and not wrapped
+
+
+def kind(x: Tensor) -> str:
+    """What to call a tensor that cannot be read."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    layout = "" if x.layout is torch.strided else f"{x.layout} "
+    return f"{layout}{x.dtype}" + " torch.func" * wrapped
 
 
 def _matches(which: Which, name: str, module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from pellucid.activations import scaler
 from pellucid.activations.columns import MAX_COLUMNS, Means, Readings, Timeline
 from pellucid.activations.history import History, Layer, Section
 from pellucid.activations.inbox import Inbox
@@ -25,7 +26,7 @@ from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.pictures import Pictures
 from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
 from pellucid.activations.steps import first_step_hooks, hypers, step_hooks, trained, unwrapped
-from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, plain
+from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, kind, plain
 from pellucid.errors import UsageError
 
 FLUSH_EVERY = 50
@@ -106,19 +107,17 @@ class Watch(Pictures):
         if every < 1:
             raise UsageError(f"every must be at least 1, got {every}")
         self.model, self.optimizer = model, unwrapped(optimizer)
-        self.every, self.with_hist, self.with_loss = every, with_hist, loss
+        self.every, self.with_hist, self.with_loss, self.with_grads = every, with_hist, loss, with_grads
         self.folder = Path(folder) if folder is not None else None
         self.by_hand = by_hand
         self.root = plain(model)
         self.targets = choose(self.root, modules)
         self.rows = {id(module): row for row, module in enumerate(self.targets.values())}
         self.shapes: list[tuple[int, ...]] = [()] * len(self.targets)
-        params = trained(optimizer, self.root) if with_grads else {}
-        self.param_names, self.parameters = list(params), Parameters(list(params.values()))
-        self.hyper_rows = list(hypers(optimizer)) if optimizer is not None else []
+        self.param_names: list[str] = []
+        self.parameters, self.hyper_rows = Parameters([]), list(hypers(None))
         self.train, self.valid = Readings(len(self.rows), with_hist), Readings(len(self.rows), with_hist)
-        self._loss_row = (len(BEFORE) + 1) * len(params)
-        self.series = Means(self._loss_row + 1 + len(self.hyper_rows))
+        self._loss_row, self.series = 0, Means(1)
         self.timeline = Timeline([self.train, self.series], capacity)
         self.valid_timeline = Timeline([self.valid], capacity)
         self.first_conv = next((m for m in self.root.modules() if isinstance(m, nn.Conv2d)), None)
@@ -133,6 +132,8 @@ class Watch(Pictures):
         self._saw_gradient = False
         self._open: ExitStack | None = None
         self._save_at = time.monotonic() + SAVE_EVERY_S
+        if self.optimizer is not None and self.optimizer != "auto":
+            self._adopt(self.optimizer)
 
     def __enter__(self) -> Watch:
         if self._open is not None:
@@ -163,12 +164,7 @@ class Watch(Pictures):
         self.flush()
         if failed is None:
             self._reduce()
-            if self.param_names and self.timeline.n and not self._saw_gradient:
-                warnings.warn(
-                    "gradients were asked for, but there were none at any optimizer step: is backward() called inside "
-                    "the block, and does this optimizer hold the model's parameters?",
-                    stacklevel=2,
-                )
+            self._say_what_is_missing()
         if self.folder is not None:
             self.history.save(self.folder)
 
@@ -271,7 +267,7 @@ class Watch(Pictures):
             self.flush()
             self._last = None
         source, self._last = self._last, None
-        if source is not None and isinstance(module, nn.ReLU) and _undisturbed(source, inputs, module.inplace):
+        if source is not None and type(module) is nn.ReLU and _undisturbed(source, inputs, module.inplace):
             self._inbox.take_rectified(source[2], table, row, column)
             return
         slot = self._inbox.take(x, table, row, column)
@@ -279,8 +275,12 @@ class Watch(Pictures):
             self._last = x, x._version, slot
 
     def _adopt(self, optimizer: Any) -> None:
+        self.flush()
+        params = trained(optimizer, self.root) if self.with_grads else {}
         self.optimizer, self.hyper_rows = optimizer, list(hypers(optimizer))
-        self.series.add_rows(len(self.hyper_rows))
+        self.param_names, self.parameters = list(params), Parameters(list(params.values()))
+        self._loss_row = (len(BEFORE) + 1) * len(params)
+        self.series.pad_rows(self._loss_row, len(self.hyper_rows))
 
     def _train_column(self) -> int:
         if self._column < 0:
@@ -315,9 +315,25 @@ class Watch(Pictures):
     def _ignore(self, row: int, x: Tensor | None) -> None:
         if not self._ignored:
             self._ignored = True
-            what = "no tensor" if x is None else f"{'empty ' * (not x.numel())}{x.dtype} output"
+            what = "no tensor" if x is None else f"{'empty ' * (not x.numel())}{kind(x)} output"
             name = list(self.targets)[row]
             warnings.warn(f"layer {name} gives {what}: such outputs are not recorded (said once)", stacklevel=2)
+
+    def _say_what_is_missing(self) -> None:
+        gradients = self.param_names or (self.with_grads and self.optimizer == "auto")
+        tables, missing = (self.train, self.valid), []
+        if gradients and self.timeline.n and not self._saw_gradient:
+            missing.append(
+                "gradients were asked for, but there were none at any optimizer step: is backward() called inside the "
+                "block, and does this optimizer hold the model's parameters?"
+            )
+        if self.step and not self._ignored and not any(t.cells[..., Count.N : Count.NEAR_ZERO].any() for t in tables):
+            missing.append(
+                f"no watched layer of {type(self.root).__name__} was called in {self.step} steps: is this the model "
+                "that trains? A function compiled by torch.compile hides the layers it calls; compile the model instead"
+            )
+        for message in missing:
+            warnings.warn(message, stacklevel=3)
 
     def _save_if_due(self) -> None:
         if self.folder is None or time.monotonic() < self._save_at:
@@ -353,6 +369,7 @@ def _install() -> None:
     if _backward is None and any(w.with_loss and not w.by_hand for w in _watches):
         _backward = torch.autograd.backward
         torch.autograd.backward = _recording_backward
+        scaler.remember()
 
 
 def _leave(watch: Watch) -> None:
@@ -363,6 +380,7 @@ def _leave(watch: Watch) -> None:
         _hook = None
     if _backward is not None and not any(w.with_loss and not w.by_hand for w in _watches):
         torch.autograd.backward, _backward = _backward, None
+        scaler.forget()
 
 
 def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -379,7 +397,7 @@ def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(tensors, Tensor) and tensors.numel() == 1:
         for watch in _watches:
             if watch.with_loss and not watch.by_hand:
-                watch.record_loss(tensors)
+                watch.record_loss(scaler.unscaled(tensors))
     return _backward(tensors, *args, **kwargs)
 
 
