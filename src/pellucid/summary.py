@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from pellucid.convolution.counts import layer_multiplications, observe, own_parameters
+
 WIDTHS = (20, 20, 12, 10, 16)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -81,53 +80,19 @@ def summarize(model: nn.Module, xb: Tensor, notes: Sequence[str] = ()) -> ModelS
     rows: list[LayerRow] = []
     counted: set[int] = set()
 
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record(_: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
-            parameters = [p for p in module.parameters() if id(p) not in counted and not counted.add(id(p))]
-            n_params = sum(p.numel() for p in parameters)
+            n_params = own_parameters(module, counted)
             trainable = any(p.requires_grad for p in module.parameters())
-            rows.append(
-                LayerRow(
-                    type(module).__name__,
-                    tuple(output.shape),
-                    n_params,
-                    trainable,
-                    multiplications(module, inputs[0], output),
-                )
-            )
+            n_multiplications = layer_multiplications(module, inputs[0], output)
+            rows.append(LayerRow(type(module).__name__, tuple(output.shape), n_params, trainable, n_multiplications))
 
-    leaves = [module for module in model.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(record) for module in leaves]
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model.eval()(xb)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
+    observe(model, xb, record)
     parameters = list(model.parameters())
     n_trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return ModelSummary(
         type(model).__name__, tuple(xb.shape), rows, sum(p.numel() for p in parameters), n_trainable, notes
     )
-
-
-def multiplications(module: nn.Module, x: Tensor, output: Tensor) -> int:
-    """Multiplications by weights that one image costs in this layer; zero for layers other than linear and convolution.
-
-    A convolution applies its out · in/groups · k · k weights once per position of the output grid. (The chapter counts
-    the positions of the input grid, which is four times as many at stride 2.) A transposed one does so per input
-    position, a linear layer once.
-    """
-    if isinstance(module, CONVOLUTIONS):
-        return module.weight.numel() * output[0, 0].numel()
-    if isinstance(module, TRANSPOSED):
-        return module.weight.numel() * x[0, 0].numel()
-    if isinstance(module, nn.Linear):
-        return module.weight.numel() * (output[0].numel() // module.out_features)
-    return 0
 
 
 def _line(*cells: str) -> str:

@@ -1,0 +1,163 @@
+"""Why channels double where the grid halves: one network with channels kept and with channels doubled, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.convolution.arithmetic import multiplications, parameters
+from pellucid.convolution.columns import as_html, as_text
+from pellucid.convolution.counts import CONVOLUTIONS, observe
+from pellucid.convolution.graph import as_type_of, refused
+from pellucid.convolution.notation import network
+from pellucid.convolution.units import by
+from pellucid.errors import UsageError
+
+HEAD = "Layer", "Grid", "Kept:", "Multiplications", "Parameters", "Doubled:", "Multiplications", "Parameters"
+NOTES = (
+    "Each layer of stride 2 leaves a quarter of the positions. With as many channels as before it does a quarter of the "
+    "work;",
+    "with twice the channels in and out, each position costs four times as much, and the work stays the same.",
+    "(It falls by more or less where a grid is odd, and the first layer counts one input whatever follows.)",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one convolution costs for one image.
+
+    Attributes:
+        channels: In and out.
+        n_params: Weights and biases.
+        n_multiplications: Over the output grid.
+        n_activations: Numbers in the output.
+    """
+
+    channels: tuple[int, int]
+    n_params: int
+    n_multiplications: int
+    n_activations: int
+
+
+@dataclass(frozen=True)
+class ChannelRow:
+    """One convolution with its channels kept and doubled.
+
+    Attributes:
+        name: In the model.
+        grid: Positions of the output.
+        kept, doubled: Its cost in either network.
+    """
+
+    name: str
+    grid: tuple[int, ...]
+    kept: Cost
+    doubled: Cost
+
+
+@dataclass(frozen=True)
+class ChannelComparison:
+    """The convolutions of a network with channels kept and doubled at each stride; `str()` gives the table.
+
+    Attributes:
+        model: Class name of the model.
+        input_size: Shape of an image.
+        rows: Its convolutions in order.
+    """
+
+    model: str
+    input_size: tuple[int, ...]
+    rows: tuple[ChannelRow, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self._title(), "", as_text(HEAD, *self._cells(), left=2), "", *NOTES])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._title(), HEAD, *self._cells(), left=2, notes=NOTES)
+
+    def _title(self) -> str:
+        return f"{self.model} on {by(self.input_size)}: channels kept, and doubled at each stride"
+
+    def _cells(self) -> tuple[list[list[str]], list[str]]:
+        lines = [[row.name, by(row.grid), *_cells(row.kept), *_cells(row.doubled)] for row in self.rows]
+        foot = ["total", ""]
+        for costs in ([row.kept for row in self.rows], [row.doubled for row in self.rows]):
+            foot += ["", f"{sum(c.n_multiplications for c in costs):,}", f"{sum(c.n_params for c in costs):,}"]
+        return lines, foot
+
+
+def compare_channels(model: nn.Module | str, input_size: Sequence[int]) -> ChannelComparison:
+    """Compare a chain of convolutions with the channels of its first layer kept, and doubled at each later stride.
+
+    Grids, kernels, strides and biases are the model's. Only the channels differ: both start with those of the first
+    convolution. A last one that has fewer outputs than inputs gives the answer, and keeps its outputs.
+
+    >>> print(compare_channels('conv 1 8 k3 s2 p1, conv 8 16 k3 s2 p1, conv 16 32 k3 s2 p1', (1, 64, 64)).rows[-1].kept)
+    Cost(channels=(8, 8), n_params=584, n_multiplications=36864, n_activations=512)
+
+    Args:
+        model: Any module that is a chain, or a line of words as `network` takes it.
+        input_size: Shape of one image, such as (1, 28, 28), without batch axis.
+
+    Raises:
+        UsageError: there are no convolutions, or they are no chain without groups.
+    """
+    size = tuple(input_size)
+    model = network(model, size) if isinstance(model, str) else model
+    found: list[tuple[str, Any, tuple[int, ...]]] = []
+
+    def record(name: str, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, CONVOLUTIONS) and isinstance(output, Tensor):
+            found.append((name, module, tuple(output.shape[2:])))
+
+    try:
+        observe(model, as_type_of(model, torch.zeros(1, *size)), record)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise refused(model, size, error) from None
+    _check_chain(model, found)
+    kept = [found[0][1].out_channels] * len(found)
+    doubled = list(kept)
+    for i, (_, conv, _) in enumerate(found[1:], start=1):
+        doubled[i] = doubled[i - 1] * (2 if max(conv.stride) > 1 else 1)
+    last = found[-1][1]
+    if len(found) > 1 and last.out_channels < last.in_channels:
+        kept[-1] = doubled[-1] = last.out_channels
+    rows = []
+    for i, (name, conv, grid) in enumerate(found):
+        costs = (
+            _cost(conv, grid, channels[i - 1] if i else conv.in_channels, channels[i]) for channels in (kept, doubled)
+        )
+        rows.append(ChannelRow(name, grid, *costs))
+    return ChannelComparison(type(model).__name__, size, tuple(rows))
+
+
+def _check_chain(model: nn.Module, found: list[tuple[str, Any, tuple[int, ...]]]) -> None:
+    if not found:
+        raise UsageError(f"{type(model).__name__} has no convolutions whose channels could be compared")
+    for (before, first, _), (after, second, _) in zip(found, found[1:], strict=False):
+        if second.in_channels != first.out_channels:
+            raise UsageError(
+                f"channels are compared in chains of convolutions, but {after!r} takes {second.in_channels} channels and "
+                f"{before!r} before it gives {first.out_channels}"
+            )
+    for name, conv, _ in found:
+        if conv.groups > 1:
+            raise UsageError(f"channels are compared in convolutions without groups, but {name!r} has {conv.groups}")
+
+
+def _cost(conv: Any, grid: tuple[int, ...], n_in: int, n_out: int) -> Cost:
+    kernel = tuple(conv.kernel_size)
+    n_params = parameters(n_in, n_out, kernel, bias=conv.bias is not None)
+    return Cost((n_in, n_out), n_params, multiplications(n_in, n_out, kernel, grid), n_out * prod(grid))
+
+
+def _cells(cost: Cost) -> list[str]:
+    return [f"{cost.channels[0]} → {cost.channels[1]}", f"{cost.n_multiplications:,}", f"{cost.n_params:,}"]
