@@ -131,6 +131,31 @@ def show(
 
 
 @app.command()
+def arithmetic(
+    layers: Annotated[str, typer.Argument(help="Layers, such as 'conv 1 8 k5 s2 p2, relu, conv 8 16 k3 s2 p1'.")],
+    input_size: Annotated[str, typer.Option("--input", help="Channels and pixels of one image, such as 1x28x28.")],
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Compare channels kept and channels doubled at each stride instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Print shapes, parameters, multiplications and receptive fields of a network written as a line of words.
+
+    Layers: conv, dwconv (depthwise), deconv (transposed), maxpool, avgpool, gap (global average), bn, relu, leaky,
+    gelu, silu, sigmoid, tanh, flatten, linear. Plain numbers are channels in and out. k3 or k3x5 kernel, s2 stride,
+    p1 or p same padding, d2 dilation, g4 groups, op1 output padding, ceil, nobias.
+    """
+    from dataclasses import asdict
+
+    from pellucid.convolution.channels import compare_channels
+    from pellucid.convolution.counts import layer_counts
+    from pellucid.convolution.notation import read_size
+
+    table = (compare_channels if channels else layer_counts)(layers, read_size(input_size))
+    print(json.dumps(asdict(table), indent=2) if as_json else table)
+
+
+@app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:
     """Show how much the pixel stores take on disk, or delete them (they are rebuilt when needed)."""
     from pellucid.data.store import BUDGET_BYTES, evict, stores_folder

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.convolution import kernels
     from pellucid.convolution.arithmetic import input_sizes, multiplications, output_size, parameters, same_padding
+    from pellucid.convolution.channels import compare_channels
     from pellucid.convolution.counts import layer_counts
     from pellucid.convolution.fields import effective_field, receptive_field
     from pellucid.convolution.figures import show_application, show_channels, show_gallery, show_positions
     from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
     from pellucid.convolution.matrix import as_matrix
+    from pellucid.convolution.notation import network
     from pellucid.convolution.precedents import trace
     from pellucid.convolution.spreadsheet import to_spreadsheet
 
@@ -23,11 +25,13 @@ _HOMES = {
     "apply_kernel": "mapping",
     "as_matrix": "matrix",
     "channel_products": "mapping",
+    "compare_channels": "channels",
     "effective_field": "fields",
     "feature_map": "mapping",
     "input_sizes": "arithmetic",
     "layer_counts": "counts",
     "multiplications": "arithmetic",
+    "network": "notation",
     "output_size": "arithmetic",
     "parameters": "arithmetic",
     "receptive_field": "fields",
@@ -44,12 +48,14 @@ __all__ = [
     "apply_kernel",
     "as_matrix",
     "channel_products",
+    "compare_channels",
     "effective_field",
     "feature_map",
     "input_sizes",
     "kernels",
     "layer_counts",
     "multiplications",
+    "network",
     "output_size",
     "parameters",
     "receptive_field",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -18,12 +19,14 @@ from pellucid.convolution.notation import network
 from pellucid.convolution.units import by
 from pellucid.errors import UsageError
 
-HEAD = "Layer", "Grid", "Kept:", "Multiplications", "Parameters", "Doubled:", "Multiplications", "Parameters"
+HEAD = (
+    *("Layer", "Grid"),
+    *("Channels kept", "Multiplications", "Activations"),
+    *("Channels doubled", "Multiplications", "Activations"),
+)
 NOTES = (
-    "Each layer of stride 2 leaves a quarter of the positions. With as many channels as before it does a quarter of the "
-    "work;",
-    "with twice the channels in and out, each position costs four times as much, and the work stays the same.",
-    "(It falls by more or less where a grid is odd, and the first layer counts one input whatever follows.)",
+    "A layer of stride 2 leaves a quarter of the positions: with as many channels as before, a quarter of the work.",
+    "Twice the channels in and out are four times the weights: the same work. (Odd grids leave more than a quarter.)",
 )
 
 
@@ -90,7 +93,7 @@ class ChannelComparison:
         lines = [[row.name, by(row.grid), *_cells(row.kept), *_cells(row.doubled)] for row in self.rows]
         foot = ["total", ""]
         for costs in ([row.kept for row in self.rows], [row.doubled for row in self.rows]):
-            foot += ["", f"{sum(c.n_multiplications for c in costs):,}", f"{sum(c.n_params for c in costs):,}"]
+            foot += ["", f"{sum(c.n_multiplications for c in costs):,}", f"{sum(c.n_activations for c in costs):,}"]
         return lines, foot
 
 
@@ -142,11 +145,11 @@ def compare_channels(model: nn.Module | str, input_size: Sequence[int]) -> Chann
 def _check_chain(model: nn.Module, found: list[tuple[str, Any, tuple[int, ...]]]) -> None:
     if not found:
         raise UsageError(f"{type(model).__name__} has no convolutions whose channels could be compared")
-    for (before, first, _), (after, second, _) in zip(found, found[1:], strict=False):
+    for (before, first, _), (after, second, _) in pairwise(found):
         if second.in_channels != first.out_channels:
             raise UsageError(
-                f"channels are compared in chains of convolutions, but {after!r} takes {second.in_channels} channels and "
-                f"{before!r} before it gives {first.out_channels}"
+                f"channels are compared in chains of convolutions, but {after!r} takes {second.in_channels} channels "
+                f"and {before!r} before it gives {first.out_channels}"
             )
     for name, conv, _ in found:
         if conv.groups > 1:
@@ -160,4 +163,4 @@ def _cost(conv: Any, grid: tuple[int, ...], n_in: int, n_out: int) -> Cost:
 
 
 def _cells(cost: Cost) -> list[str]:
-    return [f"{cost.channels[0]} → {cost.channels[1]}", f"{cost.n_multiplications:,}", f"{cost.n_params:,}"]
+    return [f"{cost.channels[0]} → {cost.channels[1]}", f"{cost.n_multiplications:,}", f"{cost.n_activations:,}"]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from pellucid.convolution.arithmetic import multiplications
 from pellucid.convolution.columns import as_html, as_text
 from pellucid.convolution.graph import as_type_of, evaluation, refused
-from pellucid.convolution.notation import describe, network
+from pellucid.convolution.notation import network
 from pellucid.convolution.units import by
+from pellucid.convolution.wording import describe
 from pellucid.errors import UsageError
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
@@ -35,7 +36,7 @@ class LayerCount:
     """One call of one layer, for one image.
 
     Attributes:
-        name: Of the module in the model.
+        name: Of the module in the model, with a number if it was called before.
         layer: Its kind and settings, in the words of `pellucid.convolution.notation`.
         shape: Of the output, without batch axis.
         n_params: Weights and biases; zero where an earlier row has counted the same module.
@@ -99,13 +100,15 @@ class LayerCounts:
 
     def _notes(self) -> list[str]:
         elsewhere = self.n_params - sum(row.n_params for row in self.rows)
-        notes = [*NOTES, "Field: pixels of the input that one unit sees along an axis, padding included."]
+        notes = [*NOTES]
         if self.measured:
-            notes[-1] = "Field: pixels that reach one unit, measured by gradients: torch.fx cannot follow this model."
-        return [*notes, f"{elsewhere:,} parameters belong to no innermost layer."] if elsewhere else notes
+            notes.append("Field: pixels that reach one unit, measured by gradients: torch.fx cannot follow this model.")
+        elif any(row.field for row in self.rows):
+            notes.append("Field: pixels of the input that one unit sees along an axis, padding included.")
+        return [*notes, f"{elsewhere:,} parameters belong to no layer of the table."] if elsewhere else notes
 
 
-def layer_counts(model: nn.Module | str, input_size: Sequence[int]) -> LayerCounts:
+def layer_counts(model: nn.Module | str, input_size: Sequence[int], *, fields: bool = True) -> LayerCounts:
     """Count what every layer of a model costs for one image, by running it once on zeros; the model stays as it was.
 
     >>> table = layer_counts('conv 1 4 k3 s2 p1, relu, conv 4 8 k3 s2 p1', (1, 28, 28))
@@ -115,6 +118,7 @@ def layer_counts(model: nn.Module | str, input_size: Sequence[int]) -> LayerCoun
     Args:
         model: Any module that takes a batch of images or features, or a line of words as `network` takes it.
         input_size: Shape of one image, such as (1, 28, 28), without batch axis.
+        fields: Whether to find receptive fields, which takes longer than the rest.
 
     Raises:
         UsageError: the size is no shape, or the model does not take such an image.
@@ -135,13 +139,14 @@ def layer_counts(model: nn.Module | str, input_size: Sequence[int]) -> LayerCoun
             observe(model, as_type_of(model, torch.zeros(1, *size)), record)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise refused(model, size, error) from None
-        fields, measured = _fields(model, size)
+        sizes, measured = _fields(model, size) if fields else ({}, False)
     counted: set[int] = set()
     times: Counter[str] = Counter()
     rows = []
     for name, module, x, output in calls:
         times[name] += 1
-        rows.append(_row(name, module, x, output, counted, fields.get((name, times[name]))))
+        row_name = name if times[name] == 1 else f"{name} ({times[name]})"  # as receptive_field names later calls
+        rows.append(_row(row_name, module, x, output, counted, sizes.get(row_name)))
     n_params = sum(p.numel() for p in model.parameters())
     return LayerCounts(type(model).__name__, size, tuple(rows), n_params, measured)
 
@@ -157,18 +162,17 @@ def observe(model: nn.Module, xb: Tensor, record: Record) -> None:
         record: Called with the module's name in the model, the module, its inputs and its output.
     """
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    hooks = [
-        leaf.register_forward_hook(
-            lambda m, i, k, o, name=name: record(name, m, (*i, *k.values()), o), with_kwargs=True
-        )
-        for name, leaf in leaves
-    ]
+
+    def hook(name: str) -> Any:
+        return lambda module, args, kwargs, output: record(name, module, (*args, *kwargs.values()), output)
+
+    handles = [leaf.register_forward_hook(hook(name), with_kwargs=True) for name, leaf in leaves]
     try:
         with evaluation(model), torch.no_grad():
             model(xb)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def own_parameters(module: nn.Module, counted: set[int]) -> int:
@@ -209,8 +213,8 @@ def _row(
     return LayerCount(name, describe(module), shape, n_params, work[0], work[1], prod(shape), field)
 
 
-def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[tuple[str, int], tuple[int, ...]], bool]:
-    """Receptive fields by name and call, and whether they were measured; none for models without kernels."""
+def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """Receptive fields by name, and whether they were measured; none for models without kernels."""
     from pellucid.convolution.fields import receptive_field
 
     if not 2 <= len(size) <= 4:
@@ -221,7 +225,7 @@ def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[tuple[str, in
             found = receptive_field(model, size)
         except UsageError:  # no convolution and no pooling: every unit sees everything
             return {}, False
-    return {(row.name, 1): row.size for row in found.layers}, found.measured
+    return {row.name: row.size for row in found.layers}, found.measured
 
 
 def _figures(row: LayerCount) -> tuple[int, int, int, int]:

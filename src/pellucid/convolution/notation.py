@@ -71,8 +71,8 @@ def network(text: str, input_size: Shape) -> nn.Sequential:
     """Make the network that a line of words describes.
 
     Args:
-        text: Layers as this module's head explains them: conv, dwconv (depthwise), deconv (transposed), maxpool, avgpool,
-            gap (global average pooling), bn, relu, leaky, gelu, silu, sigmoid, tanh, flatten, linear.
+        text: Layers as this module's head explains them: conv, dwconv (depthwise), deconv (transposed), maxpool,
+            avgpool, gap (global average pooling), bn, relu, leaky, gelu, silu, sigmoid, tanh, flatten, linear.
         input_size: Channels and pixels of the input, without batch axis.
 
     Raises:
@@ -94,31 +94,6 @@ def read_size(text: str) -> Shape:
     if not re.fullmatch(r"[1-9]\d*([x×][1-9]\d*){0,3}", text):
         raise UsageError(f"input {text!r} is no shape: give channels and pixels without batch axis, such as 1x28x28")
     return tuple(map(int, re.split("[x×]", text)))
-
-
-def describe(module: nn.Module) -> str:
-    """A layer in the words of this module; the class name of one that has no word."""
-    kind = type(module).__name__.lower()
-    family = re.sub(r"\dd$", "", kind)
-    m: Any = module
-    if isinstance(module, (*GRIDS["conv"], *GRIDS["deconv"])):
-        depthwise = m.groups == m.in_channels > 1 and not m.transposed
-        word = "deconv" if m.transposed else "dwconv" if depthwise else "conv"
-        words = [word, str(m.in_channels), str(m.out_channels), *_options(m, stride=1)]
-        words += [f"g{m.groups}"] if m.groups > 1 and not depthwise else []
-        words += [f"op{_times(m.output_padding)}"] if any(m.output_padding) else []
-        words += [] if m.bias is not None else ["nobias"]
-        return " ".join(words if m.padding_mode == "zeros" else [*words, m.padding_mode])
-    if isinstance(module, (*GRIDS["maxpool"], *GRIDS["avgpool"])):
-        words = [family, *_options(m, stride=m.kernel_size), *(["ceil"] if m.ceil_mode else [])]
-        return " ".join(words)
-    if isinstance(module, nn.Linear):
-        return f"linear {m.in_features} {m.out_features}" + ("" if m.bias is not None else " nobias")
-    if isinstance(module, GRIDS["bn"]):
-        return f"bn {m.num_features}"
-    if isinstance(module, GRIDS["gap"]) and m.output_size in (1, (1, 1), (1, 1, 1)):
-        return "gap"
-    return {"leakyrelu": "leaky"}.get(kind, kind if kind in PLAIN else type(module).__name__)
 
 
 @dataclass(frozen=True)
@@ -168,18 +143,16 @@ class _Part:
         if shape[0] % groups or outputs % groups:
             word = self.options.get("g", (self.numbers or [self.kind])[-1])
             self._fail(word, f"{shape[0]} and {outputs} channels cannot be divided into {groups} groups")
-        kernel, stride, dilation, extra = (
-            self._axes(key, n_axes, least) for key, least in (("k", None), ("s", 1), ("d", 1), ("op", 0))
-        )
+        kernel = self._axes("k", n_axes, None)
+        stride, dilation, extra = (self._axes(key, n_axes, least) for key, least in (("s", 1), ("d", 1), ("op", 0)))
         padding = self._padding(n_axes)
         transposed = kind == "deconv"
         size = self._size(shape, kernel, stride, padding, dilation, transposed=transposed, output_padding=extra)
         options: dict[str, Any] = {"groups": groups, "bias": "nobias" not in self.options, "dilation": dilation}
         if transposed:
             options["output_padding"] = extra
-        layer = GRIDS["deconv" if transposed else "conv"][n_axes - 1](
-            shape[0], outputs, kernel, stride, padding, **options
-        )
+        make = GRIDS["deconv" if transposed else "conv"][n_axes - 1]
+        layer = make(shape[0], outputs, kernel, stride, padding, **options)
         return layer, (outputs, *size)
 
     def _pool(self, shape: Shape) -> tuple[nn.Module, Shape]:
@@ -192,8 +165,8 @@ class _Part:
             if any(isinstance(side, tuple) for side in sides):  # pyright: ignore[reportGeneralTypeIssues]
                 self._fail(
                     self.options["p"],
-                    f"an even kernel keeps a size only with padding {sides} (before, after), which poolings do not have: "
-                    "use an odd one",
+                    f"an even kernel keeps a size only with padding {sides} (before, after), which poolings do not "
+                    "have: use an odd one",
                 )
             padding = sides
         ceil = "ceil" in self.options
@@ -212,8 +185,8 @@ class _Part:
 
     def _channels(self, shape: Shape, *, or_same: bool = False) -> int:
         """Channels out, after checking the channels in if they are given."""
-        values, most = [int(word.text) for word in self.numbers], NUMBERS[self.kind.text]
-        optional = or_same or most == 1
+        kind, values = self.kind.text, [int(word.text) for word in self.numbers]
+        optional = or_same or NUMBERS[kind] == 1
         if not values and not optional:
             self._fail(
                 self.kind, f"{self.kind.text} needs the number of outputs, such as '{self.kind.text} {shape[0]} 8'"
@@ -295,21 +268,3 @@ def _kinds() -> str:
 def _pointed(source: str, word: _Word, message: str) -> str:
     """A message with the source line and marks under the word it is about."""
     return f"{message}\n  {source}\n  {' ' * word.start}{'^' * len(word.text)}"
-
-
-def _options(module: Any, stride: Any) -> list[str]:
-    """Kernel, and what differs from the defaults."""
-    words = [f"k{_times(module.kernel_size)}"]
-    if _times(module.stride) != _times(stride):
-        words.append(f"s{_times(module.stride)}")
-    if module.padding == "same" or (module.padding != "valid" and _times(module.padding) != "0"):
-        words.append("p same" if module.padding == "same" else f"p{_times(module.padding)}")
-    if _times(getattr(module, "dilation", 1)) != "1":
-        words.append(f"d{_times(module.dilation)}")
-    return words
-
-
-def _times(values: int | tuple[int, ...]) -> str:
-    """3 for 3 and (3, 3), 3x5 for (3, 5)."""
-    several = (values,) if isinstance(values, int) else values
-    return str(several[0]) if len(set(several)) == 1 else "x".join(map(str, several))
