@@ -22,6 +22,10 @@ class Table(Protocol):
         """Put columns 2k and 2k + 1 together as k; there are `n`, an even number."""
         ...
 
+    def spread(self, places: np.ndarray, n: int) -> None:
+        """Have `n` columns, of which column i goes to `places[i]`."""
+        ...
+
 
 class Timeline:
     """Which steps each column covers.
@@ -51,6 +55,12 @@ class Timeline:
         self.spans[self.n] = step, step + 1
         self.n, self._in_last = self.n + 1, 1
         return self.n - 1
+
+    def spread(self, spans: np.ndarray, places: np.ndarray) -> None:
+        """Move column i to `places[i]` among those of `spans`; the others are empty."""
+        for table in self.tables:
+            table.spread(places, len(spans))
+        self.spans, self.n = spans, len(spans)
 
     def _grow(self, n: int) -> None:
         self.spans = np.concatenate([self.spans, np.zeros((n - len(self.spans), 2), np.int64)])
@@ -92,6 +102,12 @@ class Readings:
         self.cells[:, : n // 2] = pool(self.cells[:, 0:n:2], self.cells[:, 1:n:2])
         self.cells[:, n // 2 : n] = empty(1, 1, with_hist=self.with_hist)
 
+    def spread(self, places: np.ndarray, n: int) -> None:
+        """Have `n` columns, of which column i goes to `places[i]`."""
+        cells = empty(len(self.cells), n, with_hist=self.with_hist)
+        cells[:, places] = self.cells[:, : len(places)]
+        self.cells = cells
+
 
 class Means:
     """Means over the steps of a column, kept as `sums` and `counts`, each [row, column]; nan where there is nothing."""
@@ -124,3 +140,9 @@ class Means:
         for table in (self.sums, self.counts):
             table[:, : n // 2] = table[:, 0:n:2] + table[:, 1:n:2]
             table[:, n // 2 : n] = 0
+
+    def spread(self, places: np.ndarray, n: int) -> None:
+        """Have `n` columns, of which column i goes to `places[i]`."""
+        sums, counts = np.zeros((len(self.sums), n)), np.zeros((len(self.sums), n), np.int64)
+        sums[:, places], counts[:, places] = self.sums[:, : len(places)], self.counts[:, : len(places)]
+        self.sums, self.counts = sums, counts

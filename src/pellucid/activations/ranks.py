@@ -36,3 +36,14 @@ def all_reduce(array: np.ndarray, op: Any, group: Any) -> None:
     tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
     dist.all_reduce(tensor, op, group)
     array[...] = tensor.cpu().numpy()
+
+
+def common_columns(spans: np.ndarray, group: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of all ranks, and where this rank's are among them; a rank lacks some if another alone validates."""
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, spans, group)
+    everything = np.concatenate(gathered)
+    first, place = np.unique(everything[:, 0], return_inverse=True)
+    common = np.stack([first, np.zeros_like(first)], axis=1)
+    np.maximum.at(common[:, 1], place, everything[:, 1])
+    return common, np.searchsorted(first, spans[:, 0])

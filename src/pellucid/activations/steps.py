@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+_STEP = torch.optim.Optimizer.profile_hook_step(lambda _: None).__code__  # torch's wrapper around every `step`
 SHORT = {"momentum": "mom", "weight_decay": "wd"}
 Hyper = tuple[str, int]  # name, parameter group
 
@@ -28,11 +31,8 @@ def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], N
     `before` comes when the gradients are there: where `step` is given a closure, after that was evaluated once.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
-        hooks = [
-            optimizer.register_step_pre_hook(lambda _, args, options: _begin(before, args, options)),
-            optimizer.register_step_post_hook(lambda *_: after()),
-        ]
-        with _removing(hooks):
+        begin, end = _hooks(lambda _: True, before, after)
+        with _removing([optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]):
             yield
         return
     step, shadowed = optimizer.step, vars(optimizer).get("step")
@@ -60,17 +60,14 @@ def first_step_hooks(
     """As `step_hooks`, for the first torch optimizer that steps any parameter of the model; `adopt` is given it."""
     found: Any = None
 
-    def begin(optimizer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def is_it(optimizer: Any) -> bool:
         nonlocal found
         if found is None and _holds_any(optimizer, model):
             found = optimizer
             adopt(optimizer)
-        return _begin(before, args, options) if optimizer is found else None
+        return optimizer is found
 
-    def end(optimizer: Any, *_: Any) -> None:
-        if optimizer is found:
-            after()
-
+    begin, end = _hooks(is_it, before, after)
     with _removing([register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)]):
         yield
 
@@ -108,24 +105,27 @@ def _holds_any(optimizer: Any, model: nn.Module) -> bool:
     return any(id(p) in own for group in _groups(optimizer) for p in group.get("params", []))
 
 
-def _is_inner(optimizer: Any) -> bool:
-    """Whether the step whose hook is running was called by another step of the same optimizer, by `super().step()`."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not _STEP:
-        frame = frame.f_back
-    frame = frame and frame.f_back
-    while frame is not None:
-        if frame.f_code is _STEP and frame.f_locals.get("self") is optimizer:
-            return True
-        frame = frame.f_back
-    return False
+def _hooks(
+    is_it: Callable[[Any], bool], before: Callable[[], None], after: Callable[[], None]
+) -> tuple[Callable[..., Any], Callable[..., None]]:
+    def begin(optimizer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if not is_it(optimizer) or _is_inner(optimizer):
+            return None
+        closure = args[1] if len(args) > 1 else options.get("closure")
+        if closure is None:
+            before()
+            return None
+        evaluated = _then(closure, before)
+        return ((args[0], evaluated, *args[2:]), options) if len(args) > 1 else (args, options | {"closure": evaluated})
+
+    def end(optimizer: Any, *_: Any) -> None:
+        if is_it(optimizer) and not _is_inner(optimizer):
+            after()
+
+    return begin, end
 
 
-def _begin(before: Callable[[], None], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    closure = args[1] if len(args) > 1 else options.get("closure")
-    if closure is None:
-        before()
-        return None
+def _then(closure: Callable[[], Any], before: Callable[[], None]) -> Callable[[], Any]:
     fresh = True
 
     def evaluated() -> Any:
@@ -136,7 +136,17 @@ def _begin(before: Callable[[], None], args: tuple[Any, ...], options: dict[str,
             before()
         return result
 
-    return ((args[0], evaluated, *args[2:]), options) if len(args) > 1 else (args, options | {"closure": evaluated})
+    return evaluated
+
+
+def _is_inner(optimizer: Any) -> bool:
+    """Whether the step whose hook is running was called by another step of the same optimizer, by `super().step()`."""
+    frame: FrameType | None = sys._getframe(2)
+    steps = 0
+    while frame is not None and steps < 2:
+        steps += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return steps == 2
 
 
 @contextmanager

@@ -348,9 +348,11 @@ class Watch(Pictures):
 
         if not (isinstance(self.model, nn.parallel.DistributedDataParallel) and dist.is_initialized()):
             return
-        from pellucid.activations.ranks import all_reduce, reduce_readings
+        from pellucid.activations.ranks import all_reduce, common_columns, reduce_readings
 
         group = self.model.process_group
+        for timeline in (self.timeline, self.valid_timeline):
+            timeline.spread(*common_columns(timeline.spans[: timeline.n], group))
         for table, timeline in ((self.train, self.timeline), (self.valid, self.valid_timeline)):
             reduce_readings(table.cells[:, : timeline.n], group)
         for array in (self.series.sums, self.series.counts):
