@@ -1,132 +1,109 @@
-"""Train the rows of the chapter's result tables over several seeds; write results/chapter.md and results/chapter.json.
+"""Train the rows of the chapter's result tables over several seeds, with pellucid and with fastai, on this machine.
 
-python benchmarks/chapter_rows.py --seeds 5
+Writes results/chapter.md and results/chapter.json. Every value is written as soon as it is there; `--resume` keeps
+those of an interrupted run. `--quick` trains one row once and writes nothing.
+
+    python benchmarks/chapter_rows.py --seeds 5
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from environments import HERE, machine
-from torch import nn
+from environments import ENVS, HERE, PEERS, machine, output, prepare, python, versions
+from peers.chapter_row import ROWS, Row
 
-from pellucid.data.loader import DataLoaders
-from pellucid.models import conv, plain_cnn, simple_cnn
-from pellucid.vision.all import (
-    CategoryBlock,
-    DataBlock,
-    F,
-    Flatten,
-    GrandparentSplitter,
-    ImageBlock,
-    Learner,
-    Normalize,
-    PILImageBW,
-    ProgressCallback,
-    URLs,
-    accuracy,
-    get_image_files,
-    parent_label,
-    sequential,
-    set_seed,
-    untar_data,
-)
+LIBRARIES = ("pellucid", "fastai")
+FOLDERS = "from pellucid import URLs, untar_data as u; print(u(URLs.MNIST_SAMPLE)); print(u(URLs.MNIST))"
+CHANCE = 0.2  # a collapsed net of ten classes answers at random
+Values = dict[str, dict[str, list[float]]]  # library → row → accuracy, one a seed
 
 
-@dataclass(frozen=True)
-class Result:
-    """One row of the chapter: what it trains, the accuracy it prints, and how to train it."""
-
-    name: str
-    chapter: float
-    data: Callable[[], DataLoaders]
-    model: Callable[[], nn.Module]
-    fit: Callable[[Learner], None]
-
-
-def one_cycle(epochs: int, lr: float) -> Callable[[Learner], None]:
-    return lambda learn: learn.fit_one_cycle(epochs, lr)
+def accuracy(library: str, index: int, seed: int, sample: str, digits: str) -> float:
+    """Validation accuracy at the end of one training, in a process of its own."""
+    command = [str(python(library)), str(PEERS / "chapter_row.py"), library, "--row", str(index)]
+    command += ["--seed", str(seed), "--sample", sample, "--digits", digits]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{library} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["accuracy"]
 
 
-def constant(epochs: int, lr: float) -> Callable[[Learner], None]:
-    return lambda learn: learn.fit(epochs, lr)
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation; for nets that may collapse, how many did, and of the others."""
+    alive = [value for value in values if value > CHANCE]
+    deviation = f" ± {stdev(alive):.4f}" if len(alive) > 1 else ""
+    text = f"{mean(alive):.4f}{deviation}" if alive else ""
+    if len(alive) == len(values):
+        return text
+    collapsed = f"{len(values) - len(alive)} of {len(values)} collapse"
+    return f"{collapsed}, others {text}" if alive else collapsed
 
 
-def threes_and_sevens() -> DataLoaders:
-    block = DataBlock((ImageBlock(PILImageBW), CategoryBlock), get_image_files, GrandparentSplitter(), parent_label)
-    return block.dataloaders(untar_data(URLs.MNIST_SAMPLE))
+def table(rows: tuple[Row, ...], values: Values) -> str:
+    """All results as a Markdown table."""
+    libraries = list(values)
+    head = ["training", "chapter", *libraries, *(f"{library}, each seed" for library in libraries)]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        measured = [values[library].get(row.name, []) for library in libraries]
+        each = [" ".join(f"{value:.4f}" for value in found) for found in measured]
+        lines.append([row.name, f"{row.chapter:.4f}", *(spread(found) if found else "" for found in measured), *each])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def ten_digits(bs: int) -> DataLoaders:
-    splitter = GrandparentSplitter("training", "testing")
-    blocks = ImageBlock(PILImageBW), CategoryBlock
-    block = DataBlock(blocks, get_image_files, splitter, parent_label, batch_tfms=Normalize())
-    return block.dataloaders(untar_data(URLs.MNIST), bs=bs)
-
-
-def first_cnn() -> nn.Module:
-    return sequential(conv(1, 4), conv(4, 8), conv(8, 16), conv(16, 32), conv(32, 2, act=False), Flatten())
-
-
-RESULTS = [
-    Result("3s and 7s, 2 epochs, 1cycle 0.01", 0.9902, threes_and_sevens, first_cnn, one_cycle(2, 0.01)),
-    Result("plain net, 1 epoch at 0.06, bs 64", 0.1135, lambda: ten_digits(64), plain_cnn, constant(1, 0.06)),
-    Result("plain net, 1 epoch at 0.06, bs 512", 0.1135, lambda: ten_digits(512), plain_cnn, constant(1, 0.06)),
-    Result("the same, 1cycle", 0.9743, lambda: ten_digits(512), plain_cnn, one_cycle(1, 0.06)),
-    Result("the same with batchnorm", 0.9864, lambda: ten_digits(512), simple_cnn, one_cycle(1, 0.06)),
-    Result("the same, 5 epochs, 1cycle 0.1", 0.9912, lambda: ten_digits(512), simple_cnn, one_cycle(5, 0.1)),
-]
-
-
-def accuracies(result: Result, seeds: int) -> list[float]:
-    """Validation accuracy at the end of training, one a seed."""
-    dls, values = result.data(), []
-    for seed in range(seeds):
-        set_seed(seed)
-        learn = Learner(dls, result.model(), F.cross_entropy, metrics=accuracy)
-        learn.remove_cb(ProgressCallback)
-        result.fit(learn)
-        values.append(learn.recorder.values[-1][-1])
-    return values
-
-
-def row(result: Result, values: list[float]) -> str:
-    """A line of the Markdown table."""
-    spread = stdev(values) if len(values) > 1 else 0.0
-    each = " ".join(f"{value:.4f}" for value in values)
-    return f"| {result.name} | {result.chapter:.4f} | {mean(values):.4f} ± {spread:.4f} | {each} |"
-
-
-def main() -> None:
-    """Train all rows and write them down."""
-    parser = argparse.ArgumentParser(description="Train the chapter's rows over several seeds.")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    args = parser.parse_args()
-    lines = ["| training | chapter | mean ± standard deviation | each seed |", "|---|---|---|---|"]
-    print("\n".join(lines))
-    measured = {}
-    for result in RESULTS:
-        measured[result.name] = accuracies(result, args.seeds)
-        lines.append(row(result, measured[result.name]))
-        print(lines[-1], flush=True)
-    facts = machine()
+def write(folder: Path, values: Values, facts: dict, packages: dict[str, dict[str, str]]) -> None:
+    """Write the table, and every single value."""
     head = [
         "# The chapter's results",
         "",
-        "Validation accuracy of the chapter's recipes, over seeds; the chapter prints one run of each. The plain net",
-        "at 0.06 without 1cycle is meant to fail: whether it collapses depends on the seed. Written by",
+        "Validation accuracy of the chapter's recipes: what the chapter prints (one run), and mean ± standard",
+        "deviation over seeds of the same lines run with pellucid and with fastai in turn. The plain net at 0.06",
+        "without 1cycle is meant to fail: whether it collapses depends on the seed. Written by",
         "`python benchmarks/chapter_rows.py`.",
         "",
         *(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()),
+        *(f"- {library}: " + ", ".join(f"{k} {v}" for k, v in found.items()) for library, found in packages.items()),
         "",
+        table(ROWS, values),
     ]
-    args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "chapter.md").write_text("\n".join(head + lines) + "\n")
-    (args.results / "chapter.json").write_text(json.dumps({"machine": facts, "accuracy": measured}, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "chapter.md").write_text("\n".join(head) + "\n", encoding="utf-8")
+    whole = {"machine": facts, "packages": packages, "accuracy": values}
+    (folder / "chapter.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Train all rows with both libraries and write them down."""
+    parser = argparse.ArgumentParser(description="Train the chapter's rows over several seeds.")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one seed of the first row, nothing written")
+    parser.add_argument("--resume", action="store_true", help="keep what chapter.json has")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    ENVS.mkdir(exist_ok=True)
+    for library in LIBRARIES:
+        prepare(library)
+    facts, packages = machine(), versions(LIBRARIES)
+    folders = output(python("pellucid"), "-c", FOLDERS).split()
+    values: Values = {library: {} for library in LIBRARIES}
+    if args.resume:
+        values |= json.loads((args.results / "chapter.json").read_text(encoding="utf-8"))["accuracy"]
+    rows, seeds = (ROWS[:1], 1) if args.quick else (ROWS, args.seeds)
+    for seed in range(seeds):
+        for index, row in enumerate(rows):
+            for library, measured in values.items():
+                found = measured.setdefault(row.name, [])
+                if len(found) > seed:
+                    continue
+                found.append(accuracy(library, index, seed, *folders))
+                print(f"seed {seed}  {row.name:36} {library:10} {found[-1]:.4f}", flush=True)
+                if not args.quick:
+                    write(args.results, values, facts, packages)
+    print(table(rows, values))
 
 
 if __name__ == "__main__":

@@ -69,3 +69,11 @@ def photos(tmp_path) -> Path:
             size = tuple(int(s) for s in rng.integers(40, 200, 2))
             make_photo(tmp_path / "photos" / colour / f"{n}.jpg", colour, rng, size)
     return tmp_path / "photos"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what tests have recorded as a note, also from worker processes."""
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, text in report.user_properties:
+            if name == "note":
+                terminalreporter.write_line(text)

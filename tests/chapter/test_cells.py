@@ -1,189 +1,199 @@
-"""The chapter's data, kernel and training cells, with one word swapped, and the numbers it prints.
-
-The cells run in order in one namespace, as in a notebook.
-"""
+"""The chapter, whole: its cells run in order in one fresh Jupyter kernel and show what the book prints."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import re
+import sys
+import time
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
 
+import nbformat
 import pytest
-import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
 
-SETUP = """
-from pellucid.vision.all import *
-matplotlib.rc('image', cmap='Greys')
-top_edge = tensor([[-1,-1,-1],
-                   [ 0, 0, 0],
-                   [ 1, 1, 1]]).float()
-path = untar_data(URLs.MNIST_SAMPLE)
-Path.BASE_PATH = path
-im3 = Image.open(path/'train'/'3'/'12.png')
-show_image(im3);
-im3_t = tensor(im3)
-df = pd.DataFrame(im3_t[:10,:20])
-"""
+CELLS = Path(__file__).with_name("cells.py")
+SEED = "from pellucid import set_seed\nset_seed(0)"
+PICTURE, REST = "<picture>", "…"
+NUMBER = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?"
+BAND = re.compile(rf"({NUMBER})\[({NUMBER}),({NUMBER})\]")
+TIME = re.compile(r"\d\d:\d\d")
 
-KERNELS = """
-def apply_kernel(row, col, kernel):
-    return (im3_t[row-1:row+2,col-1:col+2] * kernel).sum()
-rng = range(1,27)
-top_edge3 = tensor([[apply_kernel(i,j,top_edge) for j in rng] for i in rng])
-show_image(top_edge3);
-left_edge = tensor([[-1,1,0],
-                    [-1,1,0],
-                    [-1,1,0]]).float()
-left_edge3 = tensor([[apply_kernel(i,j,left_edge) for j in rng] for i in rng])
-diag1_edge = tensor([[ 0,-1, 1],
-                     [-1, 1, 0],
-                     [ 1, 0, 0]]).float()
-diag2_edge = tensor([[ 1,-1, 0],
-                     [ 0, 1,-1],
-                     [ 0, 0, 1]]).float()
-edge_kernels = torch.stack([left_edge, top_edge, diag1_edge, diag2_edge])
-mnist = DataBlock((ImageBlock(cls=PILImageBW), CategoryBlock),
-                  get_items=get_image_files,
-                  splitter=GrandparentSplitter(),
-                  get_y=parent_label)
-dls = mnist.dataloaders(path)
-xb,yb = first(dls.valid)
-xb,yb = to_cpu(xb),to_cpu(yb)
-edge_kernels = edge_kernels.unsqueeze(1)
-batch_features = F.conv2d(xb, edge_kernels)
-show_image(batch_features[0,0]);
-"""
 
-FIRST_CNN = """
-broken_cnn = sequential(
-    nn.Conv2d(1,30, kernel_size=3, padding=1),
-    nn.ReLU(),
-    nn.Conv2d(30,1, kernel_size=3, padding=1)
+@dataclass(frozen=True)
+class Line:
+    """A line the chapter prints, and what may stand instead of it."""
+
+    texts: list[str]
+
+    def fits(self, shown: str) -> bool:
+        return any(matches(text, shown) for text in self.texts)
+
+    def __str__(self) -> str:
+        return "\n      or ".join(self.texts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell, where it starts in the file, and the lines it has to show."""
+
+    number: int
+    of_chapter: bool
+    code: str
+    lines: list[Line]
+
+    def complaint(self, shown: list[str]) -> str | None:
+        """What is wrong with the lines shown."""
+        rest, skipping = list(shown), False
+        for line in self.lines:
+            if line.texts == [REST]:
+                skipping = True
+                continue
+            while skipping and rest and not line.fits(rest[0]):
+                rest.pop(0)
+            if not rest or not line.fits(rest[0]):
+                return self._say(str(line), shown)
+            rest.pop(0)
+            skipping = False
+        return None if skipping or not rest else self._say("nothing more", shown)
+
+    def _say(self, expected: str, shown: list[str]) -> str:
+        code, lines = self.code.replace("\n", "\n    "), "\n    ".join(shown)
+        return f"{CELLS.name}, line {self.number}:\n    {code}\nexpected: {expected}\nshown:\n    {lines}"
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers are compared."""
+        lines = [TIME.sub("", BAND.sub("0", line.texts[0])) for line in self.lines]
+        return sum(len(re.findall(rf"(?<![\w.]){NUMBER}", line)) for line in lines)
+
+
+def matches(text: str, shown: str) -> bool:
+    """Whether a shown line is what a line of the file describes: white space aside, numbers within their bands."""
+    bands = BAND.findall(text)
+    pattern = re.escape(squeeze(BAND.sub("\0", TIME.sub("\1", text)))).replace(REST, ".*").replace("\1", TIME.pattern)
+    for number, *_ in bands:
+        decimals = len(number.partition(".")[2])
+        pattern = pattern.replace("\0", rf"(\d+\.\d{{{decimals}}})" if decimals else r"(\d+)", 1)
+    found = re.fullmatch(pattern, squeeze(shown))
+    if found is None:
+        return False
+    return all(float(low) <= float(x) <= float(high) for x, (_, low, high) in zip(found.groups(), bands, strict=True))
+
+
+def squeeze(line: str) -> str:
+    """A line with single blanks, and none beside brackets and commas."""
+    return re.sub(r" ?([\[\](),]) ?", r"\1", " ".join(line.split()))
+
+
+def read_cells() -> list[Cell]:
+    """The cells of the file with what they have to show."""
+    cells, marker = [], re.compile(r"^# %%(.*)\n", re.MULTILINE)
+    text = CELLS.read_text(encoding="utf-8")
+    starts = list(marker.finditer(text))
+    for start, stop in zip(starts, [*(m.start() for m in starts[1:]), None], strict=True):
+        code, lines = [], []
+        for line in text[start.end() : stop].splitlines():
+            if line.startswith("#> "):
+                lines.append(Line([line[3:]]))
+            elif line.startswith("#| "):
+                lines[-1].texts.append(line[3:])
+            else:
+                code.append(line)
+        number = text.count("\n", 0, start.end()) + 1
+        cells.append(Cell(number, not start[1], "\n".join(code).strip(), lines))
+    return cells
+
+
+def shown_by(cell: NotebookNode) -> list[str]:
+    """What a reader sees below an executed cell, line by line."""
+    lines: list[str] = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if output.output_type == "stream":
+            lines += output.text.splitlines()
+        elif output.output_type == "error":
+            lines.append(f"{output.ename}: {output.evalue}")
+        elif "image/png" in data:
+            lines.append(PICTURE)
+        elif "<table" in data.get("text/html", ""):
+            lines += rows(data["text/html"])
+        else:
+            lines += data["text/plain"].splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def rows(html: str) -> list[str]:
+    """The rows of an HTML table, cells separated by blanks."""
+    found = re.findall(r"<tr.*?>(.*?)</tr>", html, re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in found]
+    return [unescape(" ".join(row)) for row in cells]
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch) -> str:
+    """Name of a kernel on this interpreter, untouched by what is installed or configured for the user."""
+    folder = tmp_path / "jupyter" / "kernels" / "chapter"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "chapter", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    return "chapter"
+
+
+def run(cells: list[Cell], kernel: str, folder: Path) -> NotebookNode:
+    """The cells as an executed notebook, after one that seeds; stops at the first that raises."""
+    codes = [SEED, *(cell.code for cell in cells)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
+    client = NotebookClient(notebook, kernel_name=kernel, timeout=300, resources={"metadata": {"path": str(folder)}})
+    try:
+        return client.execute()
+    except CellExecutionError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def test_the_chapter_runs_and_shows_what_the_book_prints(kernel, tmp_path, pellucid_home, record_property):
+    cells, start = read_cells(), time.perf_counter()
+    assert sum(cell.of_chapter for cell in cells) == 63
+    notebook = run(cells, kernel, tmp_path)
+    shown = [shown_by(cell) for cell in notebook.cells[1:]]
+    complaints = [cell.complaint(lines) for cell, lines in zip(cells, shown, strict=True)]
+    n_lines, n_numbers = sum(len(cell.lines) for cell in cells), sum(cell.n_numbers for cell in cells)
+    n_pictures = sum(lines.count(PICTURE) for lines in shown)
+    ran = f"the chapter's 63 cells and {len(cells) - 63} more ran in one kernel in {time.perf_counter() - start:.0f} s"
+    compared = f"compared {n_lines} lines with the book's, {n_numbers} numbers in them, {n_pictures} pictures"
+    record_property("note", f"{ran}; {compared}; {sum(map(bool, complaints))} cells differ")
+    if any(complaints):
+        pytest.fail("\n\n".join(filter(None, complaints)), pytrace=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "wrong"),
+    [
+        ("tensor(762.)", "tensor( 762.)", "tensor(761.)"),
+        ("[[(1, 1), (1, 2)],", "[[(1,1),(1,2)],", "[(1, 1), (1, 2)],"),
+        ("0 0.974300[0.97,0.98] 00:08", "0 0.971000 01:40", "0 0.965000 00:08"),
+        ("0 0.974300[0.97,0.98] 00:08", "0 0.980000 00:00", "0 0.9750 00:08"),
+        ("0 0.974300[0.97,0.98] 00:08", "0 0.970000 10:00", "0 0.975000 8"),
+        ("ReLU 64 x 4 x 14 x 14 0 False …", "ReLU  64 x 4 x 14 x 14  0  False  0", "ReLU 64 x 4 x 14 x 14 0 True 0"),
+        ("torch.Size([3, 1000[1,9999], 846[1,9999]])", "torch.Size([3, 600, 512])", "torch.Size([600, 512, 3])"),
+    ],
 )
-def conv(ni, nf, ks=3, act=True):
-    res = nn.Conv2d(ni, nf, stride=2, kernel_size=ks, padding=ks//2)
-    if act: res = nn.Sequential(res, nn.ReLU())
-    return res
-simple_cnn = sequential(
-    conv(1 ,4),            #14x14
-    conv(4 ,8),            #7x7
-    conv(8 ,16),           #4x4
-    conv(16,32),           #2x2
-    conv(32,2, act=False), #1x1
-    Flatten(),
-)
-learn = Learner(dls, simple_cnn, loss_func=F.cross_entropy, metrics=accuracy)
-"""
-
-TEN_DIGITS = """
-path = untar_data(URLs.MNIST)
-Path.BASE_PATH = path
-def get_dls(bs=64):
-    return DataBlock(
-        blocks=(ImageBlock(cls=PILImageBW), CategoryBlock),
-        get_items=get_image_files,
-        splitter=GrandparentSplitter('training','testing'),
-        get_y=parent_label,
-        batch_tfms=Normalize()
-    ).dataloaders(path, bs=bs)
-dls = get_dls(512)
-dls.show_batch(max_n=9, figsize=(4,4))
-def conv(ni, nf, ks=3, act=True):
-    layers = [nn.Conv2d(ni, nf, stride=2, kernel_size=ks, padding=ks//2)]
-    if act: layers.append(nn.ReLU())
-    layers.append(nn.BatchNorm2d(nf))
-    return nn.Sequential(*layers)
-def simple_cnn():
-    return sequential(
-        conv(1 ,8, ks=5),        #14x14
-        conv(8 ,16),             #7x7
-        conv(16,32),             #4x4
-        conv(32,64),             #2x2
-        conv(64,10, act=False),  #1x1
-        Flatten(),
-    )
-def fit(epochs=1, lr=0.06):
-    learn = Learner(dls, simple_cnn(), loss_func=F.cross_entropy, metrics=accuracy)
-    learn.fit_one_cycle(epochs, lr)
-    return learn
-learn = fit()
-learn.recorder.plot_sched()
-"""
-
-COLOUR = """
-im = image2tensor(Image.open(image_bear()))
-_,axs = subplots(1,3)
-for bear,ax,color in zip(im,axs,('Reds','Greens','Blues')):
-    show_image(255-bear, ax=ax, cmap=color)
-"""
-
-SUMMARY_ROWS = """\
-Conv2d              64 x 4 x 14 x 14    40          True      7,056
-ReLU                64 x 4 x 14 x 14    0           False     0
-Conv2d              64 x 8 x 7 x 7      296         True      14,112
-ReLU                64 x 8 x 7 x 7      0           False     0
-Conv2d              64 x 16 x 4 x 4     1,168       True      18,432
-ReLU                64 x 16 x 4 x 4     0           False     0
-Conv2d              64 x 32 x 2 x 2     4,640       True      18,432
-ReLU                64 x 32 x 2 x 2     0           False     0
-Conv2d              64 x 2 x 1 x 1      578         True      576
-Flatten             64 x 2              0           False     0
-"""
+def test_lines_match_in_every_value(text, right, wrong):
+    assert matches(text, right)
+    assert not matches(text, wrong)
 
 
-@pytest.fixture(scope="module")
-def book(pellucid_home) -> dict[str, Any]:
-    """The namespace after the cells up to the first network."""
-    names: dict[str, Any] = {}
-    for cells in (SETUP, KERNELS, FIRST_CNN, COLOUR):
-        exec(cells, names)
-    return names
-
-
-def test_kernel_numbers(book):
-    im3_t, top_edge = book["im3_t"], book["top_edge"]
-    assert (im3_t[0:3, 0:3] * top_edge).sum() == 0
-    assert (im3_t[4:7, 6:9] * top_edge).sum() == 762
-    assert (im3_t[7:10, 17:20] * top_edge).sum() == -29
-    assert book["apply_kernel"](5, 7, top_edge) == 762
-    assert im3_t[5, :10].tolist() == [0, 0, 0, 12, 99, 91, 142, 155, 246, 182]
-    assert im3_t.dtype == torch.uint8
-    assert book["df"].shape == (10, 20)
-
-
-def test_shapes(book):
-    assert book["xb"].shape == (64, 1, 28, 28)
-    assert book["edge_kernels"].shape == (4, 1, 3, 3)
-    assert book["batch_features"].shape == (64, 4, 26, 26)
-    assert book["broken_cnn"](book["xb"]).shape == (64, 1, 28, 28)
-    assert book["im"].shape[0] == 3
-
-
-def test_feature_map_equals_conv2d(book):
-    image = book["im3_t"].float()[None, None]
-    assert torch.equal(book["top_edge3"], torch.conv2d(image, book["top_edge"][None, None])[0, 0])
-    assert torch.equal(book["left_edge3"], torch.conv2d(image, book["left_edge"][None, None])[0, 0])
-
-
-def test_summary_of_the_first_network(book):
-    text = str(book["learn"].summary())
-    assert SUMMARY_ROWS in text
-    assert text.startswith("Sequential (Input shape: ['64 x 1 x 28 x 28'])")
-    assert "Total params: 6,722" in text
-
-
-def test_threes_and_sevens_in_two_epochs(book):
-    book["set_seed"](1)
-    book["learn"].fit_one_cycle(2, 0.01)
-    assert book["learn"].recorder.values[-1][2] > 0.98  # the chapter: 0.9902
-    assert book["learn"].model[0][0].weight.shape == (4, 1, 3, 3)
-
-
-def test_ten_digits_with_batchnorm(book, capsys):
-    book["set_seed"](1)
-    exec(TEN_DIGITS, book)
-    assert str(book["path"].ls().sorted()) == "[Path('testing'), Path('training')]"
-    assert sum(p.numel() for p in book["learn"].model.parameters()) == 30_542
-    assert book["learn"].recorder.values[-1][2] > 0.98  # the chapter: 0.9864
-    header, row = capsys.readouterr().out.splitlines()[-2:]
-    assert header.split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
-    assert row.split()[0] == "0"
+def test_a_cell_that_shows_something_else_is_quoted():
+    cell = Cell(7, True, "f()", [Line(["a"]), Line([REST]), Line(["b", "c"])])
+    assert cell.complaint(["a", "x", "y", "c"]) is None
+    assert cell.complaint(["a", "x"]) == "cells.py, line 7:\n    f()\nexpected: b\n      or c\nshown:\n    a\n    x"
+    assert "expected: nothing more" in str(cell.complaint(["a", "b", "again"]))
