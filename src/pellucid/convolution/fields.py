@@ -310,14 +310,14 @@ def effective_field(
 
 
 def _cells(row: LayerField) -> tuple[str, ...]:
-    jump = tuple("–" if n is None else n for n in row.jump)
     return (
-        row.name, row.kind, by(row.shape), _short(row.size), _short(jump), _short(row.start), f"{row.share:.1%}"
+        row.name, row.kind, by(row.shape), _short(row.size), _short(row.jump), _short(row.start), f"{row.share:.1%}"
     )  # fmt: skip
 
 
 def _short(values: Sequence[Any]) -> str:
     """One number where all axes agree."""
+    values = ["–" if value is None else value for value in values]
     return by(values[:1] if len(set(values)) == 1 else values)
 
 

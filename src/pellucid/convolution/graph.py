@@ -74,7 +74,7 @@ def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
                 traced = fx.symbolic_trace(model)
         except Exception as error:  # a forward given stand-ins for tensors can fail in any way
             raise Untraceable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
-        recorder = _recorder(traced)
+        recorder = _recorder(traced, dict(model.named_modules()))
         try:
             recorder.run(as_type_of(model, torch.zeros(1, *input_size)))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -92,7 +92,7 @@ def refused(model: nn.Module, input_size: tuple[int, ...], error: Exception) -> 
     )
 
 
-def _recorder(traced: Any) -> Any:
+def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
     from torch import fx
     from torch.fx.node import map_aggregate
 
@@ -106,6 +106,7 @@ def _recorder(traced: Any) -> Any:
             self.pieces: dict[str, list[Paths]] = {}
             self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
             self.calls: dict[str, int] = {}
+            self.ends = _ends(module.graph, modules)
 
         def source(self, value: Any) -> Any:
             if not isinstance(value, fx.Node):
@@ -151,12 +152,27 @@ def _recorder(traced: Any) -> Any:
                     self.written[n.args[0].name] = n.name
 
         def _step(self, n: Any, target: Any, shape: tuple[int, ...], paths: Paths) -> Step:
-            name = n.target if n.op == "call_module" else n.name
+            module = n.target if n.op == "call_module" else self.ends.get(n.name)
+            name, kind = module or n.name, _kind(modules[module] if module else target)
             self.calls[name] = self.calls.get(name, 0) + 1
             name = name if self.calls[name] == 1 else f"{name} ({self.calls[name]})"
-            return Step(name, _kind(target), n.op == "call_module", shape, paths)
+            return Step(name, kind, module is not None, shape, paths)
 
     return Recorder(traced)
+
+
+def _ends(graph: Any, modules: dict[str, nn.Module]) -> dict[str, str]:
+    """The operations that end a call of somebody's own module without submodules: operation → module."""
+
+    def owner(node: Any) -> tuple[str, str] | None:
+        stack = node.meta.get("nn_module_stack")
+        call, (name, _) = next(reversed(stack.items())) if stack else ("", ("", None))
+        plain = name and node.op != "call_module" and not list(modules[name].children())
+        return (call, name) if plain else None
+
+    owners = [(node.name, owner(node)) for node in graph.nodes]
+    pairs = zip(owners, [*owners[1:], ("", None)], strict=True)
+    return {node: own[1] for (node, own), (_, following) in pairs if own and own != following}
 
 
 def _kind(target: Any) -> str:

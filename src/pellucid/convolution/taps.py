@@ -218,7 +218,7 @@ class Hull:
         shape = (*self.shape[:dim], n_out, *self.shape[dim + 1 :])
         low = tuple(values.min(axis=dim, keepdims=True) for values in self.low)
         high = tuple(values.max(axis=dim, keepdims=True) for values in self.high)
-        return replace(self, shape=shape, low=low, high=high, axis=_less(self.axis, dim), jump=_less(self.jump, dim))
+        return replace(self, shape=shape, low=low, high=high, jump=_less(self.jump, dim))
 
     def _read(self, dim: int, places: np.ndarray, counts: np.ndarray) -> tuple[tuple[np.ndarray, ...], ...]:
         """Smallest low and largest high over the taps [place, tap] of each place."""

@@ -26,7 +26,8 @@ class LayerField:
         size: Pixels from the first to the last that a unit sees, as if the image went on for ever; where fields differ
             from unit to unit, the largest.
         jump: Pixels from one unit's field to the next one's; None where units no longer lie on a grid.
-        start: Centre of the first unit's field, in pixels from the centre of the first pixel.
+        start: Centre of the first unit's field, in pixels from the centre of the first pixel; None where that unit sees only
+            padding.
         share: Part of the image, 0 to 1, in the middle unit's field, from its first row and column to its last.
     """
 
@@ -35,7 +36,7 @@ class LayerField:
     shape: tuple[int, ...]
     size: tuple[int, ...]
     jump: tuple[float | None, ...]
-    start: tuple[float, ...]
+    start: tuple[float | None, ...]
     share: float
 
 
@@ -109,14 +110,14 @@ class Followed:
         low, high = ([_together(v, dims, f) for v in b] for b, f in ((hull.low, np.min), (hull.high, np.max)))
         sizes = [float((b - a).max()) + 1 for a, b in zip(low, high, strict=True)]
         jumps = {hull.axis[dim]: jump for dim, jump in hull.jump.items() if dim in hull.axis}
-        centres = [float((a.flat[0] + b.flat[0]) / 2) for a, b in zip(low, high, strict=True)]
+        firsts = [(float(a.flat[0]), float(b.flat[0])) for a, b in zip(low, high, strict=True)]
         box = self.box(step.name, self.position(step.name, None))
         whole = math.prod(next(iter(self.steps.values())).shape[2:])
         return LayerField(
             step.name, step.kind, step.shape[1:],
             tuple(int(n) if n > 0 else 0 for n in sizes),
             tuple(_number(jumps.get(a)) for a in range(len(low))),
-            tuple(centres), math.prod(map(len, box)) / whole,
+            tuple((a + b) / 2 if a <= b else None for a, b in firsts), math.prod(map(len, box)) / whole,
         )  # fmt: skip
 
 
