@@ -1,0 +1,244 @@
+"""The numbers behind one unit of one layer: window, weights, products, bias, sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import batchnorm, conv, pooling
+
+from pellucid.convolution.calls import Call
+from pellucid.convolution.reach import OUTSIDE, Reach, run
+
+Unit = tuple[int, ...]
+WindowKind = Literal["weighted", "largest", "function", "sum of layers", "tangent"]
+
+
+class Product(NamedTuple):
+    """One line of the calculation: an input unit (place -1 is padding), its value, weight and product."""
+
+    channel: int
+    position: Unit
+    value: float
+    weight: float
+    product: float
+
+
+class Step(NamedTuple):
+    """A function of single units after the sum: the layer's name, what it does, and what came out."""
+
+    layer: str
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Immediate:
+    """The calculation that made one activation, from the values in the layer before.
+
+    Attributes:
+        layer: Name of the layer whose window it is.
+        text: What this layer does.
+        source: Names of the layers the values come from; "image" for the image.
+        kind: `weighted`: a weighted sum (convolution, linear layer, average pooling, batchnorm); `largest`: a maximum;
+            `function`: of one value; `sum of layers`: of outputs at the same place; `tangent`: any other layer, with
+            its gradient for weights and what remains for bias, which agree at these values only.
+        channel, position: The unit.
+        channels: Input channels in the window.
+        places: Input places in the window on each axis; -1 for padding.
+        values, weights: (channel, *window).
+        bias: What is added; 0 if nothing is.
+        sum: Output of this layer: products and bias added, as the model computed it.
+        steps: Functions that follow, if the layer traced holds some.
+    """
+
+    layer: str
+    text: str
+    source: tuple[str, ...]
+    kind: WindowKind
+    channel: int
+    position: Unit
+    channels: tuple[int, ...]
+    places: tuple[np.ndarray, ...]
+    values: np.ndarray
+    weights: np.ndarray
+    bias: float
+    sum: float
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def products(self) -> np.ndarray:
+        """Values times weights, (channel, *window)."""
+        return self.values * self.weights
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which places of the window lie inside the map rather than in its padding, (*window) of bool."""
+        return _inside(self.places)
+
+    @property
+    def activation(self) -> float:
+        """The number traced: the sum after all steps."""
+        return self.steps[-1].value if self.steps else self.sum
+
+    @property
+    def winner(self) -> Product | None:
+        """For a maximum, the input that it took."""
+        return next((row for row in self.rows() if row.weight), None) if self.kind == "largest" else None
+
+    def rows(self) -> list[Product]:
+        """The calculation line by line, in order of channel and window."""
+        rows = []
+        for index in np.ndindex(self.values.shape):
+            position = tuple(int(axis[i]) for axis, i in zip(self.places, index[1:], strict=True))
+            value, weight = float(self.values[index]), float(self.weights[index])
+            rows.append(Product(self.channels[index[0]], position, value, weight, value * weight))
+        return rows
+
+    def __str__(self) -> str:
+        from pellucid.convolution.tables import calculation
+
+        return calculation(self)
+
+
+def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[str, ...]) -> Immediate:
+    """The calculation of one output unit of a call.
+
+    Args:
+        call: Whose output.
+        reach: Of this call.
+        unit: (channel, *position).
+        label, source: Names of the call and of what its input comes from.
+    """
+    channels, places = _window(reach, unit)
+    taken = np.ix_(channels, *places)
+    inside = _inside(places)
+    values = np.where(inside, _array(call.input[0])[taken], 0)
+    output = float(call.output[(0, *unit)])
+    found = Immediate(
+        label, describe(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels), places,
+        values, np.ones_like(values), 0.0, output,
+    )  # fmt: skip
+    return _weigh(found, call, reach, inside)
+
+
+def describe(module: nn.Module) -> str:
+    """What a layer does, in a few words: `convolution 3×3, stride 2, padding 1, 8 → 16 channels`."""
+    if isinstance(module, conv._ConvNd):
+        name = "transposed convolution" if module.transposed else "convolution"
+        return _join(
+            f"{name} {_by(module.kernel_size)}", _option("stride", module.stride, 1),
+            _option("padding", module.padding, 0), _option("dilation", module.dilation, 1),
+            f"{module.groups} groups" if module.groups > 1 else "", f"{module.in_channels} → {module.out_channels} channels",
+        )  # fmt: skip
+    if isinstance(module, nn.Linear):
+        return f"linear, {module.in_features} → {module.out_features}"
+    if isinstance(module, pooling._MaxPoolNd | pooling._AvgPoolNd):
+        name = "max pooling" if isinstance(module, pooling._MaxPoolNd) else "average pooling"
+        kernel = _by(module.kernel_size)  # pyright: ignore[reportArgumentType]
+        return _join(f"{name} {kernel}", _option("stride", module.stride, module.kernel_size),
+                     _option("padding", module.padding, 0))  # fmt: skip
+    if isinstance(module, pooling._AdaptiveAvgPoolNd | pooling._AdaptiveMaxPoolNd):
+        name = "average" if isinstance(module, pooling._AdaptiveAvgPoolNd) else "max"
+        return f"{name} pooling to {_by(module.output_size)}"  # pyright: ignore[reportArgumentType]
+    if isinstance(module, batchnorm._BatchNorm):
+        return "batchnorm"
+    return type(module).__name__
+
+
+def scale_and_shift(module: Any) -> tuple[Tensor, Tensor]:
+    """What batchnorm multiplies each channel by and adds to it in evaluation mode, in float64."""
+    scale = (module.running_var.double() + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight.detach().double()
+    shift = -module.running_mean.double() * scale
+    return scale, shift if module.bias is None else shift + module.bias.detach().double()
+
+
+def shares(module: Any, reach: Reach) -> np.ndarray:
+    """For average pooling, the weight of each input in a window: one number per output position, (*grid)."""
+    counts = [(axis != OUTSIDE).sum(1) for axis in reach.axes]
+    if isinstance(module, pooling._AvgPoolNd):
+        if getattr(module, "divisor_override", None):
+            return np.full(reach.shape_out[1:], 1 / module.divisor_override)
+        if module.count_include_pad:
+            counts = [_padded_counts(module, reach, axis) for axis in range(len(reach.axes))]
+    return 1 / np.prod(np.array(np.meshgrid(*counts, indexing="ij")), axis=0)
+
+
+def _weigh(found: Immediate, call: Call, reach: Reach, inside: np.ndarray) -> Immediate:
+    module, unit = call.module, (found.channel, *found.position)
+    if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
+        bias = 0.0 if module.bias is None else float(module.bias[found.channel].detach())
+        weights = _array(module.weight[found.channel]).reshape(found.values.shape)
+        return replace(found, weights=weights, bias=bias)
+    if isinstance(module, pooling._MaxPoolNd | pooling._AdaptiveMaxPoolNd):
+        values = np.where(inside, found.values, -np.inf)
+        weights = np.zeros_like(found.values)
+        weights[np.unravel_index(values.argmax(), values.shape)] = 1
+        return replace(found, kind="largest", weights=weights)
+    if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
+        return replace(found, weights=np.where(inside, shares(module, reach)[found.position], 0.0))
+    if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
+        scale, shift = (float(each[found.channel]) for each in scale_and_shift(module))
+        return replace(found, weights=np.full_like(found.values, scale, dtype=float), bias=shift)
+    gradient = _gradient(call, unit)[np.ix_(found.channels, *found.places)]
+    weights = np.where(inside, gradient, 0)
+    kind = "function" if reach.kind in ("slice", "reshape") else "tangent"
+    return replace(found, kind=kind, weights=weights, bias=found.sum - float((found.values * weights).sum()))
+
+
+def _window(reach: Reach, unit: Unit) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    if reach.kind == "window":
+        return np.array(reach.channels(unit[0])), reach.places(unit[1:])
+    if reach.kind == "slice":
+        return np.array([unit[0] - reach.offset]), tuple(np.array([p]) for p in unit[1:])
+    if reach.kind == "reshape":
+        place = np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)
+        return np.array([place[0]]), tuple(np.array([p]) for p in place[1:])
+    return np.arange(reach.shape_in[0]), tuple(np.arange(n) for n in reach.shape_in[1:])
+
+
+def _inside(places: tuple[np.ndarray, ...]) -> np.ndarray:
+    mask = np.array(True)
+    for axis in places:
+        mask = mask[..., None] & (axis != OUTSIDE)
+    return mask
+
+
+def _gradient(call: Call, unit: Unit) -> np.ndarray:
+    x = call.input.clone().requires_grad_()
+    with torch.enable_grad():
+        output = run(call.module, x * 1)  # a product, because some modules work in place
+        (gradient,) = torch.autograd.grad(output[(0, *unit)], x, allow_unused=True)
+    return np.zeros(tuple(x.shape[1:])) if gradient is None else _array(gradient[0])
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
+
+
+def _padded_counts(module: Any, reach: Reach, axis: int) -> np.ndarray:
+    kernel, stride, padding = (
+        np.broadcast_to(value, len(reach.axes))[axis] for value in (module.kernel_size, module.stride, module.padding)
+    )
+    starts = np.arange(reach.shape_out[1 + axis]) * stride
+    return np.minimum(starts + kernel, reach.shape_in[1 + axis] + 2 * padding) - starts
+
+
+def _by(sizes: int | tuple[int, ...]) -> str:
+    return f"{sizes}×{sizes}" if isinstance(sizes, int) else "×".join(map(str, sizes))
+
+
+def _option(name: str, value: Any, default: Any) -> str:
+    if np.array_equal(np.broadcast_to(value, np.shape(value) or (1,)), np.broadcast_to(default, np.shape(value) or (1,))):
+        return ""
+    same = isinstance(value, tuple) and len(set(value)) == 1
+    return f"{name} {value[0] if same else _by(value) if isinstance(value, tuple) else value}"
+
+
+def _join(*words: str) -> str:
+    return ", ".join(word for word in words if word)
