@@ -14,7 +14,7 @@ _losses = WeakIdKeyDictionary()
 
 def remember() -> None:
     """From now on, know the loss behind each scaled one."""
-    GradScaler.scale = _remembering
+    GradScaler.scale = _remembering  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def forget() -> None:
@@ -25,7 +25,8 @@ def forget() -> None:
 
 def unscaled(loss: Tensor) -> Tensor:
     """The loss that was scaled to this one; itself, if none was."""
-    return _losses.get(loss, loss)
+    found = _losses.get(loss)
+    return loss if found is None else found
 
 
 def _remembering(scaler: GradScaler, outputs: Any) -> Any:

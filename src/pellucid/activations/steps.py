@@ -19,7 +19,7 @@ Hyper = tuple[str, int]  # name, parameter group
 
 def unwrapped(optimizer: Any) -> Any:
     """The optimizer that really steps, inside a wrapper of Lightning's, Fabric's or accelerate's."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+    while hasattr(inner := getattr(optimizer, "optimizer", None), "step"):
         optimizer = inner
     return optimizer
 

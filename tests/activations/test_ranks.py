@@ -1,0 +1,65 @@
+"""Two real processes with gloo between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+import pellucid
+
+X = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(5))
+Y = torch.arange(16) % 3
+
+
+def train(rank: int, folder: str) -> None:
+    """Rank 0 trains on ten rows of each batch and validates, rank 1 trains on six; both save what they recorded."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    parallel = DistributedDataParallel(model)
+    opt = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    rows = slice(0, 10) if rank == 0 else slice(10, 16)
+    with pellucid.watch(parallel, optimizer=opt, loss=True) as seen:
+        for i, batch in enumerate(X):
+            F.cross_entropy(parallel(batch[rows]), Y[rows]).backward()
+            opt.step()
+            opt.zero_grad()
+            if rank == 0 and i != 1:
+                model.eval()
+                model(batch[:5])
+                model.train()
+    seen.history.save(f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_ranks_record_what_one_process_would(tmp_path):
+    mp.spawn(train, (str(tmp_path),), nprocs=2)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    outputs, losses = [], []
+    for batch in X:
+        outputs.append([model[0](batch).detach(), model[:2](batch).detach(), model(batch).detach()])
+        parts = [F.cross_entropy(model(batch[rows]), Y[rows]) for rows in (slice(0, 10), slice(10, 16))]
+        loss = torch.stack(parts).mean()
+        losses.append(loss.item())
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+    for rank in range(2):
+        h = pellucid.History.load(tmp_path / str(rank))
+        np.testing.assert_allclose(h.loss, losses, rtol=1e-5)
+        for column, layers in enumerate(outputs):
+            for row, x in enumerate(layers):
+                assert h.train.count[row, column] == x.numel()
+                assert h.train.mean[row, column] == pytest.approx(x.double().mean().item(), rel=1e-4, abs=1e-6)
+                assert h.train.std[row, column] == pytest.approx(x.double().std().item(), rel=1e-4)
+                assert h.train.min[row, column] == pytest.approx(x.min().item(), rel=1e-4)
+        assert h.valid.steps[:, 0].tolist() == [1, 3]
+        assert h.valid.count[0].tolist() == [40, 40]
