@@ -58,7 +58,7 @@ def split_at(*children: int) -> Callable[[nn.Module], list[list[nn.Parameter]]]:
         cuts = [0, *(i + n if i < 0 else i for i in children), n]
         if any(a >= b for a, b in pairwise(cuts)):
             raise UsageError(f"split_at{children} does not cut {n} children (0 to {n - 1}) into parts, in order")
-        return [params(model[a:b]) for a, b in pairwise(cuts)]
+        return [params(nn.ModuleList(list(model)[a:b])) for a, b in pairwise(cuts)]
 
     return splitter
 

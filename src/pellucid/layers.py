@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,10 @@ class ConvLayer(nn.Sequential):
         if act is not None:
             after.insert(0 if act_first else len(after), act())
         super().__init__(conv, *after)
+
+    def __getitem__(self, idx: Any) -> Any:
+        """A child; for a slice a plain Sequential of children, as torch would call our `__init__` with them."""
+        return nn.Sequential(*list(self)[idx]) if isinstance(idx, slice) else super().__getitem__(idx)
 
 
 class ResBlock(nn.Module):

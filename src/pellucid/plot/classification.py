@@ -24,7 +24,7 @@ def plot_confusion_matrix(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Show how many items of each class were taken for which.
+    """Show how many items of each class were taken for which; colours grow with the cube root, so that errors show.
 
     Args:
         counts: Items, [actual class, predicted class].
@@ -33,10 +33,12 @@ def plot_confusion_matrix(
         title: Above the picture.
         cmap: Colour map.
         norm_dec: Decimals of the shares.
-        plot_txt: Write the numbers into the cells, none where nothing was counted.
+        plot_txt: Write the numbers into the cells, but no zeros.
         figsize: Width and height of a new figure, in inches; None fits the number of classes.
         ax: Draw here; None makes a new figure.
     """
+    from matplotlib.colors import PowerNorm
+
     from pellucid.plot.figure import new_figure
 
     n = len(names)
@@ -45,16 +47,17 @@ def plot_confusion_matrix(
         side = min(16.0, max(3.6, 1.8 + 0.5 * n))
         ax = new_figure(figsize=figsize or (side, side), layout="constrained")[1]
     assert ax is not None
-    ax.imshow(shown, cmap=cmap, vmin=0, vmax=1 if normalize else max(1, counts.max()), interpolation="nearest")
+    scale = PowerNorm(1 / 3, vmin=0, vmax=1 if normalize else max(1, counts.max()))
+    ax.imshow(shown, cmap=cmap, norm=scale, interpolation="nearest")
     turned = 90 if max(map(len, names), default=0) > 3 else 0
     ax.set_xticks(range(n), names, rotation=turned)
     ax.set_yticks(range(n), names)
     ax.set(xlabel="predicted", ylabel="actual", title=title)
     if plot_txt:
-        dark = shown.max() / 2
-        size = float(np.clip(90 / max(n, 1), 4, 10))
-        for i, j in np.argwhere(counts):
+        cell_points = 72 * 0.8 * min(ax.figure.get_size_inches()) / n
+        size = float(np.clip(cell_points / 3, 4, 10))
+        for i, j in np.argwhere(np.round(shown, norm_dec) > 0):
             text = f"{shown[i, j]:.{norm_dec}f}" if normalize else f"{counts[i, j]}"
-            colour = "white" if shown[i, j] > dark else "black"
+            colour = "white" if scale(shown[i, j]) > 0.6 else "black"
             ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
     return ax.figure  # type: ignore[return-value]

@@ -103,7 +103,7 @@ def plot_lr_find(
         ax.axvline(lr, color=f"C{i}", linewidth=1, linestyle=":")
         ax.plot([lr], [loss], "o", color=f"C{i}", markersize=8, label=f"{name}: {lr:.2g}")
     if suggestions:
-        ax.legend(frameon=False, title="suggested")
+        ax.legend(frameon=False, title="suggested", alignment="left")
     ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
     ax.grid(alpha=0.25)
     return ax.figure  # type: ignore[return-value]
@@ -114,6 +114,8 @@ def _plot_hyper(ax: Axes, values: np.ndarray) -> None:
     x = np.arange(1, len(values) + 1)
     if (values == values[:, :1]).all():
         ax.plot(x, values[:, -1], linewidth=1.6)
+        if (values == values[0]).all():
+            ax.set_yticks(values[0, :1], [f"{values[0, 0]:g}"])
         return
     last = values.shape[1] - 1
     for group in range(last + 1):
