@@ -87,8 +87,7 @@ class ReceptiveField:
     def show(
         self, layer: int | str | None = None, position: int | Sequence[int] | None = None, image: Any = None
     ) -> Figure:
-        """Draw one unit's field on an image, pixel by pixel; without a layer, how the middle unit's grows from layer to
-        layer.
+        """Draw one unit's field on an image, pixel by pixel; without a layer, how fields around one point grow.
 
         Args:
             layer: Name, or place in `layers`; None draws one outline for each layer with another field.
@@ -102,8 +101,9 @@ class ReceptiveField:
         shape = self.input_size[1:]
         if layer is None:
             boxes: dict[tuple[range, ...], str] = {}
+            at = _meeting_point(self.layers)
             for row in self.layers:
-                box = self.field(row.name)
+                box = self.field(row.name, _nearest(row, at))
                 if all(map(len, box)):
                     boxes.setdefault(box, f"{row.name} {row.kind}: {by(row.size)}")
             return plot_growth(shape, list(boxes), list(boxes.values()), picture, title=self.model)
@@ -200,15 +200,19 @@ class EffectiveField:
         """
         return math.sqrt(int((self.map > (1 - 0.9545) * self.map.max()).sum()))
 
-    def side(self, share: float = 0.95) -> int:
-        """Side in pixels of the smallest square (odd, around the pixel nearest to `centre`) that holds this share."""
+    def square(self, share: float = 0.95) -> tuple[range, ...]:
+        """Rows and columns of the smallest square around `centre` that holds this share of the gradient."""
         if not 0 < share <= 1:
             raise UsageError(f"share must be above 0 and at most 1, not {share}")
-        distance = self._distance()
-        for radius in range(int(distance.max()) + 1):
-            if self.map[distance <= radius].sum() >= share - 1e-9:
-                return 2 * radius + 1
-        return 2 * int(distance.max()) + 1
+        grids = np.indices(self.map.shape)
+        distance = np.max([abs(g - c) for g, c in zip(grids, self.centre, strict=True)], axis=0)
+        order = distance.argsort(axis=None)
+        enough = int((self.map.flat[order].cumsum() < share - 1e-9).sum())
+        radius = distance.flat[order[min(enough, len(order) - 1)]] + 1e-9
+        return tuple(
+            range(max(math.ceil(c - radius), 0), min(math.floor(c + radius) + 1, n))
+            for c, n in zip(self.centre, self.map.shape, strict=True)
+        )
 
     def show(self) -> Figure:
         """Draw the measured field over the first image, with the theoretical field and the square of 95 % around it."""
@@ -216,19 +220,15 @@ class EffectiveField:
 
         if self.map.ndim != 2:
             raise UsageError(f"effective fields are drawn on rows and columns, not on {self.map.ndim} axes")
-        middle, radius = [round(c) for c in self.centre], self.side() // 2
-        square = tuple(
-            range(max(m - radius, 0), min(m + radius + 1, n)) for m, n in zip(middle, self.map.shape, strict=True)
-        )
         where = ", ".join(map(str, self.position))
-        return plot_effective(self.map, self.box, square, self.image, title=f"{self.layer} at {where}")
+        return plot_effective(self.map, self.box, self.square(), self.image, title=f"{self.layer} at {where}")
 
     def __str__(self) -> str:
         box = by(len(r) for r in self.box)
         sigma = by(round(s, 1) for s in self.sigma)
         return (
             f"{self.layer} at {', '.join(map(str, self.position))}, over {self.n_images} images: sees {box} pixels; "
-            f"95 % of the gradient in {self.side()}×{self.side()}, σ {sigma}"
+            f"95 % of the gradient in {by(map(len, self.square()))}, σ {sigma}"
         )
 
     def __repr__(self) -> str:
@@ -237,10 +237,6 @@ class EffectiveField:
     def _margins(self) -> list[tuple[np.ndarray, np.ndarray]]:
         axes = range(self.map.ndim)
         return [(np.arange(self.map.shape[a]), self.map.sum(axis=tuple(set(axes) - {a}))) for a in axes]
-
-    def _distance(self) -> np.ndarray:
-        grids = np.indices(self.map.shape)
-        return np.max([abs(g - round(c)) for g, c in zip(grids, self.centre, strict=True)], axis=0)
 
 
 def receptive_field(model: nn.Module, input_size: Sequence[int]) -> ReceptiveField:
@@ -307,6 +303,23 @@ def effective_field(
     """
     shape = tuple(images.shape if hasattr(images, "shape") else torch.as_tensor(images).shape)
     return receptive_field(model, shape[1:] if len(shape) > 3 else shape).effective(images, layer, position)
+
+
+def _meeting_point(layers: Sequence[LayerField]) -> tuple[float, ...] | None:
+    """Centre of the middle unit of the last layer with a map of several units, which earlier layers can share."""
+    for row in reversed(layers):
+        if None not in row.jump + row.start and min(row.shape[1:], default=1) > 1:
+            grid = zip(row.start, row.jump, row.shape[1:], strict=True)
+            return tuple((start or 0) + (jump or 0) * (n // 2) for start, jump, n in grid)
+    return None
+
+
+def _nearest(row: LayerField, at: tuple[float, ...] | None) -> tuple[int, ...] | None:
+    """The unit whose field's centre is nearest to a point of the image."""
+    if at is None or None in row.jump + row.start:
+        return None
+    grid = zip(at, row.start, row.jump, row.shape[1:], strict=True)
+    return tuple(min(max(round((a - (start or 0)) / (jump or 1)), 0), n - 1) for a, start, jump, n in grid)
 
 
 def _cells(row: LayerField) -> tuple[str, ...]:

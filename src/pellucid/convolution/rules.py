@@ -84,10 +84,20 @@ def paths_of(out: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any])
     else:
         name = target if isinstance(target, str) else target.__name__
         found = RULES.get(name.strip("_"))
-    if found:
+    kwargs = {"x" if name == "input" else name: value for name, value in kwargs.items()}
+    if found and _takes(found, out, args, kwargs):
         return found(out, *args, **kwargs), True
     paths = [path for source in _sources((args, kwargs)) for path in whole(out, source)]
     return [paths] * len(out) if isinstance(out, list) else paths, False
+
+
+def _takes(found: Rule, *call: Any) -> bool:
+    out, args, kwargs = call
+    try:
+        inspect.signature(found).bind(out, *args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _attributes(found: Rule, module: nn.Module) -> dict[str, Any]:
@@ -388,7 +398,7 @@ def stack(out: Shape, tensors: Sequence[Source], dim: int = 0) -> Paths:
 
 
 @rule("chunk split tensor_split unsafe_chunk unsafe_split")
-def split(out: list[Shape], x: Source, sections: Any, dim: int = 0) -> list[Paths]:
+def split(out: list[Shape], x: Source, sections: Any = None, dim: int = 0, **_: Any) -> list[Paths]:
     """Pieces along one axis."""
     dim, start, pieces = dim % len(x.shape), 0, []
     for shape in out:

@@ -1,0 +1,331 @@
+"""A convolution as a matrix: the same numbers from one product with the flattened image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pellucid.convolution import symbols
+from pellucid.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+LETTERED_ROWS, LETTERED_COLUMNS = 36, 36
+DENSE_UP_TO = 100_000_000
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class ConvMatrix:
+    """A convolution as a matrix: a row for each output, a column for each input value, channels first in both.
+
+    Most entries are zero for good, where the kernel cannot reach. The others are kernel weights, each in many places
+    and equal in all of them. A call gives what the layer gives: `m(x)` is `m.sparse() @ x.flatten() + m.bias_vector()`
+    in the layer's shape. Weights are read from the layer whenever they are needed, so gradients reach it.
+
+    Attributes:
+        layer: The convolution.
+        input_shape, output_shape: (channel, axis …).
+        rows, columns: Row and column of each place that holds a weight; a place where padding repeats a pixel may hold
+            a sum of several and is then listed for each.
+        weights: Which weight it is, an index into the flattened kernel.
+    """
+
+    layer: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(np.prod(self.output_shape)), int(np.prod(self.input_shape))
+
+    @property
+    def is_zero(self) -> Tensor:
+        """True where an entry is zero for good, shape `shape`."""
+        mask = torch.ones(self._dense_shape(), dtype=torch.bool)
+        mask[self.rows, self.columns] = False
+        return mask
+
+    def sparse(self, weight: Tensor | None = None) -> Tensor:
+        """The matrix as a sparse COO tensor, from the layer's kernel or another of its shape; differentiable."""
+        values = self._kernel(weight).flatten()[self.weights]
+        places = torch.stack([self.rows, self.columns])
+        return torch.sparse_coo_tensor(places, values, self.shape, check_invariants=False, is_coalesced=self._single)
+
+    def dense(self, weight: Tensor | None = None) -> Tensor:
+        """The matrix with all its zeros, from the layer's kernel or another of its shape; differentiable.
+
+        Its gradient with respect to the kernel is the sum over the places that each weight is in.
+        """
+        kernel = self._kernel(weight)
+        places = self.rows * self.shape[1] + self.columns
+        values = kernel.flatten()[self.weights]
+        flat = torch.zeros(int(np.prod(self._dense_shape())), dtype=kernel.dtype, device=kernel.device)
+        return flat.index_add(0, places, values).reshape(self.shape)
+
+    def bias_vector(self) -> Tensor:
+        """What is added to the product: each channel's bias once per place, zeros for a layer without."""
+        bias = self.layer.bias
+        if bias is None:
+            return self.layer.weight.new_zeros(self.shape[0])
+        return bias.repeat_interleave(self.shape[0] // len(bias))
+
+    def weight_gradient(self, matrix_gradient: Tensor) -> Tensor:
+        """The kernel's gradient from that of the matrix: for each weight the sum over the places it is in.
+
+        Args:
+            matrix_gradient: Derivative of the loss by each entry of the matrix, shape `shape`: for one image the outer
+                product of the gradient of the outputs and the image. What it holds at fixed zeros counts for nothing.
+
+        Returns:
+            Gradient in the kernel's shape.
+        """
+        if tuple(matrix_gradient.shape) != self.shape:
+            raise UsageError(f"the matrix's gradient has its shape, {self.shape}, not {tuple(matrix_gradient.shape)}")
+        values = matrix_gradient[self.rows, self.columns]
+        kernel = self.layer.weight
+        return values.new_zeros(kernel.numel()).index_add(0, self.weights, values).reshape(kernel.shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The layer's output by a matrix product, for one input or a batch; differentiable."""
+        if tuple(x.shape[-len(self.input_shape) :]) != self.input_shape or x.ndim > len(self.input_shape) + 1:
+            raise UsageError(f"this matrix takes inputs of shape {self.input_shape}, not {tuple(x.shape)}")
+        columns = x.reshape(-1, self.shape[1]).T
+        product = torch.sparse.mm(self.sparse(), columns) + self.bias_vector()[:, None]
+        return product.T.reshape(*x.shape[: -len(self.input_shape)], *self.output_shape)
+
+    def equations(self, rows: Iterable[int] | None = None, *, latex: bool = False) -> str:
+        """One equation for each output: αA + βB + γD + δE + b = P.
+
+        Weights are Greek letters, inputs A B C … (without I and O), outputs P Q R …; when letters run out they come
+        again with a subscript.
+
+        Args:
+            rows: Which outputs; None writes all if they are at most 64.
+            latex: As a LaTeX `aligned` block.
+
+        Raises:
+            UsageError: too many for a text, or no such row.
+        """
+        chosen = symbols.chosen_rows(rows, self.shape[0])
+        terms: dict[int, list[tuple[int, int]]] = {row: [] for row in chosen}
+        wanted = torch.isin(self.rows, torch.tensor(chosen))
+        for row, column, weight in self._places(wanted):
+            terms[row].append((column, weight))
+        biases = self._bias_names()
+        named = [([(symbols.GREEK[w], symbols.INPUTS[c]) for c, w in terms[row]], biases[self._channel(row)],
+                  symbols.OUTPUTS[row]) for row in chosen]  # fmt: skip
+        return symbols.equations(named, latex)
+
+    def latex(self) -> str:
+        """The product of matrix and input, plus bias, as LaTeX; fixed zeros in grey.
+
+        Raises:
+            UsageError: the matrix is larger than a page, 36×36.
+        """
+        entries = self._entries()
+        biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
+        return symbols.matrix_latex(entries, biases)
+
+    def show(self) -> Figure:
+        """Draw matrix, input, bias and output: one colour for each weight, fixed zeros in grey; letters up to 36×36.
+
+        A larger matrix is drawn without letters, and what takes less than a dot shares it.
+        """
+        from pellucid.plot.matrix import plot_matrix, plot_places
+
+        n_weights = self.layer.weight.numel()
+        if not self._fits:
+            places = (t.numpy() for t in (self.rows, self.columns, self.weights))
+            return plot_places(*places, self.shape, n_weights, title=self._head())
+        biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
+        return plot_matrix(
+            self._entries(),
+            [symbols.text(symbols.GREEK[w]) for w in range(n_weights)],
+            [symbols.text(symbols.INPUTS[c]) for c in range(self.shape[1])],
+            [symbols.text(name) if name else "" for name in biases],
+            [symbols.text(symbols.OUTPUTS[r]) for r in range(self.shape[0])],
+        )
+
+    def __str__(self) -> str:
+        if not self._fits:
+            return self._head()
+        return "\n".join([f"{self._head()} (·)", *symbols.matrix_text(self._entries())])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_latex_(self) -> str | None:
+        return f"$$\n{self.latex()}\n$$" if self._fits else None
+
+    def _head(self) -> str:
+        (rows, columns), places = self.shape, self._n_places()
+        return (
+            f"{type(self.layer).__name__} as a {rows:,}×{columns:,} matrix: {self.layer.weight.numel():,} weights in "
+            f"{places:,} places, {1 - places / (rows * columns):.1%} fixed zeros"
+        )
+
+    @property
+    def _fits(self) -> bool:
+        return self.shape[0] <= LETTERED_ROWS and self.shape[1] <= LETTERED_COLUMNS
+
+    @property
+    def _single(self) -> bool:
+        return self.layer.padding_mode == "zeros"
+
+    def _n_places(self) -> int:
+        if self._single:
+            return len(self.rows)
+        return len(torch.unique(self.rows * self.shape[1] + self.columns))
+
+    def _kernel(self, weight: Tensor | None) -> Tensor:
+        kernel = self.layer.weight
+        if weight is not None and weight.shape != kernel.shape:
+            raise UsageError(f"the kernel has shape {tuple(kernel.shape)}, not {tuple(weight.shape)}")
+        return kernel if weight is None else weight
+
+    def _dense_shape(self) -> tuple[int, int]:
+        if self.shape[0] * self.shape[1] > DENSE_UP_TO:
+            raise UsageError(
+                f"a {self.shape[0]:,}×{self.shape[1]:,} matrix is too large with its zeros; use sparse() or a smaller "
+                "input_size"
+            )
+        return self.shape
+
+    def _places(self, wanted: Tensor) -> list[tuple[int, int, int]]:
+        return list(zip(*(t[wanted].tolist() for t in (self.rows, self.columns, self.weights)), strict=True))
+
+    def _entries(self) -> list[list[tuple[int, ...]]]:
+        """The weights in each entry, none for a fixed zero."""
+        rows, columns = self.shape
+        if not self._fits:
+            raise UsageError(
+                f"a {rows:,}×{columns:,} matrix is too large to write down; up to {LETTERED_ROWS}×{LETTERED_COLUMNS} "
+                "fit: choose a smaller input_size, or name rows in equations(rows=...)"
+            )
+        entries: list[list[tuple[int, ...]]] = [[()] * columns for _ in range(rows)]
+        for row, column, weight in self._places(torch.ones_like(self.rows, dtype=torch.bool)):
+            entries[row][column] += (weight,)
+        return entries
+
+    def _channel(self, row: int) -> int:
+        return row // (self.shape[0] // self.output_shape[0])
+
+    def _bias_names(self) -> list[symbols.Name | None]:
+        n = self.output_shape[0]
+        if self.layer.bias is None:
+            return [None] * n
+        return [("b", None)] if n == 1 else [("b", i + 1) for i in range(n)]
+
+
+def as_matrix(layer: nn.Module, input_size: int | Sequence[int]) -> ConvMatrix:
+    """A convolution as the matrix that gives the same result on the flattened input.
+
+    >>> m = as_matrix(nn.Conv2d(1, 1, 2), input_size=(3, 3))
+    >>> print(m.equations().splitlines()[0])
+    αA + βB + γD + δE + b = P
+
+    Args:
+        layer: `nn.Conv1d`, `Conv2d`, `Conv3d` or their transposed forms, with any stride, padding, padding mode,
+            dilation and groups.
+        input_size: Length of each axis, with or without the channels in front; an int is for all axes.
+
+    Raises:
+        UsageError: not a convolution, or one that does not take such an input.
+
+    Source: the chapter's figures after M. Kleinsmith, "CNNs from different viewpoints".
+    """
+    if not isinstance(layer, CONVOLUTIONS + TRANSPOSED):
+        raise UsageError(f"as_matrix takes a convolution of torch.nn, not {type(layer).__name__}")
+    shape = _input_shape(layer, input_size)
+    with torch.no_grad():
+        try:
+            output_shape = tuple(layer(layer.weight.new_zeros(1, *shape)).shape[1:])
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(f"{layer} does not take an input of shape {shape}: {str(error).splitlines()[0]}") from None
+    is_transposed = isinstance(layer, TRANSPOSED)
+    axes = [
+        (_transposed_axis if is_transposed else _axis)(layer, axis, shape[axis + 1], output_shape[axis + 1])
+        for axis in range(len(shape) - 1)
+    ]
+    rows, columns, weights = _product(layer, axes, shape, output_shape, is_transposed)
+    n_columns, n_weights = int(np.prod(shape)), layer.weight.numel()
+    places = np.sort((rows * n_columns + columns) * n_weights + weights)  # numbers sort ten times faster than triples
+    places, weights = np.divmod(places, n_weights)
+    rows, columns = np.divmod(places, n_columns)
+    return ConvMatrix(layer, shape, output_shape, *map(torch.from_numpy, (rows, columns, weights)))
+
+
+def _input_shape(layer: Any, input_size: int | Sequence[int]) -> tuple[int, ...]:
+    n_axes = len(layer.kernel_size)
+    size = (input_size,) * n_axes if isinstance(input_size, int) else tuple(int(n) for n in input_size)
+    if len(size) == n_axes:
+        size = (layer.in_channels, *size)
+    if len(size) != n_axes + 1 or size[0] != layer.in_channels or min(size) < 1:
+        raise UsageError(
+            f"input_size is the length of {n_axes} axes, with {layer.in_channels} channels in front or without, not "
+            f"{input_size}"
+        )
+    return size
+
+
+Axis = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _axis(layer: Any, axis: int, n_in: int, n_out: int) -> Axis:
+    """Every (output, input, kernel) place along one axis at which a kernel weight meets an input value."""
+    k, stride, gap = layer.kernel_size[axis], layer.stride[axis], layer.dilation[axis]
+    if layer.padding in ("same", "valid"):
+        total = gap * (k - 1) if layer.padding == "same" else 0
+        before, after = total // 2, total - total // 2
+    else:
+        before = after = layer.padding[axis]
+    if layer.padding_mode == "zeros":
+        source = np.pad(np.arange(n_in), (before, after), constant_values=PADDING)
+    else:
+        mode: Any = NUMPY_MODES[layer.padding_mode]
+        source = np.pad(np.arange(n_in), (before, after), mode=mode)
+    outputs, kernel = (a.ravel() for a in np.indices((n_out, k)))
+    inputs = source[outputs * stride + kernel * gap]
+    return tuple(a[inputs != PADDING] for a in (outputs, inputs, kernel))
+
+
+def _transposed_axis(layer: Any, axis: int, n_in: int, n_out: int) -> Axis:
+    """The same for a transposed convolution, where each input value meets the whole kernel."""
+    inputs, kernel = (a.ravel() for a in np.indices((n_in, layer.kernel_size[axis])))
+    outputs = inputs * layer.stride[axis] + kernel * layer.dilation[axis] - layer.padding[axis]
+    inside = (outputs >= 0) & (outputs < n_out)
+    return tuple(a[inside] for a in (outputs, inputs, kernel))
+
+
+def _product(
+    layer: Any, axes: list[Axis], shape: tuple[int, ...], output_shape: tuple[int, ...], is_transposed: bool
+) -> tuple[np.ndarray, ...]:
+    """Row, column and weight of all places: those of the axes and of the channels, each with each."""
+    first, second = layer.weight.shape[:2]
+    one, other = (a.ravel() for a in np.indices((first, second)))
+    group = one // (first // layer.groups)
+    outputs, inputs = (other + group * second, one) if is_transposed else (one, other + group * second)
+    rows, columns, weights = outputs, inputs, one * second + other
+    for axis, (out, into, kernel) in enumerate(axes):
+        rows, columns, weights = (
+            (a[:, None] * n + b).ravel()
+            for a, n, b in (
+                (rows, output_shape[axis + 1], out), (columns, shape[axis + 1], into),
+                (weights, layer.kernel_size[axis], kernel),
+            )
+        )  # fmt: skip
+    return rows, columns, weights
