@@ -37,7 +37,7 @@ def output_size(
     (n + 2·pad - ks) // stride + 1 without dilation. It holds for `Conv`, `MaxPool`, `AvgPool` and `LPPool` in 1 to 3
     dimensions; PyTorch's poolings take the kernel as their stride unless given another. A transposed convolution and
     `MaxUnpool` turn it round: (n - 1)·stride - before - after + dilation·(kernel - 1) + 1 + output_padding. Groups
-    change no size.
+    change no size; adaptive poolings give the size they are asked for.
 
     >>> output_size(28, kernel=3, stride=2, padding=1)
     14

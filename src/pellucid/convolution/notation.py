@@ -194,10 +194,8 @@ class _Part:
         if 0 in values:
             self._fail(self.numbers[values.index(0)], "a number of channels is 1 or more")
         if (len(values) == 2 or (values and optional)) and values[0] != shape[0]:
-            self._fail(
-                self.numbers[0],
-                f"{self.kind.text} is said to take {values[0]} channels, but gets {shape[0]} ({by(shape)})",
-            )
+            what = "features" if len(shape) == 1 else "channels"
+            self._fail(self.numbers[0], f"{kind} takes {values[0]} {what} here, but is given {by(shape)}")
         return values[-1] if values else shape[0]
 
     def _axes(self, key: str, n_axes: int, default: int | None) -> Shape:

@@ -95,10 +95,10 @@ def plot_positions(
     padded = [n + sum(sides) for n, sides in zip(size, padding, strict=True)]
     height = padded[0] + output[0] + 1.6
     side = min(2.6, 13 / across)
+    width, tall = max(side * across, 0.09 * len(title)), side * down * height / max(padded[1], output[1])
     figure, axes = plt.subplots(
-        down, across, figsize=(side * across, side * down * height / max(padded[1], output[1]) + 0.5 * bool(title)),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+        down, across, figsize=(width, tall + 0.5 * bool(title)), squeeze=False, layout="constrained"
+    )
     for ax in axes.flat:
         ax.axis("off")
     for ax, place in zip(axes.flat, positions, strict=False):
