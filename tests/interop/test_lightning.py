@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 from witness import Witness, block, check, loaders, network, run, same_weights
 
+import pellucid
+
 L = pytest.importorskip("lightning")
 
 
@@ -51,3 +53,20 @@ def test_lightning():
     done = trained(watched=True)
     check(done.seen.history, done.lit.witness, logged("train_loss"))
     assert same_weights(done.lit, trained(watched=False).lit)
+
+
+def test_fabric_wraps_the_optimizer():
+    model = network()
+    witness = Witness(model)
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    prepared, wrapped = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    losses = []
+    with pellucid.watch(model, optimizer=wrapped, loss=True) as seen:
+        for xb, yb in loaders()[0]:
+            loss = F.cross_entropy(prepared(xb), yb)
+            fabric.backward(loss)
+            witness.note_gradients()
+            wrapped.step()
+            wrapped.zero_grad()
+            losses.append(loss.item())
+    check(seen.history, witness, losses)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import Dataset
-from witness import Witness, block, check, images, run, same_weights
+from witness import Witness, block, check, images, loaders, network, run, same_weights
+
+import pellucid
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -52,3 +54,23 @@ def test_trainer():
     done, witness = trained(watched=True)
     check(done.seen.history, witness, logged(done.trainer), loss_tolerance=1e-4)
     assert same_weights(done.model, trained(watched=False)[0].model)
+
+
+def test_accelerate_wraps_the_optimizer():
+    from accelerate import Accelerator
+
+    model = network()
+    witness = Witness(model)
+    accelerator = Accelerator(cpu=True)
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    prepared, wrapped, loader = accelerator.prepare(model, opt, loaders()[0])
+    losses = []
+    with pellucid.watch(prepared, optimizer=wrapped, loss=True) as seen:
+        for xb, yb in loader:
+            loss = torch.nn.functional.cross_entropy(prepared(xb), yb)
+            accelerator.backward(loss)
+            witness.note_gradients()
+            wrapped.step()
+            wrapped.zero_grad()
+            losses.append(loss.item())
+    check(seen.history, witness, losses)
