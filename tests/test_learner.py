@@ -24,9 +24,11 @@ from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.loader import DataLoader, DataLoaders, StoredImages
 from pellucid.errors import TrainingError, UsageError
+from pellucid.groups import params, split_at, trainable_params
 from pellucid.learner import Learner
+from pellucid.losses import LabelSmoothingCrossEntropy
 from pellucid.metrics import accuracy, error_rate, top_k_accuracy
-from pellucid.optimizer import SGD
+from pellucid.optimizer import SGD, hypers
 from pellucid.schedule import exponential, one_cycle
 from pellucid.seed import set_seed
 
@@ -240,6 +242,93 @@ def test_freezing_keeps_the_first_group_but_its_norms():
     assert not torch.equal(before["1.weight"], after["1.weight"])
     learn.fine_tune(1)
     assert not torch.equal(before["0.weight"], learn.model.state_dict()["0.weight"])
+
+
+# Learning rates of three groups and momentum at each batch of fine_tune(1, base_lr=0.02), as fastai 2.8.12 sets them.
+FINE_TUNE = [
+    ([8e-05, 8e-05, 0.0008], 0.95),
+    ([0.00021116589922060653, 0.00021116589922060653, 0.0021116589922060653], 0.9431684427489267),
+    ([0.0005688209028858627, 0.0005688209028858627, 0.005688209028858628], 0.9245405779746946),
+    ([0.001055231250843329, 0.001055231250843329, 0.01055231250843329], 0.8992067056852433),
+    ([0.001537479705088972, 0.001537479705088972, 0.015374797050889722], 0.8740895986932826),
+    ([0.0018837854738991977, 0.0018837854738991977, 0.018837854738991976], 0.8560528399010834),
+    ([2e-05, 0.0002, 0.002], 0.95),
+    ([6.694592300870579e-05, 0.0006694592300870579, 0.0066945923008705785], 0.8913175962391178),
+    ([9.94415469622919e-05, 0.0009944154696229191, 0.00994415469622919], 0.8505584586222943),
+    ([8.117468043945326e-05, 0.0008117468043945326, 0.008117468043945326], 0.8688255078156248),
+    ([4.6264028239819686e-05, 0.0004626402823981968, 0.004626402823981968], 0.9037365091252716),
+    ([1.3348277786386377e-05, 0.0001334827778638637, 0.0013348277786386364], 0.936652588739501),
+]
+
+
+class Steps(Callback):
+    """Rates, momentum and which parameters are trained, at each step."""
+
+    order = 70
+
+    def __init__(self):
+        self.steps: list[tuple[list[float], float, list[bool]]] = []
+
+    def before_step(self):
+        now = hypers(self.learn.opt)
+        trained = [p.requires_grad for p in self.learn.model.parameters()]
+        self.steps.append((now["lr"], now["mom"][-1], trained))
+
+
+def test_fine_tune_sets_the_rates_that_fastai_sets():
+    learn = learner(splitter=lambda m: [params(m[0]), params(m[1:4]), params(m[4])], cbs=Steps)
+    learn.fine_tune(1, base_lr=0.02)
+    for (lrs, mom, _), (fastai_lrs, fastai_mom) in zip(learn.steps.steps, FINE_TUNE, strict=True):
+        assert lrs == pytest.approx(fastai_lrs, rel=1e-4) and mom == pytest.approx(fastai_mom, rel=1e-6)
+    assert [trained for *_, trained in learn.steps.steps[:6]] == [[False, False, True, True, True, True]] * 6
+    assert all(all(trained) for *_, trained in learn.steps.steps[6:])
+
+
+def test_fine_tune_of_one_group_trains_everything_at_one_rate():
+    learn = learner(cbs=Steps)
+    learn.fine_tune(1, base_lr=0.02)
+    assert [lrs for lrs, *_ in learn.steps.steps] == [[pytest.approx(lrs[-1], rel=1e-4)] for lrs, _ in FINE_TUNE]
+    assert all(all(trained) for *_, trained in learn.steps.steps)
+
+
+def test_fine_tune_without_a_frozen_part():
+    learn = learner(splitter=split_at(3), cbs=Steps)
+    learn.fine_tune(2, freeze_epochs=0)
+    assert len(learn.steps.steps) == 12 and all(all(trained) for *_, trained in learn.steps.steps)
+
+
+def test_freezing_more_than_there_is():
+    learn = learner(splitter=split_at(3))
+    with pytest.raises(UsageError, match=r"freeze_to\(2\) leaves nothing to train: the parameter groups are 0 to 1"):
+        learn.freeze_to(2)
+
+
+def test_splitters_of_one_flat_group_and_with_groups_of_no_parameter():
+    for splitter in (trainable_params, lambda m: iter([params(m[2]), params(m)])):
+        learn = learner(splitter=splitter)
+        learn.fit_one_cycle(1, slice(0.01))
+        assert len(learn.recorder.hypers["lr"][0]) == 1
+    with pytest.raises(UsageError, match="holds a Conv2d, not parameters"):
+        learner(splitter=lambda m: [m[0], params(m[4])]).fit(1)
+
+
+def test_label_smoothing_trains_and_predicts_probabilities():
+    learn = learner(loss_func=LabelSmoothingCrossEntropy(0.2))
+    learn.fit_one_cycle(6, 0.05)
+    assert learn.recorder.values[-1][2] > 0.9
+    floor = -(0.2 / 3 * 2 * np.log(0.2 / 3) + (0.8 + 0.2 / 3) * np.log(0.8 + 0.2 / 3))
+    assert learn.recorder.values[-1][1] > floor  # entropy of the smoothed target
+    probabilities, _ = learn.get_preds()
+    assert torch.allclose(probabilities.sum(1), torch.ones(N_VALID))
+    x = learn.dls.valid.source.pixels[learn.dls.valid.rows].float() / 255
+    assert torch.allclose(probabilities, learn.model(x).softmax(1).detach(), atol=1e-6)
+
+
+def test_our_own_loss_names_an_output_that_does_not_fit():
+    learn = learner(loss_func=LabelSmoothingCrossEntropy())
+    learn.model[4] = nn.Linear(6 * 36, 2)
+    with pytest.raises(TrainingError, match="LabelSmoothingCrossEntropy does not fit model output 16×2"):
+        learn.fit(1)
 
 
 def test_any_hyper_parameter_can_be_scheduled():
