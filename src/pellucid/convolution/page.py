@@ -1,0 +1,197 @@
+"""The page in which one clicks an activation and sees what made it: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules import batchnorm, conv, pooling
+
+from pellucid.convolution.calls import IMAGE, Call
+from pellucid.convolution.reach import Reach, run
+from pellucid.convolution.windows import describe, scale_and_shift, shares
+from pellucid.errors import UsageError
+
+if TYPE_CHECKING:
+    from pellucid.convolution.joins import Stage
+    from pellucid.convolution.precedents import Layer, Network, Trace
+
+N_LISTED = 5
+SCRIPTS = ("network.js", "view.js", "page.js")
+
+
+def write_page(trace: Trace, file: Path, layers: Sequence[Layer] | None, limit_mb: float) -> Path:
+    """Write the page of a trace; see `Trace.animate`."""
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{file}: a page needs the ending .html")
+    network = trace.network
+    shown = _shown(network, layers, trace.place)
+    contents = _contents(trace, shown)
+    _check_size(network, contents, limit_mb)
+    folder = files("pellucid.convolution")
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    parts = {
+        "title": html.escape(str(trace)),
+        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "data": json.dumps(_encoded(contents), separators=(",", ":")).replace("<", "\\u003c"),
+        "script": "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
+    }
+    for name, text in parts.items():
+        page = page.replace(f"{{{{{name}}}}}", text)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+    return file
+
+
+def stage_label(network: Network, stage: Stage) -> str:
+    """Name of a stage: the module that holds just its calls, else its first call's name."""
+    names = [network.calls[n].name for n in stage.calls]
+    parent = names[0].rpartition(".")[0]
+    alone = [n for n, call in enumerate(network.calls) if parent and call.name.startswith(f"{parent}.")]
+    return parent if len(names) > 1 and alone == list(stage.calls) else network.label(stage.calls[0])
+
+
+def _shown(network: Network, layers: Sequence[Layer] | None, place: int) -> list[bool]:
+    """Which stages are shown: those with a chosen layer's last call, and the one of the trace."""
+    from pellucid.convolution.precedents import find_layer
+
+    if layers is None:
+        return [True] * len(network.stages)
+    asked = [layers] if isinstance(layers, str | int | nn.Module) else list(layers)
+    wanted = {place, *(n for layer in asked for n in find_layer(network, layer)[2])}
+    return [bool(wanted & set(stage.calls)) for stage in network.stages]
+
+
+def _contents(trace: Trace, shown: list[bool]) -> dict[str, Any]:
+    network = trace.network
+    kept = {n for stage, is_shown in zip(network.stages, shown, strict=True) if is_shown for n in stage.calls}
+    image = network.image[0]
+    return {
+        "image": {
+            "shape": list(image.shape),
+            "range": {"low": float(image.min()), "high": float(image.max())},
+            "values": _values(image),
+        },
+        "calls": [_call(network, n, n in kept) for n in range(len(network.calls))],
+        "stages": [
+            {
+                "calls": list(stage.calls),
+                "shown": is_shown,
+                "label": stage_label(network, stage),
+                "text": _text(network, stage),
+            }
+            for stage, is_shown in zip(network.stages, shown, strict=True)
+        ],
+        "opening": _opening(trace),
+    }
+
+
+def _text(network: Network, stage: Stage) -> str:
+    words = [describe(network.calls[n].module) for n in stage.calls]
+    return " → ".join(["sum", *words] if len(network.joins[stage.calls[0]]) > 1 else words)
+
+
+def _opening(trace: Trace) -> dict[str, Any]:
+    """The unit that the page opens at: the same place in its stage's last output, reshaping undone."""
+    network, place, unit = trace.network, trace.place, trace.unit
+    while place != IMAGE and network.reaches[place].kind == "reshape":
+        reach, source = network.reaches[place], network.calls[place].source
+        unit = tuple(map(int, np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)))
+        if source is None:
+            raise UsageError(f"{network.label(place)} only reshapes what code between the layers made; trace another")
+        place = source
+    tail = next((stage.tail for stage in network.stages if place in stage.calls), IMAGE)
+    return {"place": tail, "unit": list(unit)}
+
+
+def _call(network: Network, place: int, kept: bool) -> dict[str, Any]:
+    call, reach = network.calls[place], network.reaches[place]
+    return {
+        "label": network.label(place),
+        "text": describe(call.module),
+        "reach": _reach(reach),
+        "inputs": [
+            {"source": join.source, "reach": _reach(join.reach), "plain": join.plain} for join in network.joins[place]
+        ],
+        "op": _operation(call, reach, kept),
+        "values": _values(call.output[0]) if kept and reach.kind != "reshape" else None,
+        "given": _values(call.input[0]) if (kept or reach.kind == "reshape") and call.source is None else None,
+    }
+
+
+def _reach(reach: Reach) -> dict[str, Any]:
+    return {
+        "kind": reach.kind,
+        "in": list(reach.shape_in),
+        "out": list(reach.shape_out),
+        "axes": [axis.tolist() for axis in reach.axes],
+        "groups": reach.groups,
+        "offset": reach.offset,
+    }
+
+
+def _operation(call: Call, reach: Reach, kept: bool) -> dict[str, Any]:
+    """How the page computes a unit from its window."""
+    module: Any = call.module
+    if not kept:
+        return {"kind": "unknown"}
+    if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
+        bias = None if module.bias is None else _values(module.bias)
+        return {"kind": "weighted", "weights": _values(module.weight), "bias": bias}
+    if isinstance(module, pooling._MaxPoolNd | pooling._AdaptiveMaxPoolNd):
+        return {"kind": "largest"}
+    if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
+        return {"kind": "shares", "shares": _values(torch.from_numpy(shares(module, reach)))}
+    if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
+        scale, shift = scale_and_shift(module)
+        return {"kind": "scale", "scale": _values(scale), "shift": _values(shift)}
+    if reach.kind == "slice":
+        x = call.input.clone().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(run(module, x * 1).sum(), x)
+        return {"kind": "function", "slope": _values(slope[0])}
+    return {"kind": "unknown"}
+
+
+def _values(x: torch.Tensor) -> np.ndarray:
+    return x.detach().cpu().float().contiguous().numpy()
+
+
+def _check_size(network: Network, contents: dict[str, Any], limit_mb: float) -> None:
+    sizes = [_bytes(call) for call in contents["calls"]]
+    total = sum(sizes) + _bytes(contents["image"])
+    if total <= limit_mb * 1e6:
+        return
+    largest = sorted(network.stages, key=lambda stage: -sum(sizes[n] for n in stage.calls))[:N_LISTED]
+    listed = ", ".join(
+        f"{stage_label(network, stage)} {sum(sizes[n] for n in stage.calls) / 1e6:.1f} MB" for stage in largest
+    )
+    raise UsageError(
+        f"the page would take {total / 1e6:.0f} MB, above the limit of {limit_mb:g} MB; the largest layers are {listed}. "
+        "Choose which to show with layers=[...], or raise limit_mb="
+    )
+
+
+def _bytes(contents: Any) -> int:
+    """Size of all arrays, in characters of base64."""
+    if isinstance(contents, np.ndarray):
+        return -(-contents.nbytes // 3) * 4
+    children = contents.values() if isinstance(contents, dict) else contents if isinstance(contents, list) else ()
+    return sum(map(_bytes, children))
+
+
+def _encoded(contents: Any) -> Any:
+    """Arrays as base64 of little-endian float32."""
+    if isinstance(contents, np.ndarray):
+        return base64.b64encode(contents.astype("<f4").tobytes()).decode("ascii")
+    if isinstance(contents, dict):
+        return {key: _encoded(value) for key, value in contents.items()}
+    return [_encoded(value) for value in contents] if isinstance(contents, list) else contents
