@@ -201,7 +201,7 @@ class EffectiveField:
         return math.sqrt(int((self.map > (1 - 0.9545) * self.map.max()).sum()))
 
     def square(self, share: float = 0.95) -> tuple[range, ...]:
-        """Rows and columns of the smallest square around `centre` that holds this share of the gradient."""
+        """Rows and columns within the smallest distance of `centre` that takes in this share of the gradient."""
         if not 0 < share <= 1:
             raise UsageError(f"share must be above 0 and at most 1, not {share}")
         grids = np.indices(self.map.shape)

@@ -201,7 +201,7 @@ def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tenso
     left = int(call or 1)
     found: list[Tensor] = []
 
-    def take(output: Tensor) -> None:
+    def take(output: Any) -> None:
         nonlocal left
         left -= 1
         if not left:
@@ -209,7 +209,7 @@ def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tenso
 
     modules = dict(model.named_modules())
     if module_name in modules:
-        hook = modules[module_name].register_forward_hook(lambda module, inputs, output: take(output))
+        hook = modules[module_name].register_forward_hook(lambda _module, _inputs, output: take(output))
         try:
             model(images)
         finally:

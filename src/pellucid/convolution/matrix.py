@@ -40,7 +40,7 @@ class ConvMatrix:
         weights: Which weight it is, an index into the flattened kernel.
     """
 
-    layer: nn.Module
+    layer: Any
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     rows: Tensor
@@ -149,8 +149,8 @@ class ConvMatrix:
 
         n_weights = self.layer.weight.numel()
         if not self._fits:
-            places = (t.numpy() for t in (self.rows, self.columns, self.weights))
-            return plot_places(*places, self.shape, n_weights, title=self._head())
+            rows, columns, weights = (t.numpy() for t in (self.rows, self.columns, self.weights))
+            return plot_places(rows, columns, weights, self.shape, n_weights, title=self._head())
         biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
         return plot_matrix(
             self._entries(),
@@ -282,7 +282,7 @@ def _input_shape(layer: Any, input_size: int | Sequence[int]) -> tuple[int, ...]
     return size
 
 
-Axis = tuple[np.ndarray, np.ndarray, np.ndarray]
+Axis = tuple[np.ndarray, ...]
 
 
 def _axis(layer: Any, axis: int, n_in: int, n_out: int) -> Axis:

@@ -321,19 +321,26 @@ def read_by(mask: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
             mask = mask.reshape([1] * len(move.before)) if one else np.broadcast_to(mask, move.after)
             mask = mask if one else mask.reshape(move.before)
         elif move.taps.is_everything:
-            mask = mask.any(axis=move.dim, keepdims=True)
+            mask = np.asarray(mask.any(axis=move.dim, keepdims=True))
         elif not move.taps.is_identity:
             mask = _read_along(mask, move.dim, move.taps)
     return mask
 
 
 def _read_along(mask: np.ndarray, dim: int, taps: Taps) -> np.ndarray:
+    read, counts = taps.inside
     if mask.shape[dim] == 1:
-        read = taps.matrix.any(axis=0)
-        return mask & read.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
-    # float32 products of zeros and ones are exact and run in BLAS
-    read = np.moveaxis(mask, dim, -1).astype(np.float32) @ taps.matrix.astype(np.float32)
-    return np.moveaxis(read > 0, -1, dim)
+        covered = np.zeros(taps.n_in, bool)
+        covered[read[counts]] = True
+        return mask if covered.all() else mask & covered.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
+    last = np.moveaxis(mask, dim, -1)
+    places = read[counts]
+    if counts.shape[1] == 1 and len(np.unique(places)) == len(places):  # slices and concatenations
+        found = np.zeros((*last.shape[:-1], taps.n_in), bool)
+        found[..., places] = last[..., counts[:, 0]]
+    else:  # float32 products of zeros and ones are exact and run in BLAS
+        found = last.astype(np.float32) @ taps.matrix.astype(np.float32) > 0
+    return np.moveaxis(found, -1, dim)
 
 
 def _same_place(before: tuple[int, ...], dim: int, after: tuple[int, ...]) -> int | None:

@@ -26,8 +26,7 @@ class LayerField:
         size: Pixels from the first to the last that a unit sees, as if the image went on for ever; where fields differ
             from unit to unit, the largest.
         jump: Pixels from one unit's field to the next one's; None where units no longer lie on a grid.
-        start: Centre of the first unit's field, in pixels from the centre of the first pixel; None where that unit sees only
-            padding.
+        start: Centre of the first unit's field, in pixels from the first pixel's; None where it sees only padding.
         share: Part of the image, 0 to 1, in the middle unit's field, from its first row and column to its last.
     """
 
