@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib
+import stories
 import torch
 from torch.nn import functional as F
 
@@ -74,6 +75,7 @@ def main() -> None:
     for name, figure in figures.items():
         figure.savefig(IMAGES / f"{name}.png", dpi=DPI)
         print(IMAGES / f"{name}.png")
+    stories.main(IMAGES)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def color_dim(
     *,
     title: str = "",
     ax: Axes | None = None,
+    scale: bool = True,
 ) -> Axes:
     """Show histograms over batches as colours: one column a batch, log(1 + count), smallest values at the bottom.
 
@@ -59,15 +60,22 @@ def color_dim(
         value_range: Lower edge of the first bin and upper edge of the last.
         title: Above the picture.
         ax: Draw here; None makes a new figure.
+        scale: Explain the colours in a bar at the side.
 
     Source: S. Giomo, "The colorful dimension", forums.fast.ai/t/42908.
     """
     if ax is None:
         ax = new_axes(9, 3.2)
     extent = (float(steps[0, 0]), float(steps[-1, 1]), *value_range)
-    ax.imshow(np.log1p(hist.T), origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
+    image = ax.imshow(
+        np.log1p(hist.T), origin="lower", aspect="auto", extent=extent, cmap="viridis", interpolation="nearest"
+    )
     ax.set(xlabel=BATCH, ylabel="activation", title=title)
     ax.title.set_fontsize("medium")
+    if scale:
+        powers = [k for k in range(0, 10, 2) if 10**k <= max(hist.max(), 1)]
+        bar = ax.figure.colorbar(image, ax=ax, pad=0.015, label="count", ticks=np.log1p([0, *(10**k for k in powers)]))
+        bar.ax.set_yticklabels(["0", *("1" if k == 0 else f"$10^{k}$" for k in powers)])
     return ax
 
 
@@ -90,7 +98,7 @@ def plot_sheet(
     for row, title in enumerate(titles):
         axes = list(grid[row])
         if hist is not None:
-            color_dim(steps, hist[row], (0.0, 10.0), ax=axes.pop(0))
+            color_dim(steps, hist[row], (0.0, 10.0), ax=axes.pop(0), scale=False)
         grid[row, 0].set_title(title, fontsize="small", loc="left")
         axes[0].plot(x, mean[row], linewidth=1.2)
         axes[0].fill_between(x, mean[row] - std[row], mean[row] + std[row], alpha=0.25, linewidth=0)
@@ -194,6 +202,9 @@ def show_kernels(kernels: np.ndarray, *, title: str = "", ax: Axes | None = None
         title: Above the picture.
         ax: Draw here; None makes a new figure.
     """
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     if kernels.shape[1] != 3:
         kernels = kernels.reshape(-1, 1, *kernels.shape[2:])
     n, channels, height, width = kernels.shape
@@ -203,11 +214,14 @@ def show_kernels(kernels: np.ndarray, *, title: str = "", ax: Axes | None = None
     n_down = -(-n // n_across)
     gap = max(1, width // 5)
     sheet = np.ones((n_down * (height + gap) - gap, n_across * (width + gap) - gap, channels))
+    frames = []
     for i, kernel in enumerate(scaled):
         top, left = i // n_across * (height + gap), i % n_across * (width + gap)
         sheet[top : top + height, left : left + width] = kernel.transpose(1, 2, 0)
+        frames.append(Rectangle((left - 0.5, top - 0.5), width, height))
     if ax is None:
         ax = new_axes(8, 8 * sheet.shape[0] / sheet.shape[1] + 0.4)
+    ax.add_collection(PatchCollection(frames, facecolor="none", edgecolor="grey", linewidth=0.6))
     ax.imshow(sheet if channels == 3 else sheet[..., 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize="medium")
     ax.axis("off")
