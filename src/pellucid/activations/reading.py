@@ -63,10 +63,18 @@ def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
     if kernel is None or not x.is_cpu or x.dtype is torch.float64:
         return False
     if not is_plain(x):  # the order of the values does not matter, gaps between them do
-        x = x.detach().float().contiguous()
+        x = bare(x).float().contiguous()
         if not is_plain(x):
             return False
     return kernel.read(x.data_ptr(), x.numel(), with_hist, address)
+
+
+def bare(x: Tensor) -> Tensor:
+    """The tensor without its graph, and without a subclass that only adds methods, such as fastai's."""
+    if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its values are kept elsewhere
+        return x.detach()
+    with torch._C.DisableTorchFunctionSubclass():
+        return x.detach().as_subclass(Tensor)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -121,7 +129,7 @@ def pool(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     """As `read`, by torch's own reductions."""
-    x = x.detach()
+    x = bare(x)
     reading = _reduce((x if x.dtype in (torch.float32, torch.float64) else x.float()).reshape(-1), with_hist)
     return reading.numpy() if x.device.type == "cpu" else reading
 
