@@ -169,7 +169,7 @@ def test_ints_and_tuples_mix():
         ({"size": 28, "kernel": 3, "padding": -1}, "padding must be a whole number of 0 or more, not -1"),
         ({"size": (28, 28), "kernel": (3, 3, 3)}, "size has 2, kernel has 3"),
         ({"size": (8, 8), "kernel": 3, "padding": (1, 1, 1)}, "does not fit 2 axes"),
-        ({"size": 8, "kernel": 3, "padding": (1,)}, "an int or (before, after)"),
+        ({"size": 8, "kernel": 3, "padding": (1, 2, 3)}, "an int or (before, after)"),
         ({"size": 28, "kernel": 3, "stride": 2, "padding": "same"}, "at stride 1 only"),
         ({"size": 28, "kernel": 3, "padding": "Same"}, "give pixels, 'same' or 'valid'"),
         ({"size": 28, "kernel": 3, "padding": "same", "transposed": True}, "give pixels"),
