@@ -4,67 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from xlsxwriter.utility import xl_range, xl_range_abs, xl_rowcol_to_cell
 
 from pellucid.convolution.arithmetic import same_padding
 from pellucid.convolution.calls import Call
+from pellucid.convolution.grids import Frame, Grid, Pair
 from pellucid.errors import UsageError
 
-Pair = tuple[int, int]
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Cells of one map or kernel, counted from its own first cell; a map's padding lies around it, from −1 on."""
-
-    top: int
-    left: int
-    rows: int
-    columns: int
-
-    def cell(self, row: int, column: int, *, fixed: bool = False) -> str:
-        """Reference of one cell, as `B7`, or `$B$7` if `fixed`."""
-        return xl_rowcol_to_cell(self.top + row, self.left + column, row_abs=fixed, col_abs=fixed)
-
-    def window(self, rows: Sequence[int], columns: Sequence[int]) -> str:
-        """Reference of the rectangle from the first to the last of these rows and columns."""
-        return xl_range(self.top + rows[0], self.left + columns[0], self.top + rows[-1], self.left + columns[-1])
-
-    @property
-    def fixed(self) -> str:
-        """Reference of all cells, as `$B$7:$D$9`."""
-        return xl_range_abs(self.top, self.left, self.top + self.rows - 1, self.left + self.columns - 1)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Padding cells around a map: how many on each side, and what stands in them."""
-
-    top: int = 0
-    bottom: int = 0
-    left: int = 0
-    right: int = 0
-    mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
-
-    def places(self, rows: int, columns: int) -> list[tuple[Pair, Pair | None]]:
-        """Every padding cell of a map of this size, with the cell whose value it repeats; None where it is zero."""
-        inside = {(r, c) for r in range(rows) for c in range(columns)}
-        around = [(r, c) for r in range(-self.top, rows + self.bottom) for c in range(-self.left, columns + self.right)]
-        return [((r, c), self._source(r, c, rows, columns)) for r, c in around if (r, c) not in inside]
-
-    def _source(self, row: int, column: int, rows: int, columns: int) -> Pair | None:
-        if self.mode == "zeros":
-            return None
-        fold: Callable[[int, int], int] = {
-            "reflect": lambda i, n: n - 1 - abs(n - 1 - abs(i)),
-            "replicate": lambda i, n: min(max(i, 0), n - 1),
-            "circular": lambda i, n: i % n,
-        }[self.mode]
-        return fold(row, rows), fold(column, columns)
+MAX_ARGUMENTS = 255
 
 
 @dataclass(frozen=True)
@@ -149,7 +100,7 @@ class Convolution(Layer):
                 terms.append(f"SUMPRODUCT({maps[source].window(rows, columns)},{kernel.fixed})")
             else:
                 terms += [
-                    f"{maps[source].cell(row, column)}*{kernel.cell(i, j, fixed=True)}"
+                    f"{maps[source].cell(row, column)}*{kernel.fixed_cells[i][j]}"
                     for i, row in enumerate(rows)
                     for j, column in enumerate(columns)
                 ]
@@ -218,6 +169,10 @@ class Normalization(Layer):
         if self.live and isinstance(self.module, nn.BatchNorm2d):
             raise UsageError(f"batchnorm {call.name!r} keeps no running statistics: a sheet shows evaluation mode")
         self.size = n // self.module.num_groups if isinstance(self.module, nn.GroupNorm) else 1
+        if self.live and self.size > MAX_ARGUMENTS:
+            raise UsageError(
+                f"group norm {call.name!r} averages over {self.size} channels; a formula takes at most {MAX_ARGUMENTS}"
+            )
         x = _numbers(call.input)[0].reshape(n // self.size, -1)
         self.means, self.variances = x.mean(1), x.var(1)
         if not self.live:
@@ -263,6 +218,11 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, str]]] = {
     nn.LeakyReLU: lambda m: (f"x, or {m.negative_slope:g}·x below 0", f"IF({{x}}>0,{{x}},{m.negative_slope}*{{x}})"),
     nn.Hardtanh: lambda m: (f"between {m.min_val:g} and {m.max_val:g}", f"MIN({m.max_val},MAX({m.min_val},{{x}}))"),
     nn.ELU: lambda m: ("x, or α·(exp(x) − 1) below 0", f"IF({{x}}>0,{{x}},{m.alpha}*(EXP({{x}})-1))"),
+    nn.GELU: lambda m: (
+        ("x·Φ(x)", "{x}*NORMSDIST({x})")
+        if m.approximate == "none"
+        else ("x·Φ(x), by tanh", "{x}/2*(1+TANH(SQRT(2/PI())*({x}+0.044715*{x}^3)))")
+    ),
     nn.SiLU: lambda m: ("x/(1 + exp(−x))", "{x}/(1+EXP(-{x}))"),
     nn.Sigmoid: lambda m: ("1/(1 + exp(−x))", "1/(1+EXP(-{x}))"),
     nn.Tanh: lambda m: ("tanh(x)", "TANH({x})"),
@@ -290,7 +250,7 @@ def layer_of(call: Call, number: int) -> Layer | None:
     if kind is None:
         raise UsageError(
             f"layer {call.name!r} is a {type(module).__name__}, for which a sheet has no formula; it knows "
-            f"{', '.join(k.__name__ for k in SUPPORTED)}: choose a part without it by layers="
+            f"{', '.join(k.__name__ for k in SUPPORTED)}"
         )
     if kind is nn.Conv2d:
         return Convolution(module, number)  # pyright: ignore[reportArgumentType]

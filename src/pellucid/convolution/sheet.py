@@ -1,117 +1,26 @@
-"""One sheet of maps, kernels and formulas: where everything stands, and how it looks."""
+"""The workbook itself: numbers, formulas and colours, written by XlsxWriter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import xlsxwriter
 from xlsxwriter.utility import xl_range, xl_rowcol_to_cell
+from xlsxwriter.worksheet import Worksheet
 
-from pellucid.convolution.formulas import Frame, Grid, Layer, Scalar
+from pellucid.convolution.blocks import HEAD, Block, Slot, Stage
+from pellucid.convolution.formulas import Scalar
+from pellucid.convolution.grids import Grid
 from pellucid.errors import UsageError
 
-MAX_ROWS, MAX_COLUMNS, MAX_FORMULA = 1_048_576, 16_384, 8_192
-ADVICE = "choose fewer layers by layers=, fewer channels of the last by channels=, or a smaller image"
-HEAD = 7  # frozen rows: title, hint, part, and four about each block
+MAX_FORMULA = 8_192
 PIXEL = 22
-NARROWEST = 7  # columns of a block, so that its heading can be read
-COLD, WARM = "#5B8FD0", "#EE7B5B"
+COLD, WARM = "#8DB6E6", "#F4A488"  # light enough for blue numbers
 INKS = {1: ("#262626",), 3: ("#C8322B", "#2E8B40", "#2F56C4")}
 COLOURS = ("red", "green", "blue")
-
-
-@dataclass
-class Stage:
-    """One column of the picture: an image, or what a layer makes of the stage before.
-
-    Attributes:
-        name: The layer's name in the model.
-        layer: None for an image, whose cells are typed in.
-        values: True values, (channel, row, column).
-        channels: Those that are drawn.
-        title, details: Heading of an image; a layer brings its own.
-        inks: What the largest pixels of each channel, or of all, are coloured with; none for maps of signed numbers.
-        frame: Padding drawn around the maps, which the next stage wants.
-    """
-
-    name: str
-    layer: Layer | None
-    values: np.ndarray
-    channels: list[int]
-    title: str = ""
-    details: str = ""
-    inks: tuple[str, ...] = ()
-    frame: Frame = field(default_factory=Frame)
-
-
-@dataclass
-class Slot:
-    """Where one channel of a stage stands."""
-
-    map: Grid
-    kernels: list[Grid]
-    scalars: list[tuple[int, int]]
-
-
-@dataclass
-class Block:
-    """Where a stage stands: first column, the column its maps' frames begin, and the cells of each channel."""
-
-    stage: Stage
-    left: int
-    map_left: int
-    right: int
-    slots: dict[int, Slot]
-
-    @property
-    def maps(self) -> dict[int, Grid]:
-        """The cells of each channel's map."""
-        return {channel: slot.map for channel, slot in self.slots.items()}
-
-
-def place(stages: Sequence[Stage]) -> list[Block]:
-    """Lay the stages out from left to right, their channels from top to bottom.
-
-    Layers that keep channels and size stand row by row beside the layer before.
-    """
-    runs: list[list[Stage]] = []
-    for stage in stages:
-        if runs and _beside(runs[-1][-1], stage):
-            runs[-1].append(stage)
-        else:
-            runs.append([stage])
-    blocks, left = [], 1
-    for run in runs:
-        above = max(stage.frame.top for stage in run)
-        height = max(_height(stage, above) for stage in run)
-        for stage in run:
-            blocks.append(_block(stage, left, above, height))
-            left = blocks[-1].right + 2
-    return blocks
-
-
-def count_cells(stages: Sequence[Stage]) -> int:
-    """Cells that hold a number or a formula."""
-    total = 0
-    for stage in stages:
-        rows, columns = _framed(stage)
-        kernels = stage.layer.weights(stage.channels[0]).size if stage.layer else 0
-        total += len(stage.channels) * (rows * columns + kernels + (stage.layer.n_scalars if stage.layer else 0))
-    return total
-
-
-def check_size(blocks: Sequence[Block]) -> None:
-    """Refuse what no sheet can hold."""
-    rows = max(slot.map.top + _framed(block.stage)[0] for block in blocks for slot in block.slots.values())
-    if rows > MAX_ROWS or blocks[-1].right > MAX_COLUMNS:
-        raise UsageError(
-            f"the part needs {rows:,} rows and {blocks[-1].right:,} columns; a sheet has {MAX_ROWS:,} × "
-            f"{MAX_COLUMNS:,}: {ADVICE}"
-        )
 
 
 def render(blocks: Sequence[Block], title: str, part: str) -> bytes:
@@ -129,12 +38,19 @@ def render(blocks: Sequence[Block], title: str, part: str) -> bytes:
     return file.getvalue()
 
 
+class _PlainFormulas(Worksheet):
+    """Takes formulas as they are: XlsxWriter searches each for 29 new functions, two thirds of its time."""
+
+    def _prepare_formula(self, formula: str, expand_future_functions: bool = False) -> str:
+        return formula.removeprefix("=")
+
+
 class _Sheet:
     """The sheet while it is written."""
 
     def __init__(self, book: Any):
         self.book, self.formats = book, {}
-        self.sheet = book.add_worksheet("convolution")
+        self.sheet = book.add_worksheet("convolution", _PlainFormulas)
 
     def head(self, title: str, part: str) -> None:
         self.sheet.set_row_pixels(0, 30)
@@ -142,8 +58,8 @@ class _Sheet:
         self.sheet.write(
             1,
             1,
-            "Blue numbers can be changed: everything after them follows. Select a cell and trace its precedents "
-            "(Excel: Formulas, Trace Precedents; LibreOffice: Tools, Detective, Trace Precedents); "
+            "The image and all blue numbers can be changed; what comes after follows. Select a cell, trace its "
+            "precedents (Excel: Formulas, Trace Precedents; LibreOffice: Tools, Detective, Trace Precedents); "
             "again for the layer before.",
             self.format(font_size=9, font_color="#404040"),
         )
@@ -184,7 +100,7 @@ class _Sheet:
         if layer is None:
             return
         for source, grid in zip(layer.sources(channel), slot.kernels, strict=False):
-            wide = "kernel" if len(slot.kernels) == 1 else f"for {source}"
+            wide = "kernel" if len(slot.kernels) == 1 else f"input {source}"
             self.sheet.write(grid.top - 1, grid.left, wide if grid.columns > 1 else str(source), small)
         for (row, column), scalar in zip(slot.scalars, scalars, strict=True):
             self.sheet.write(row, column - 1, scalar.label, beside)
@@ -237,10 +153,10 @@ class _Sheet:
 
     def ink(self, grid: Grid, stage: Stage, values: np.ndarray, ink: str) -> None:
         """White to dark, with white numbers above the middle of the range, which a cell above the image holds."""
-        row, column = grid.top - stage.frame.top - 1, grid.left + 3
-        style = self.format(font_size=7, font_color="#808080", num_format='"white numbers above "0.##', align="left")
+        row, column = grid.top - stage.frame.top - 1, grid.left - stage.frame.left + 3
+        style = self.format(font_size=7, font_color="#808080", num_format='"white above "0.##', align="left")
         middle = (values.max() + values.min()) / 2
-        self.result(row, column, 5, f"(MAX({grid.fixed})+MIN({grid.fixed}))/2", middle, style)
+        self.result(row, column, 4, f"(MAX({grid.fixed})+MIN({grid.fixed}))/2", middle, style)
         white = {"type": "cell", "criteria": ">", "value": f"={xl_rowcol_to_cell(row, column, True, True)}"}
         area = (grid.top, grid.left, grid.top + grid.rows - 1, grid.left + grid.columns - 1)
         self.sheet.conditional_format(*area, {"type": "2_color_scale", "min_color": "#FFFFFF", "max_color": ink})
@@ -258,7 +174,7 @@ class _Sheet:
         low = {"min_type": "formula", "min_value": f"=-{end}", "min_color": COLD}
         middle = {"mid_type": "num", "mid_value": 0, "mid_color": "#FFFFFF"}
         high = {"max_type": "formula", "max_value": f"={end}", "max_color": WARM}
-        ranges = " ".join(grid.fixed.replace("$", "") for grid in grids)
+        ranges = " ".join(grid.area for grid in grids)
         scale = {"type": "3_color_scale", "multi_range": ranges, **low, **middle, **high}
         self.sheet.conditional_format(first.top, first.left, last.top, last.left, scale)
 
@@ -292,47 +208,6 @@ class _Sheet:
         if key not in self.formats:
             self.formats[key] = self.book.add_format({"font_name": "Arial", "valign": "vcenter", **options})
         return self.formats[key]
-
-
-def _framed(stage: Stage) -> tuple[int, int]:
-    """Rows and columns of a map with its padding."""
-    _, rows, columns = stage.values.shape
-    return rows + stage.frame.top + stage.frame.bottom, columns + stage.frame.left + stage.frame.right
-
-
-def _height(stage: Stage, above: int) -> int:
-    """Rows of a channel whose map begins below `above` rows of padding."""
-    kernel = stage.layer.kernel[0] if stage.layer and stage.layer.kernel else 0
-    rows = above + stage.values.shape[1] + stage.frame.bottom
-    return max(rows, kernel, stage.layer.n_scalars if stage.layer else 0)
-
-
-def _beside(stage: Stage, after: Stage) -> bool:
-    no_kernel = after.layer is not None and after.layer.kernel is None
-    return no_kernel and stage.channels == after.channels and stage.values.shape == after.values.shape
-
-
-def _block(stage: Stage, left: int, above: int, height: int) -> Block:
-    """Kernels at the left, wrapped to the height of a map; then parameters of one cell; then the maps."""
-    layer, column = stage.layer, left
-    kernel_places: list[tuple[int, int]] = []
-    if layer and layer.kernel:
-        rows, columns = layer.kernel
-        n = len(layer.sources(stage.channels[0]))
-        per_row = -(-n // max(1, (height + 1) // (rows + 1)))
-        kernel_places = [((k // per_row) * (rows + 1), left + (k % per_row) * (columns + 1)) for k in range(n)]
-        column += max(per_row * (columns + 1), 3)
-    scalar_column = column + 1
-    column += 3 if layer and layer.n_scalars else 0
-    framed = _framed(stage)
-    slots = {}
-    for i, channel in enumerate(stage.channels):
-        top = HEAD + 2 + i * (height + 2)
-        kernels = [Grid(top + row, at, *layer.kernel) for row, at in kernel_places] if layer and layer.kernel else []
-        scalars = [(top + row, scalar_column) for row in range(layer.n_scalars if layer else 0)]
-        grid = Grid(top + above, column + stage.frame.left, *stage.values.shape[1:])
-        slots[channel] = Slot(grid, kernels, scalars)
-    return Block(stage, left, column, max(column + framed[1], left + NARROWEST), slots)
 
 
 def _checked(formula: str) -> str:

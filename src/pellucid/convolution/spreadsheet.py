@@ -14,7 +14,7 @@ from pellucid.convolution.calls import IMAGE, Call, calls
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.convolution.sheet import Stage
+    from pellucid.convolution.blocks import Stage
 
 MAX_CELLS = 250_000
 
@@ -54,9 +54,8 @@ def to_spreadsheet(
             functions.
         image: (row, column), (channel, row, column) or (1, channel, row, column), as the network takes it.
         path: File to write, ending in .xlsx; one that exists is replaced.
-        layers: How many convolutions from the image on, each with what follows it up to the next; or which: names of
-            convolutions or of modules that hold some, or numbers counted from 0. They must follow one another. None
-            takes all.
+        layers: How many convolutions from the image on, each with what follows it up to the next; None for all. Or
+            which: names of convolutions or of modules that hold some, or numbers counted from 0, neighbours.
         channels: How many channels of the last layer, or which; None for all. Of the layers before, those are drawn
             that they are made of, so every sum stays complete.
         normalize: Mean and standard deviation (of each channel) that the image was normalised with on [0, 1], as
@@ -70,7 +69,7 @@ def to_spreadsheet(
         import xlsxwriter  # noqa: F401
     except ImportError:
         raise UsageError("to_spreadsheet needs XlsxWriter: pip install 'pellucid[spreadsheet]'") from None
-    from pellucid.convolution import sheet
+    from pellucid.convolution import blocks, sheet
 
     path = _checked_path(path)
     found = calls(model, image)
@@ -78,13 +77,13 @@ def to_spreadsheet(
     _check_finite(found[start:end])
     stages = _stages(found[start:end], normalize if found[start].source == IMAGE else None)
     _choose_channels(stages, channels)
-    n_cells = sheet.count_cells(stages)
+    n_cells = blocks.count_cells(stages)
     if n_cells > MAX_CELLS:
-        raise UsageError(f"the part has {n_cells:,} cells; a sheet here has at most {MAX_CELLS:,}: {sheet.ADVICE}")
-    blocks = sheet.place(stages)
-    sheet.check_size(blocks)
-    _write(path, sheet.render(blocks, *_titles(model, found, start, end)))
-    return Spreadsheet(path, {b.stage.name: {c: g.fixed.replace("$", "") for c, g in b.maps.items()} for b in blocks})
+        raise UsageError(f"the part has {n_cells:,} cells; a sheet here has at most {MAX_CELLS:,}: {blocks.ADVICE}")
+    placed = blocks.place(stages)
+    blocks.check_size(placed)
+    _write(path, sheet.render(placed, *_titles(model, found, start, end)))
+    return Spreadsheet(path, {b.stage.name: {c: g.area for c, g in b.maps.items()} for b in placed})
 
 
 def _checked_path(path: str | Path) -> Path:
@@ -113,11 +112,12 @@ def _part(model: nn.Module, found: list[Call], layers: int | str | Sequence[int 
     for i in range(start + 1, end):
         if not _joined(found, i):
             raise UsageError(
-                f"between {found[i - 1].name!r} and {found[i].name!r} the model branches, or computes something that is "
-                "no module (an addition, F.relu); a sheet shows a chain of modules: choose a part by layers=, such as "
-                f"[{found[start].name!r}]"
+                f"between {found[i - 1].name!r} and {found[i].name!r} the model branches, or computes something that "
+                "is no module (an addition, F.relu); a sheet shows a chain of modules: choose a part by layers=, "
+                f"such as [{found[start].name!r}]"
             )
-    while chosen[0] == 0 and start > 0 and _joined(found, start):
+    from_image = layers is None or isinstance(layers, int)
+    while from_image and start > 0 and _joined(found, start):
         start -= 1
     while end < len(found) and end not in convs and _joined(found, end) and found[end].output.ndim == 4:
         end += 1
@@ -164,8 +164,9 @@ def _check_finite(part: Sequence[Call]) -> None:
 
 def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Stage]:
     """What stands in the sheet from left to right, all channels, padding not yet asked for."""
+    from pellucid.convolution.blocks import Stage
     from pellucid.convolution.formulas import PixelScaling, layer_of
-    from pellucid.convolution.sheet import INKS, Stage
+    from pellucid.convolution.sheet import INKS
 
     image = part[0].input[0].double().cpu().numpy()
     every, inks = list(range(len(image))), INKS.get(len(image), INKS[1])
@@ -174,7 +175,7 @@ def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Sta
         pixels = (image * std[:, None, None] + mean[:, None, None]) * 255
         whole = pixels.round()
         pixels = whole if abs(pixels - whole).max() < 0.01 else pixels
-        stages = [Stage("pixels", None, pixels, every, "Image", "pixels, 0 to 255", inks)]
+        stages = [Stage("pixels", None, pixels, every, "Image", "from 0 to 255", inks)]
         stages.append(Stage("input", PixelScaling(mean, std), image, every))
     elif part[0].source == IMAGE:
         stages = [Stage("image", None, image, every, "Image", "the network's input", inks)]
