@@ -44,7 +44,7 @@ def as_html(
 
     def line(cells: Sequence[str], tag: str) -> str:
         aligned = ["left" if i < left else "right" for i in range(len(cells))]
-        parts = (f'<{tag} style="text-align:{a}">{escape(c)}</{tag}>' for a, c in zip(aligned, cells, strict=True))
+        parts = (f'<{tag} style="text-align:{a};padding:2px 8px">{escape(c)}</{tag}>' for a, c in zip(aligned, cells, strict=True))
         return f"<tr>{''.join(parts)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
