@@ -153,7 +153,9 @@ def run(cells: list[Cell], kernel: str, folder: Path) -> NotebookNode:
     """The cells as an executed notebook, after one that seeds; stops at the first that raises."""
     codes = [SEED, *(cell.code for cell in cells)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
-    client = NotebookClient(notebook, kernel_name=kernel, timeout=300, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        notebook, kernel_name=kernel, timeout=300, startup_timeout=120, resources={"metadata": {"path": str(folder)}}
+    )
     try:
         return client.execute()
     except CellExecutionError as error:
