@@ -126,8 +126,10 @@ class ClassificationInterpretation:
         Above each stand prediction and label, then loss and probability of the prediction.
         """
         losses, positions = self.top_losses(k, largest)
+        names = [str(name) for name in self.vocab]
+        gap = " / " if max(map(len, names)) <= 6 else "\n"
         titles = [
-            f"{self.vocab[self.decoded[i]]} / {self.vocab[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
+            f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
             for loss, i in zip(losses.tolist(), positions.tolist(), strict=True)
         ]
         axes = show_images(self._images(positions), nrows=nrows, titles=titles, figsize=figsize, **photo_style())
@@ -135,7 +137,7 @@ class ClassificationInterpretation:
             ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
             ax.title.set_fontsize("medium")
         figure = axes[0, 0].figure
-        figure.suptitle("prediction / actual\nloss / probability", fontsize="medium")
+        figure.suptitle(f"prediction{gap}actual\nloss / probability", fontsize="medium")
         return figure
 
     def print_classification_report(self, digits: int = 2) -> None:

@@ -44,17 +44,17 @@ def plot_confusion_matrix(
     n = len(names)
     shown = counts / np.maximum(counts.sum(1, keepdims=True), 1) if normalize else counts
     if ax is None:
-        side = min(16.0, max(3.6, 1.8 + 0.5 * n))
+        side = min(16.0, max(3.6, 1.6 + 0.5 * n + 0.08 * max(map(len, names))))
         ax = new_figure(figsize=figsize or (side, side), layout="constrained")[1]
     assert ax is not None
     scale = PowerNorm(1 / 3, vmin=0, vmax=1 if normalize else max(1, counts.max()))
     ax.imshow(shown, cmap=cmap, norm=scale, interpolation="nearest")
-    turned = 90 if max(map(len, names), default=0) > 3 else 0
+    turned = 90 if max(map(len, names)) > 3 else 0
     ax.set_xticks(range(n), names, rotation=turned)
     ax.set_yticks(range(n), names)
     ax.set(xlabel="predicted", ylabel="actual", title=title)
     if plot_txt:
-        cell_points = 72 * 0.8 * min(ax.figure.get_size_inches()) / n
+        cell_points = 72 * 0.8 * min(ax.figure.bbox.size) / ax.figure.dpi / n
         size = float(np.clip(cell_points / 3, 4, 10))
         for i, j in np.argwhere(np.round(shown, norm_dec) > 0):
             text = f"{shown[i, j]:.{norm_dec}f}" if normalize else f"{counts[i, j]}"

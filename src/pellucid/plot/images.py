@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE_INCHES = 3.0
+LETTER_INCHES = 0.09
 
 
 def as_picture(image: Any) -> np.ndarray:
@@ -83,8 +84,11 @@ def show_images(
     if not nrows:
         nrows = math.ceil(n / ncols) if ncols else max(1, round(math.sqrt(n)))
     ncols = ncols or math.ceil(n / nrows)
-    lines = max((str(title).count("\n") for title in titles), default=0) if titles else 0
-    figure, axes = subplots(nrows, ncols, figsize or (1.5 * ncols, (1.7 + 0.2 * lines) * nrows), squeeze=False)
+    texts = [str(title).split("\n") for title in titles or ()]
+    n_lines = max(map(len, texts), default=1)
+    width = max(1.5, LETTER_INCHES * max((len(line) for lines in texts for line in lines), default=0))
+    size = figsize or (width * ncols, (1.5 + 0.2 * n_lines) * nrows)
+    figure, axes = subplots(nrows, ncols, size, squeeze=False)
     for i, ax in enumerate(axes.flat):
         if i < n:
             show_image(images[i], ax=ax, title=str(titles[i]) if titles else None, **options)
