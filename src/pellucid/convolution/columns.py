@@ -43,8 +43,9 @@ def as_html(
     """The same table in HTML, with a title above and notes below."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        aligned = ["left" if i < left else "right" for i in range(len(cells))]
-        parts = (f'<{tag} style="text-align:{a};padding:2px 8px">{escape(c)}</{tag}>' for a, c in zip(aligned, cells, strict=True))
+        sides = ["left" if i < left else "right" for i in range(len(cells))]
+        styles = (f"text-align:{side};padding:2px 8px" for side in sides)
+        parts = (f'<{tag} style="{style}">{escape(c)}</{tag}>' for style, c in zip(styles, cells, strict=True))
         return f"<tr>{''.join(parts)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
