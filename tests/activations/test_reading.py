@@ -131,3 +131,15 @@ def test_channels_last_and_strided_tensors_are_read_whole():
     x = torch.randn(4, 6, 5, 7)
     for view in (x.to(memory_format=torch.channels_last), x[:, ::2], x.transpose(1, 3), x.expand(4, 6, 5, 7)):
         check(r.read(view, True), view.contiguous())
+
+
+def test_a_tensor_subclass_is_read_without_its_own_methods():
+    class Marked(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            assert getattr(func, "__name__", "") == "__get__", f"{func} went through the subclass"
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    x = torch.randn(3, 4)
+    marked = x.as_subclass(Marked)
+    np.testing.assert_array_equal(r.read(marked, True), r.read(x, True))

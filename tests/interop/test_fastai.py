@@ -9,6 +9,7 @@ pytest.importorskip("fastai")
 from fastai.callback.core import Callback
 from fastai.callback.schedule import Learner  # the one with fit_one_cycle
 from fastai.data.core import DataLoaders
+from fastai.torch_core import TensorImageBW
 
 
 class Noting(Callback):
@@ -25,7 +26,7 @@ class Noting(Callback):
 def trained(watched: bool):
     model = network()
     witness = Witness(model)
-    dls = DataLoaders(*loaders())
+    dls = DataLoaders(*([(TensorImageBW(xb), yb) for xb, yb in each] for each in loaders()))
     learn = Learner(dls, model, loss_func=F.cross_entropy, cbs=Noting(witness))
     return run(block("fastai"), {"learn": learn}, watched=watched), witness
 
