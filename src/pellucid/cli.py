@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PICTURES = (".png", ".svg", ".pdf")
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `pellucid train` writes it.")]
 
 
@@ -123,7 +124,7 @@ def show(
     }
     if kind not in drawings:
         raise UsageError(f"picture {kind!r} does not exist: use one of {', '.join(drawings)}")
-    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+    if out.suffix.lower() not in PICTURES:
         raise UsageError(f"{out}: a picture needs the ending .png, .svg or .pdf")
     out.parent.mkdir(parents=True, exist_ok=True)
     drawings[kind]().savefig(out, dpi=150)
@@ -156,6 +157,49 @@ def arithmetic(
 
 
 @app.command()
+def explain(
+    run: RunFolder,
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    layer: Annotated[str | None, typer.Option(help="Layer by name or number; default the last.")] = None,
+    at: Annotated[str | None, typer.Option(help="row,column in its map, such as 3,5; default the strongest.")] = None,
+    channel: Annotated[int | None, typer.Option(help="Default the strongest there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="trace.html to click in, or a .png, .svg or .pdf picture.")] = None,
+    xlsx: Annotated[Path | None, typer.Option(help="Write layers as a spreadsheet of live formulas.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to show, by name, such as 0,1; in a spreadsheet also how many.")
+    ] = None,
+) -> None:
+    """Show what made an activation: which pixels, with which weights."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from pellucid import convolution as cv
+    from pellucid.runs import load_run
+
+    page = out or (None if xlsx else Path("trace.html"))
+    if page is None and (layer or at or channel is not None):
+        raise UsageError("--layer, --at and --channel choose what --out shows; a spreadsheet takes --layers")
+    if page and page.suffix.lower() not in (".html", *PICTURES):
+        raise UsageError(f"{page}: needs the ending .html for a page, or .png, .svg or .pdf for a picture")
+    opened = load_run(run)
+    batch = opened.batch([image])
+    chosen = layers.split(",") if layers else None
+    if page:
+        trace = cv.trace(opened.model, batch, layer, _position(at), channel=channel)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.suffix.lower() in PICTURES:
+            trace.show().savefig(page, dpi=150)
+        else:
+            trace.animate(page, layers=chosen)
+        print(f"{trace}\n{page}")
+    if xlsx:
+        parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdigit() else chosen
+        norm = opened.settings["normalize"]
+        cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=(norm["mean"], norm["std"]))
+        print(xlsx)
+
+
+@app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:
     """Show how much the pixel stores take on disk, or delete them (they are rebuilt when needed)."""
     from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
@@ -164,6 +208,15 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel 
         print(f"freed {evict(budget_bytes=0) / 1e6:,.0f} MB")
     used = sum(file.stat().st_size for file in stores_folder().glob("*/*"))
     print(f"{stores_folder()}: {used / 1e6:,.0f} MB of at most {BUDGET_BYTES / 1e9:,.0f} GB")
+
+
+def _position(at: str | None) -> tuple[int, ...] | None:
+    if at is None:
+        return None
+    try:
+        return tuple(int(part) for part in at.split(","))
+    except ValueError:
+        raise UsageError(f"--at {at}: give row,column, such as --at 3,5") from None
 
 
 def _names(history: History) -> list[str]:

@@ -90,14 +90,17 @@ class Run:
         Raises:
             DataError: an image cannot be decoded, or the run knows no resize and its size differs.
         """
-        decoding = Decoding.from_json(self.settings["decoding"])
-        shape = tuple(self.settings["input_shape"])
-        normalize = Normalize(**self.settings["normalize"])
-        source = StreamedImages(list(images), decoding, shape)
-        loader = DataLoader(source, range(len(images)), None, bs=64, batch_tfms=[normalize])
         with torch.no_grad():
-            probabilities = torch.cat([self.model(xb).softmax(-1) for (xb,) in loader])
+            probabilities = torch.cat([self.model(xb).softmax(-1) for (xb,) in self._loader(images)])
         return [self._prediction(image, row) for image, row in zip(images, probabilities, strict=True)]
+
+    def batch(self, images: Sequence[Any]) -> torch.Tensor:
+        """Images as the model sees them, decoded and normalised: (image, channel, row, column).
+
+        Raises:
+            DataError: as `predict`.
+        """
+        return torch.cat([xb for (xb,) in self._loader(images)])
 
     def summary(self) -> ModelSummary:
         """The layer table, for a batch of one image."""
@@ -111,6 +114,12 @@ class Run:
             UsageError: it was trained without statistics.
         """
         return load_history(self.folder)
+
+    def _loader(self, images: Sequence[Any]) -> DataLoader:
+        decoding = Decoding.from_json(self.settings["decoding"])
+        source = StreamedImages(list(images), decoding, tuple(self.settings["input_shape"]))
+        normalize = Normalize(**self.settings["normalize"])
+        return DataLoader(source, range(len(images)), None, bs=64, batch_tfms=[normalize])
 
     def _prediction(self, image: Any, row: torch.Tensor) -> Prediction:
         values, order = row.sort(descending=True)

@@ -17,7 +17,7 @@ from torch.nn.modules import batchnorm, conv, pooling
 
 from pellucid.convolution.calls import IMAGE, Call
 from pellucid.convolution.reach import Reach, run
-from pellucid.convolution.windows import describe, scale_and_shift, shares
+from pellucid.convolution.windows import what_it_does, scale_and_shift, shares
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,19 +95,16 @@ def _contents(trace: Trace, shown: list[bool]) -> dict[str, Any]:
 
 
 def _text(network: Network, stage: Stage) -> str:
-    words = [describe(network.calls[n].module) for n in stage.calls]
+    words = [what_it_does(network.calls[n].module) for n in stage.calls]
     return " → ".join(["sum", *words] if len(network.joins[stage.calls[0]]) > 1 else words)
 
 
 def _opening(trace: Trace) -> dict[str, Any]:
     """The unit that the page opens at: the same place in its stage's last output, reshaping undone."""
-    network, place, unit = trace.network, trace.place, trace.unit
-    while place != IMAGE and network.reaches[place].kind == "reshape":
-        reach, source = network.reaches[place], network.calls[place].source
-        unit = tuple(map(int, np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)))
-        if source is None:
-            raise UsageError(f"{network.label(place)} only reshapes what code between the layers made; trace another")
-        place = source
+    network = trace.network
+    place, unit = network.unreshaped(trace.place, trace.unit)
+    if place != IMAGE and network.reaches[place].kind == "reshape":
+        raise UsageError(f"{network.label(place)} only reshapes what code between the layers made; trace another layer")
     tail = next((stage.tail for stage in network.stages if place in stage.calls), IMAGE)
     return {"place": tail, "unit": list(unit)}
 
@@ -116,7 +113,7 @@ def _call(network: Network, place: int, kept: bool) -> dict[str, Any]:
     call, reach = network.calls[place], network.reaches[place]
     return {
         "label": network.label(place),
-        "text": describe(call.module),
+        "text": what_it_does(call.module),
         "reach": _reach(reach),
         "inputs": [
             {"source": join.source, "reach": _reach(join.reach), "plain": join.plain} for join in network.joins[place]

@@ -16,7 +16,7 @@ from torch.nn.modules import batchnorm, conv
 from pellucid.convolution.calls import IMAGE, Call, as_batch, calls
 from pellucid.convolution.joins import Join, Stage, joins, stages
 from pellucid.convolution.reach import Reach, reach
-from pellucid.convolution.windows import Immediate, Step, Unit, describe, immediate, scale_and_shift
+from pellucid.convolution.windows import Immediate, Step, Unit, what_it_does, immediate, scale_and_shift
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,6 +120,14 @@ class Network:
         """Names of what a call's input is made of."""
         return tuple(self.label(join.source) for join in self.joins[place])
 
+    def unreshaped(self, place: int, unit: Unit) -> tuple[int, Unit]:
+        """The same number in the output that reshaping calls passed on."""
+        while place != IMAGE and self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1:
+            reach = self.reaches[place]
+            unit = tuple(map(int, np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)))
+            place = self.joins[place][0].source
+        return place, unit
+
     def back(self, place: int, unit: Unit) -> dict[int, np.ndarray]:
         """Units that one unit takes, at any distance: place of the call or `IMAGE` → (channel, *grid) of bool."""
         lit = {n: np.zeros(self.shape(n), bool) for n in range(IMAGE, place + 1)}
@@ -186,7 +194,9 @@ class Trace:
         else:
             rest = self.chain
         steps = tuple(
-            Step(network.label(n), describe(network.calls[n].module), float(network.calls[n].output[(0, *self.unit)]))
+            Step(
+                network.label(n), what_it_does(network.calls[n].module), float(network.calls[n].output[(0, *self.unit)])
+            )
             for n in rest
         )
         return replace(found, steps=steps)
@@ -321,7 +331,9 @@ def find_layer(network: Network, layer: Layer) -> tuple[int, str, range]:
 
 
 def _listed(network: Network) -> str:
-    names = [f"{label} ({type(call.module).__name__})" for label, call in zip(network.labels, network.calls, strict=True)]
+    names = [
+        f"{label} ({type(call.module).__name__})" for label, call in zip(network.labels, network.calls, strict=True)
+    ]
     n = sum(bool(list(call.module.parameters(recurse=False))) for call in network.calls)
     listed = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
     return f"{type(network.model).__name__} has {listed}; a container's name or a number below {n} works too"

@@ -97,7 +97,9 @@ def _total(found: Immediate) -> list[str]:
         return [f"largest {_number(found.sum).strip()}, channel {winner.channel} at {winner.position}"]
     products = float(found.products.sum())
     name = "bias" if found.kind == "weighted" else "rest of the tangent"
-    return [f"products {_number(products).strip()} + {name} {_number(found.bias).strip()} = {_number(found.sum).strip()}"]
+    return [
+        f"products {_number(products).strip()} + {name} {_number(found.bias).strip()} = {_number(found.sum).strip()}"
+    ]
 
 
 def _matrix(values: np.ndarray, inside: np.ndarray, title: str) -> list[str]:

@@ -119,13 +119,13 @@ def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[st
     values = np.where(inside, _array(call.input[0])[taken], 0)
     output = float(call.output[(0, *unit)])
     found = Immediate(
-        label, describe(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels), places,
+        label, what_it_does(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels), places,
         values, np.ones_like(values), 0.0, output,
     )  # fmt: skip
     return _weigh(found, call, reach, inside)
 
 
-def describe(module: nn.Module) -> str:
+def what_it_does(module: nn.Module) -> str:
     """What a layer does, in a few words: `convolution 3×3, stride 2, padding 1, 8 → 16 channels`."""
     if isinstance(module, conv._ConvNd):
         name = "transposed convolution" if module.transposed else "convolution"
@@ -234,7 +234,9 @@ def _by(sizes: int | tuple[int, ...]) -> str:
 
 
 def _option(name: str, value: Any, default: Any) -> str:
-    if np.array_equal(np.broadcast_to(value, np.shape(value) or (1,)), np.broadcast_to(default, np.shape(value) or (1,))):
+    if np.array_equal(
+        np.broadcast_to(value, np.shape(value) or (1,)), np.broadcast_to(default, np.shape(value) or (1,))
+    ):
         return ""
     same = isinstance(value, tuple) and len(set(value)) == 1
     return f"{name} {value[0] if same else _by(value) if isinstance(value, tuple) else value}"

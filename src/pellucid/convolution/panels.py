@@ -1,0 +1,127 @@
+"""What the picture of a trace shows: one panel for the image and for each layer on the way to the activation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pellucid.convolution.calls import IMAGE
+from pellucid.convolution.page import stage_label
+from pellucid.plot.precedents import Panel
+
+if TYPE_CHECKING:
+    from pellucid.convolution.precedents import Full, Network, Trace
+
+LARGEST_KERNEL = 11
+
+
+def panels(trace: Trace) -> list[Panel]:
+    """Panels from the image to the activation, along the sources with the largest part in it where layers branch.
+
+    Of each layer the channel is drawn that has the largest part in the activation; its kernel is the one over the
+    channel drawn before it.
+    """
+    network, full = trace.network, trace.full()
+    last, last_unit = network.unreshaped(trace.place, trace.unit)
+    lit = network.back(last, last_unit)
+    way = _way(network, full, last)
+    drawn: list[Panel] = []
+    channel_before = 0
+    for place in way:
+        unit = last_unit if place == last else None
+        channel = unit[0] if unit else _strongest(network, full, place, lit[place])
+        drawn.append(_panel(network, place, channel, lit[place], unit, channel_before))
+        channel_before = channel
+    return [_with_total(drawn[0], full), *drawn[1:]]
+
+
+def _way(network: Network, full: Full, place: int) -> list[int]:
+    """Places whose outputs are drawn, image first: last calls of stages, and the place of the trace."""
+    tails = {stage.tail for stage in network.stages}
+    way = [place]
+    while place != IMAGE:
+        sources = [join.source for join in network.joins[place]]
+        if not sources:
+            break
+        place = max(sources, key=lambda n: _part(network, full, n).max())
+        if place in tails or place == IMAGE:
+            way.insert(0, place)
+    return way if way[0] == IMAGE else [IMAGE, *way]
+
+
+def _part(network: Network, full: Full, place: int) -> np.ndarray:
+    """How much each unit adds to the activation, as far as the tangent tells: (channel, *grid), not negative."""
+    weights = full.weights if place == IMAGE else full.layers[network.label(place)]
+    return np.abs(weights * _values(network, place))
+
+
+def _strongest(network: Network, full: Full, place: int, lit: np.ndarray) -> int:
+    part = np.where(lit, _part(network, full, place), -1)
+    return int(np.unravel_index(part.argmax(), part.shape)[0])
+
+
+def _values(network: Network, place: int) -> np.ndarray:
+    output = network.image if place == IMAGE else network.calls[place].output
+    return output[0].double().cpu().numpy()
+
+
+def _panel(
+    network: Network, place: int, channel: int, lit: np.ndarray, unit: tuple[int, ...] | None, channel_before: int
+) -> Panel:
+    values = _values(network, place)
+    if place == IMAGE:
+        colour = len(values) == 3
+        picture = _scaled(values.transpose(1, 2, 0) if colour else values[channel])
+        return Panel(picture, lit.any(0) if colour else lit[channel], None, "image", is_image=True)
+    stage = next((stage for stage in network.stages if place in stage.calls), None)
+    name = stage_label(network, stage) if stage and stage.tail == place else network.label(place)
+    single = values[0].size == 1
+    title = f"layer {name}\n{len(values)} channels" if single else f"layer {name}\nchannel {channel} of {len(values)}"
+    kernel, caption = _kernel(network, stage.calls[0] if stage else place, channel, channel_before)
+    cell = None if unit is None else _cell(unit, values.shape)
+    return Panel(_plane(values, channel), _plane(lit, channel).astype(bool), cell, title, kernel, caption)
+
+
+def _kernel(network: Network, place: int, channel: int, channel_before: int) -> tuple[np.ndarray | None, str]:
+    """The two-dimensional kernel from the channel drawn before to this one, if the layer has one."""
+    weight = getattr(network.calls[place].module, "weight", None)
+    reach = network.reaches[place]
+    if weight is None or weight.ndim != 4 or reach.kind != "window" or channel_before not in reach.channels(channel):
+        return None, ""
+    kernel = weight[channel, channel_before - reach.channels(channel).start].detach().double().cpu().numpy()
+    if max(kernel.shape) > LARGEST_KERNEL:
+        return None, ""
+    return kernel, f"kernel of channel {channel} over channel {channel_before}"
+
+
+def _with_total(panel: Panel, full: Full) -> Panel:
+    return Panel(
+        panel.picture, panel.lit, None, panel.title, full.weights.sum(0), "total weight of each pixel", is_image=True
+    )
+
+
+def _plane(values: np.ndarray, channel: int) -> np.ndarray:
+    """One channel as rows and columns; single numbers per channel all together."""
+    if values[0].size > 1:
+        return values[channel].reshape(-1, values.shape[-1])
+    wide = _wide(len(values))
+    filled = np.full(-(-len(values) // wide) * wide, np.nan if values.dtype != bool else False)
+    filled[: len(values)] = values.reshape(-1)
+    return filled.reshape(-1, wide)
+
+
+def _cell(unit: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
+    if np.prod(shape[1:]) == 1:
+        return unit[0] // _wide(shape[0]), unit[0] % _wide(shape[0])
+    place = int(np.ravel_multi_index(unit[1:], shape[1:]))
+    return place // shape[-1], place % shape[-1]
+
+
+def _wide(n: int) -> int:
+    return 1 if n <= 12 else int(np.ceil(np.sqrt(n)))
+
+
+def _scaled(pixels: np.ndarray) -> np.ndarray:
+    low, high = pixels.min(), pixels.max()
+    return (pixels - low) / (high - low if high > low else 1)
