@@ -15,9 +15,6 @@ from pellucid.convolution.grids import Frame, Grid, Pair
 from pellucid.errors import UsageError
 
 
-MAX_ARGUMENTS = 255
-
-
 @dataclass(frozen=True)
 class Scalar:
     """A parameter in one cell: its label, its value, and its formula where it is computed from the input."""
@@ -160,7 +157,6 @@ class Normalization(Layer):
     """Batchnorm with its running statistics, group and instance norm with live ones: (x − mean)/√(var + ε)·γ + β."""
 
     n_scalars = 5
-    titles: Mapping[type, str] = {nn.BatchNorm2d: "Batchnorm", nn.GroupNorm: "Group norm"}
 
     def __init__(self, call: Call):
         self.module: Any = call.module
@@ -169,17 +165,16 @@ class Normalization(Layer):
         if self.live and isinstance(self.module, nn.BatchNorm2d):
             raise UsageError(f"batchnorm {call.name!r} keeps no running statistics: a sheet shows evaluation mode")
         self.size = n // self.module.num_groups if isinstance(self.module, nn.GroupNorm) else 1
-        if self.live and self.size > MAX_ARGUMENTS:
-            raise UsageError(
-                f"group norm {call.name!r} averages over {self.size} channels; a formula takes at most {MAX_ARGUMENTS}"
-            )
+        if self.live and self.size > 255:
+            raise UsageError(f"{call.name!r} averages over {self.size} channels; a formula takes 255 at most")
         x = _numbers(call.input)[0].reshape(n // self.size, -1)
         self.means, self.variances = x.mean(1), x.var(1)
         if not self.live:
             self.means, self.variances = (_numbers(getattr(self.module, f"running_{s}")) for s in ("mean", "var"))
         self.gammas = np.ones(n) if self.module.weight is None else _numbers(self.module.weight)
         self.betas = np.zeros(n) if self.module.bias is None else _numbers(self.module.bias)
-        title = next((text for kind, text in self.titles.items() if isinstance(self.module, kind)), "Instance norm")
+        titles = {nn.BatchNorm2d: "Batchnorm", nn.GroupNorm: "Group norm", nn.InstanceNorm2d: "Instance norm"}
+        title = next(text for kind, text in titles.items() if isinstance(self.module, kind))
         super().__init__(title, "(x − mean)/√(var + ε)·γ + β", "({x}-{0})/SQRT({1}+{2})*{3}+{4}")
 
     def sources(self, channel: int) -> list[int]:

@@ -78,7 +78,7 @@ class _Sheet:
         self.sheet.write(5, block.left, f"{stage.name}: {shape}", small)
         digits = _digits(stage.values[stage.channels])
         kernels = {channel: layer.weights(channel) for channel in stage.channels} if layer else {}
-        kernel_digits = _digits(np.array(list(kernels.values())))
+        kernel_digits = _digits(np.array(list(kernels.values()))) if layer and layer.kernel else digits
         for channel, slot in block.slots.items():
             scalars = layer.scalars(channel, sources) if layer else []
             self.labels(block, channel, slot, scalars)
@@ -111,7 +111,7 @@ class _Sheet:
                 self.sheet.write_formula(row, column, _checked(scalar.formula), style, scalar.value)
 
     def numbers(self, grid: Grid, values: np.ndarray, digits: str) -> None:
-        style = self.cell("General" if digits == "0" else digits, blue=True)
+        style = self.cell("General" if (values == values.round()).all() else digits, blue=True)
         for i, row in enumerate(values.tolist()):
             for j, value in enumerate(row):
                 self.sheet.write_number(grid.top + i, grid.left + j, value, style)
@@ -221,10 +221,10 @@ def _checked(formula: str) -> str:
 
 def _digits(values: np.ndarray) -> str:
     """Number format that shows about three digits of the largest in a narrow cell; no zero before the point."""
-    largest = float(np.abs(values).max(initial=0))
-    if largest == 0 or (largest > 99.5 and largest < 1e5) or (values == values.round()).all():
+    largest = float(np.abs(values).max())
+    if 99.5 < largest < 1e5:
         return "0"
-    for limit, text in ((9.95, "0.0"), (0.0995, "#.00"), (0.000995, "#.000")):
-        if largest >= limit and largest < 1e5:
-            return f"{text};-{text};0"
-    return "0E+0"
+    if largest >= 1e5 or 0 < largest < 0.000995:
+        return "0E+0"
+    text = "0.0" if largest >= 9.95 else "#.00" if largest >= 0.0995 or largest == 0 else "#.000"
+    return f"{text};-{text};0"
