@@ -71,7 +71,8 @@ def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
 
 def bare(x: Tensor) -> Tensor:
     """The tensor without its graph, and without a subclass that only adds methods, such as fastai's."""
-    if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its values are kept elsewhere
+    plain = Tensor.__torch_dispatch__  # pyright: ignore[reportAttributeAccessIssue]
+    if type(x).__torch_dispatch__ is not plain:  # pyright: ignore[reportAttributeAccessIssue]  # values kept elsewhere
         return x.detach()
     with torch._C.DisableTorchFunctionSubclass():
         return x.detach().as_subclass(Tensor)
