@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
 
-.PHONY: demo test interop check fix bench docs size clean
+.PHONY: demo test interop check fix bench docs pictures size clean
 
 demo: $(VENV)/.installed  ## train the chapter's final recipe on MNIST
 	$(BIN)/pellucid train mnist --epochs 5 --lr 0.1
@@ -28,7 +28,11 @@ bench: $(VENV)/.dev  ## speed against named peers, results against the chapter's
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/chapter_rows.py
 
-docs: $(VENV)/.dev  ## renew the pictures of README and docs from real runs
+docs: $(VENV)/.docs  ## build the site in site/, every page executed
+	$(BIN)/sphinx-build -q -W --keep-going -d build/docs/trees docs site
+	@echo site/index.html
+
+pictures: $(VENV)/.dev  ## renew the pictures of README from real runs
 	$(BIN)/python docs/pictures.py
 
 size:  ## lines per room
@@ -36,7 +40,7 @@ size:  ## lines per room
 	@printf '%6d %s\n' $$(cat src/pellucid/*.py | wc -l) src/pellucid/
 
 clean:
-	rm -rf $(VENV) $(INTEROP) dist build *.egg-info
+	rm -rf $(VENV) $(INTEROP) dist build site *.egg-info
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +49,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed docs/conf.py
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(INTEROP)/.installed: pyproject.toml tests/interop/requirements.txt

@@ -1,4 +1,4 @@
-"""Renew the pictures of README and docs from a real run: `make docs`."""
+"""Renew the pictures of README and docs from a real run: `make pictures`."""
 
 from pathlib import Path
 
