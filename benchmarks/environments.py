@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PEERS, ENVS = HERE / "peers", HERE / ".envs"
-SHOWN = ("torch", "torchvision", "fastai", "lightning", "pellucid", "pillow", "numpy")
+SHOWN = ("torch", "numba", "torchvision", "fastai", "lightning", "pellucid", "pillow", "numpy")
 
 
 def python(environment: str) -> Path:

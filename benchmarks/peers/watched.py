@@ -6,11 +6,15 @@ way of watching, one entry a round.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
+
+if "--without-numba" in sys.argv:
+    sys.modules["numba"] = None  # type: ignore[assignment]  # what `import numba` then finds: nothing
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +71,8 @@ def main() -> None:
     parser.add_argument("--bs", type=int, default=512)
     parser.add_argument("--steps", type=int, default=60, help="per block")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--ways", nargs="+", help="those to time beside `unwatched`; default all")
+    parser.add_argument("--without-numba", action="store_true", help="read layers by torch's own reductions")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -96,6 +102,8 @@ def main() -> None:
         "histogram and gradients": watched(with_grads=True, loss=True),
         "usual hooks": lambda: usual_hooks(model),
     }
+    if args.ways:
+        ways = {way: context for way, context in ways.items() if way in ("unwatched", *args.ways)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for round_ in range(args.rounds + 1):
         for way, context in ways.items():

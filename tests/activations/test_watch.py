@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import pellucid
+from pellucid.activations import global_hooks
 from pellucid.activations import watch as watch_module
 from pellucid.errors import UsageError
 from pellucid.optimizer import Adam
@@ -43,9 +44,9 @@ def train(model, opt, data):
 
 
 def quiet() -> None:
-    assert watch_module._watches == []
-    assert watch_module._hook is None
-    assert watch_module._backward is None
+    assert global_hooks._watches == []
+    assert global_hooks._hook is None
+    assert global_hooks._backward is None
     assert not torch.nn.modules.module._global_forward_hooks
 
 
@@ -397,9 +398,10 @@ def test_every_picture_draws(tmp_path):
         figures.append(seen.color_dim(-2))
         for i, figure in enumerate(figures):
             figure.savefig(tmp_path / f"{i}.png")
-    (colours,) = figures[-1].axes
+    colours, bar = figures[-1].axes
     image = colours.images[0]
     hist = seen.history.train.hist[seen.history.index(-2)]
     np.testing.assert_allclose(image.get_array(), np.log1p(hist[:, 40:].T))
     assert image.origin == "lower"
     assert colours.get_xlabel() == "batch"
+    assert bar.get_ylabel() == "count"

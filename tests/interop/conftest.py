@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.activations import watch as watch_module
+from pellucid.activations import global_hooks
 
 if importlib.util.find_spec("torchvision"):  # fastai imports it, and Lightning through its metrics
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))
@@ -21,6 +21,6 @@ def own_folder(tmp_path, monkeypatch):
     """Frameworks write logs and checkpoints where they stand; afterwards no hook of ours may be left."""
     monkeypatch.chdir(tmp_path)
     yield
-    assert not watch_module._watches
+    assert not global_hooks._watches
     assert not torch.nn.modules.module._global_forward_hooks
     assert torch.autograd.backward.__module__ == "torch.autograd"

@@ -9,6 +9,8 @@ import numpy as np
 from pellucid.activations.reading import empty, pool
 
 MAX_COLUMNS = 2048
+AT_ONCE = 128  # columns merged at once: little memory beside the table
+ALL_AT = 512  # columns from which room for all is made at once: memory is the same from here on
 
 
 class Table(Protocol):
@@ -51,7 +53,7 @@ class Timeline:
         if self.n == self.capacity:
             self._merge()
         elif self.n == len(self.spans):
-            self._grow(min(2 * self.n, self.capacity))
+            self._grow(min(2 * self.n, self.capacity) if self.n < ALL_AT else self.capacity)
         self.spans[self.n] = step, step + 1
         self.n, self._in_last = self.n + 1, 1
         return self.n - 1
@@ -99,7 +101,9 @@ class Readings:
 
     def merge(self, n: int) -> None:
         """Pool columns in pairs."""
-        self.cells[:, : n // 2] = pool(self.cells[:, 0:n:2], self.cells[:, 1:n:2])
+        for start in range(0, n, AT_ONCE):
+            part = self.cells[:, start : min(start + AT_ONCE, n)]
+            self.cells[:, start // 2 : start // 2 + part.shape[1] // 2] = pool(part[:, 0::2], part[:, 1::2])
         self.cells[:, n // 2 : n] = empty(1, 1, with_hist=self.with_hist)
 
     def spread(self, places: np.ndarray, n: int) -> None:

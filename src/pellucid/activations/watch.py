@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from pellucid.activations import scaler
+from pellucid.activations import global_hooks
 from pellucid.activations.columns import MAX_COLUMNS, Means, Readings, Timeline
-from pellucid.activations.history import History, Layer, Section
+from pellucid.activations.history import History, Layer
 from pellucid.activations.inbox import Inbox
 from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.pictures import Pictures
-from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
+from pellucid.activations.reading import Count
+from pellucid.activations.sections import section
 from pellucid.activations.steps import first_step_hooks, hypers, step_hooks, trained, unwrapped
 from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, kind, plain
 from pellucid.errors import UsageError
@@ -144,9 +144,8 @@ class Watch(Pictures):
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
-            _watches.append(self)
-            stack.callback(_leave, self)
-            _install()
+            global_hooks.attach(self)
+            stack.callback(global_hooks.detach, self)
             if self.optimizer is not None and not self.by_hand:
                 around = self.before_step, self.after_step
                 auto = self.optimizer == "auto"
@@ -188,8 +187,8 @@ class Watch(Pictures):
         return History(
             layers,
             list(self.param_names),
-            _section(self.timeline, self.train),
-            _section(self.valid_timeline, self.valid),
+            section(self.timeline, self.train),
+            section(self.valid_timeline, self.valid),
             series,
             np.stack([k.cpu().float().numpy() for _, k in self.snapshots]) if self.snapshots else None,
             np.array([step for step, _ in self.snapshots], np.int64) if self.snapshots else None,
@@ -249,7 +248,8 @@ class Watch(Pictures):
             self.series.add(rows, column, values[start : start + tensor.numel()])
             start += tensor.numel()
 
-    def _seen(self, row: int, module: nn.Module, inputs: Any, output: Any) -> None:
+    def seen(self, row: int, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Read the output of the watched module in a row of the table."""
         training = self.root.training
         if (training and not self._due) or torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling():
             return
@@ -359,50 +359,6 @@ class Watch(Pictures):
             all_reduce(array, dist.ReduceOp.SUM, group)
 
 
-_watches: list[Watch] = []
-_hook: Any = None
-_backward: Any = None
-
-
-def _install() -> None:
-    global _hook, _backward
-    if _hook is None:
-        _hook = register_module_forward_hook(_forward)
-    if _backward is None and any(w.with_loss and not w.by_hand for w in _watches):
-        _backward = torch.autograd.backward
-        torch.autograd.backward = _recording_backward
-        scaler.remember()
-
-
-def _leave(watch: Watch) -> None:
-    global _hook, _backward
-    _watches.remove(watch)
-    if not _watches and _hook is not None:
-        _hook.remove()
-        _hook = None
-    if _backward is not None and not any(w.with_loss and not w.by_hand for w in _watches):
-        torch.autograd.backward, _backward = _backward, None
-        scaler.forget()
-
-
-def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
-    for watch in _watches:
-        row = watch.rows.get(id(module))
-        if row is not None:
-            watch._seen(row, module, inputs, output)
-        passes_are_steps = watch.optimizer is None and not watch.by_hand
-        if passes_are_steps and module is watch.root and module.training and torch._C._current_graph_task_id() == -1:
-            watch.advance()
-
-
-def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-    if isinstance(tensors, Tensor) and tensors.numel() == 1:
-        for watch in _watches:
-            if watch.with_loss and not watch.by_hand:
-                watch.record_loss(scaler.unscaled(tensors))
-    return _backward(tensors, *args, **kwargs)
-
-
 def _is_compiled(model: nn.Module) -> bool:
     return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
@@ -411,32 +367,3 @@ def _undisturbed(source: tuple[Tensor, int, int], inputs: Any, inplace: bool) ->
     """Whether a ReLU was given the very tensor that was just read, unchanged."""
     tensor, version, _ = source
     return bool(inputs) and inputs[0] is tensor and tensor._version == version + inplace
-
-
-def _section(timeline: Timeline, table: Readings) -> Section:
-    n = timeline.n
-    cells = table.cells[:, :n]
-    count = cells[..., Count.N]
-    unseen = np.where(count > 0, 0, np.nan)
-
-    def moment(values: np.ndarray) -> np.ndarray:
-        return (np.where(np.isfinite(values), values, 0) + unseen).astype(np.float32)
-
-    def whole(place: Count) -> np.ndarray:
-        return cells[..., place].astype(np.int64)
-
-    return Section(
-        steps=timeline.spans[:n].copy(),
-        count=whole(Count.N),
-        mean=moment(cells[..., MEAN]),
-        std=moment(np.sqrt(cells[..., M2] / np.maximum(count - 1, 1))),
-        min=moment(cells[..., LOW]),
-        max=moment(cells[..., HIGH]),
-        near_zero=whole(Count.NEAR_ZERO),
-        near_zero_abs=whole(Count.NEAR_ZERO_ABS),
-        zero=whole(Count.ZERO),
-        nonfinite=whole(Count.NONFINITE),
-        underflow=whole(Count.UNDER),
-        overflow=whole(Count.OVER),
-        hist=cells[..., FIRST_BIN:].astype(np.int64) if table.with_hist else None,
-    )
