@@ -149,8 +149,9 @@ def _join(source: int, leaf: Tensor, x: Tensor, probes: tuple[Tensor, ...], slop
     if leaf.ndim == x.ndim and leaf.shape[2:] == x.shape[2:] and leaf.shape[1] < x.shape[1]:
         n = leaf.shape[1]
         for offset in range(x.shape[1] - n + 1):
-            if torch.equal(whole, probe[:, offset : offset + n]):
-                return Join(source, Reach("slice", *shapes, offset=offset), True)
+            if not by_half[half[:, offset : offset + n] == 0].any():
+                plain = torch.equal(whole, probe[:, offset : offset + n])
+                return Join(source, Reach("slice", *shapes, offset=offset), plain)
     if leaf.numel() == x.numel() and torch.equal(whole.flatten(), probe.flatten()):
         return Join(source, Reach("reshape", *shapes), True)
     if leaf.shape[1] == x.shape[1] and not by_channel[0, channels.flatten() == 0].any():

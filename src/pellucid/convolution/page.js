@@ -194,7 +194,7 @@ function writeNumbers() {
   box.append(line);
   if (!sum && !joined) {
     const why = !inputOf(head) && calls[head].inputs.length
-      ? `Its window lies in ${labelOf(calls[head].inputs[0].source)}, whose values this page leaves out.`
+      ? `Its window lies in ${nameOf(calls[head].inputs[0].source)}, whose values this page leaves out.`
       : `${calls[head].text} is no sum over a window; what can change it is lit.`;
     box.append(Object.assign(document.createElement("p"), { className: "note", textContent: why }));
   }

@@ -16,13 +16,14 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
 from pellucid.convolution.calls import IMAGE, Call
+from pellucid.convolution.network import Layer, Network, find_layer
 from pellucid.convolution.reach import Reach, run
-from pellucid.convolution.windows import what_it_does, scale_and_shift, shares
+from pellucid.convolution.windows import scale_and_shift, shares, what_it_does
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
     from pellucid.convolution.joins import Stage
-    from pellucid.convolution.precedents import Layer, Network, Trace
+    from pellucid.convolution.precedents import Trace
 
 N_LISTED = 5
 SCRIPTS = ("network.js", "view.js", "page.js")
@@ -61,8 +62,6 @@ def stage_label(network: Network, stage: Stage) -> str:
 
 def _shown(network: Network, layers: Sequence[Layer] | None, place: int) -> list[bool]:
     """Which stages are shown: those with a chosen layer's last call, and the one of the trace."""
-    from pellucid.convolution.precedents import find_layer
-
     if layers is None:
         return [True] * len(network.stages)
     asked = [layers] if isinstance(layers, str | int | nn.Module) else list(layers)
@@ -172,7 +171,7 @@ def _check_size(network: Network, contents: dict[str, Any], limit_mb: float) -> 
         f"{stage_label(network, stage)} {sum(sizes[n] for n in stage.calls) / 1e6:.1f} MB" for stage in largest
     )
     raise UsageError(
-        f"the page would take {total / 1e6:.0f} MB, above the limit of {limit_mb:g} MB; the largest layers are {listed}. "
+        f"the page would take {total / 1e6:.0f} MB, above the limit of {limit_mb:g}; the largest layers are {listed}. "
         "Choose which to show with layers=[...], or raise limit_mb="
     )
 

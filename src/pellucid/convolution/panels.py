@@ -11,7 +11,9 @@ from pellucid.convolution.page import stage_label
 from pellucid.plot.precedents import Panel
 
 if TYPE_CHECKING:
-    from pellucid.convolution.precedents import Full, Network, Trace
+    from pellucid.convolution.network import Network
+    from pellucid.convolution.precedents import Trace
+    from pellucid.convolution.tangent import Full
 
 LARGEST_KERNEL = 11
 
@@ -73,7 +75,7 @@ def _panel(
     if place == IMAGE:
         colour = len(values) == 3
         picture = _scaled(values.transpose(1, 2, 0) if colour else values[channel])
-        return Panel(picture, lit.any(0) if colour else lit[channel], None, "image", is_image=True)
+        return Panel(picture, np.asarray(lit.any(0)) if colour else lit[channel], None, "image", is_image=True)
     stage = next((stage for stage in network.stages if place in stage.calls), None)
     name = stage_label(network, stage) if stage and stage.tail == place else network.label(place)
     single = values[0].size == 1

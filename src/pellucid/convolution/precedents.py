@@ -4,150 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv
 
-from pellucid.convolution.calls import IMAGE, Call, as_batch, calls
-from pellucid.convolution.joins import Join, Stage, joins, stages
-from pellucid.convolution.reach import Reach, reach
-from pellucid.convolution.windows import Immediate, Step, Unit, what_it_does, immediate, scale_and_shift
+from pellucid.convolution.calls import IMAGE, as_batch, calls
+from pellucid.convolution.network import Layer, Network, find_layer, labels_of
+from pellucid.convolution.tangent import Full, linearise
+from pellucid.convolution.windows import Immediate, Step, Unit, immediate, what_it_does
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-IMAGE_NAME = "image"
-Layer = str | int | nn.Module | None
-
-
-@dataclass(frozen=True)
-class Full:
-    """One activation as a weighted sum of all pixels: the model's tangent at this image.
-
-    Attributes:
-        activation: The number traced.
-        pixels: The image as the model saw it, (channel, row, column).
-        weights: Change of the activation per unit of each pixel, (channel, row, column).
-        constant: What biases and batchnorm shifts add on their way to the activation.
-        layers: For each earlier layer by name, the change of the activation per unit of its output, (channel, *grid).
-    """
-
-    activation: float
-    pixels: np.ndarray
-    weights: np.ndarray
-    constant: float
-    layers: dict[str, np.ndarray]
-
-    @property
-    def products(self) -> np.ndarray:
-        """Pixels times weights, (channel, row, column)."""
-        return self.pixels * self.weights
-
-    @property
-    def total(self) -> float:
-        """All products and the constant added."""
-        return float(self.products.sum() + self.constant)
-
-    @property
-    def remainder(self) -> float:
-        """Activation less total.
-
-        It is 0 up to rounding if everything between is piecewise linear: convolutions, linear layers, poolings, ReLU,
-        batchnorm in evaluation mode, sums. A curved function such as GELU or a softmax leaves the rest.
-        """
-        return self.activation - self.total
-
-    @property
-    def holds(self) -> bool:
-        """Whether weights, pixels and biases account for the whole activation, to 1e-4 of what was added up."""
-        size = float(np.abs(self.products).sum()) + abs(self.constant) + abs(self.activation)
-        return abs(self.remainder) <= 1e-4 * size
-
-    def __str__(self) -> str:
-        n = int(np.count_nonzero(self.weights))
-        tail = "" if self.holds else f"; {self.remainder:.6g} remains: the model is curved here"
-        return (
-            f"{n:,} of {self.weights.size:,} pixel values have a weight; weights × pixels {self.products.sum():.6f} "
-            f"+ constant {self.constant:.6f} = {self.total:.6f}, activation {self.activation:.6f}{tail}"
-        )
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model on one image: its calls, how they hang together, and their names.
-
-    Attributes:
-        model, image: The model, and the image as a batch of one.
-        calls: Of its innermost modules, in order.
-        labels: Their names; a module called again is `name#2`.
-    """
-
-    model: nn.Module
-    image: Tensor
-    calls: list[Call]
-    labels: list[str]
-
-    @cached_property
-    def reaches(self) -> list[Reach]:
-        """Which inputs each call's outputs take."""
-        return [reach(call) for call in self.calls]
-
-    @cached_property
-    def joins(self) -> list[tuple[Join, ...]]:
-        """What each call's input is made of."""
-        return joins(self.model, self.image, self.calls)
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """The calls in groups: a layer and the functions of single units after it."""
-        return stages(self.calls, self.reaches, self.joins)
-
-    def shape(self, place: int) -> tuple[int, ...]:
-        """(channel, *grid) of a call's output, or of the image."""
-        return tuple((self.image if place == IMAGE else self.calls[place].output).shape[1:])
-
-    def label(self, place: int) -> str:
-        """Name of a call, or of the image."""
-        return IMAGE_NAME if place == IMAGE else self.labels[place]
-
-    def sources(self, place: int) -> tuple[str, ...]:
-        """Names of what a call's input is made of."""
-        return tuple(self.label(join.source) for join in self.joins[place])
-
-    def unreshaped(self, place: int, unit: Unit) -> tuple[int, Unit]:
-        """The same number in the output that reshaping calls passed on."""
-        while place != IMAGE and self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1:
-            reach = self.reaches[place]
-            unit = tuple(map(int, np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)))
-            place = self.joins[place][0].source
-        return place, unit
-
-    def back(self, place: int, unit: Unit) -> dict[int, np.ndarray]:
-        """Units that one unit takes, at any distance: place of the call or `IMAGE` → (channel, *grid) of bool."""
-        lit = {n: np.zeros(self.shape(n), bool) for n in range(IMAGE, place + 1)}
-        lit[place][unit] = True
-        for n in range(place, IMAGE, -1):
-            if lit[n].any():
-                taken = self.reaches[n].back(lit[n])
-                for join in self.joins[n]:
-                    lit[join.source] |= join.reach.back(taken)
-        return lit
-
-    def ahead(self, place: int, unit: Unit) -> dict[int, np.ndarray]:
-        """Units that take one unit, at any distance, as `back` has them."""
-        lit = {n: np.zeros(self.shape(n), bool) for n in range(place, len(self.calls))}
-        lit[place][unit] = True
-        for n in range(place + 1, len(self.calls)):
-            for join in self.joins[n]:
-                if join.source >= place and lit[join.source].any():
-                    lit[n] |= self.reaches[n].ahead(join.reach.ahead(lit[join.source]))
-        return lit
 
 
 @dataclass(frozen=True)
@@ -178,8 +48,8 @@ class Trace:
     def immediate(self) -> Immediate:
         """The window in the layer before: values, weights, products, bias, sum, and the functions after it.
 
-        Print it for a table. If the layer traced is a container such as Sequential(convolution, ReLU), the window is the
-        convolution's and ReLU is a step after the sum.
+        Print it for a table. If the layer traced is a container such as Sequential(convolution, ReLU), the window is
+        the convolution's and ReLU is a step after the sum.
 
         Raises:
             UsageError: it is a pixel of the image.
@@ -209,7 +79,7 @@ class Trace:
         """
         if self.place == IMAGE:
             raise UsageError("a pixel of the image has no precedents; trace an activation, or ask for dependents()")
-        return _linearise(self.network, self.place, self.unit)
+        return linearise(self.network, self.place, self.unit)
 
     def precedents(self) -> dict[str, np.ndarray]:
         """Units that can change this activation: layer name → (channel, *grid) of bool, "image" first.
@@ -275,8 +145,8 @@ def trace(
     Args:
         model: Any module; it is run in evaluation mode and left as it was.
         image: (row, column), (channel, row, column) or a batch of one, normalised as the model expects it.
-        layer: Name of a module, the module, or a number among the layers with parameters, such as -2. A container stands
-            for its last call. "image" is the image, for dependents of a pixel. None takes the last layer.
+        layer: Name of a module, the module, or a number among the layers with parameters, such as -2. A container
+            stands for its last call. "image" is the image, for dependents of a pixel. None takes the last layer.
         position: (row, column) in the layer's map; None takes the place with the largest activation. A layer without a
             map has no position: a number is its channel.
         channel: None takes the one with the largest activation at this position.
@@ -287,65 +157,12 @@ def trace(
     found = calls(model, image)
     if not found:
         raise UsageError(f"{type(model).__name__} calls no module on this image; there is nothing to trace")
-    network = Network(model, as_batch(image), found, _labels(found))
+    network = Network(model, as_batch(image), found, labels_of(found))
     place, name, inside = find_layer(network, layer)
     values = (network.image if place == IMAGE else found[place].output)[0]
     unit = _unit(values, name, position, channel)
     chain = () if place == IMAGE else _chain(network, place, inside)
     return Trace(network, place, name, unit[0], unit[1:], float(values[unit]), chain)
-
-
-def find_layer(network: Network, layer: Layer) -> tuple[int, str, range]:
-    """Place of a layer's last call, its name, and the places of the calls that belong to it.
-
-    Raises:
-        UsageError: there is none.
-    """
-    labels, found = network.labels, network.calls
-    if layer is None:
-        return len(found) - 1, labels[-1], range(len(found) - 1, len(found))
-    if isinstance(layer, nn.Module):
-        names = [name for name, module in network.model.named_modules() if module is layer]
-        if not names:
-            raise UsageError(f"the given {type(layer).__name__} is no module of {type(network.model).__name__}")
-        layer = names[0]
-    if layer == IMAGE_NAME and IMAGE_NAME not in labels:
-        return IMAGE, IMAGE_NAME, range(0)
-    known = {name for name, _ in network.model.named_modules()}
-    if isinstance(layer, str) and layer not in known and layer not in labels and layer.lstrip("-").isdigit():
-        layer = int(layer)
-    if isinstance(layer, int):
-        weighty = [n for n, call in enumerate(found) if list(call.module.parameters(recurse=False))]
-        if not -len(weighty) <= layer < len(weighty):
-            raise UsageError(f"layer {layer} does not exist: {_listed(network)}")
-        place = weighty[layer]
-        return place, labels[place], range(place, place + 1)
-    if layer in labels:
-        last = max(n for n, call in enumerate(found) if layer in (call.name, labels[n]))
-        return last, labels[last], range(last, last + 1)
-    inside = [n for n, call in enumerate(found) if layer == "" or call.name.startswith(f"{layer}.")]
-    if not inside:
-        told = "was not called on this image" if layer in known else "does not exist"
-        raise UsageError(f"layer {layer!r} {told}: {_listed(network)}")
-    return inside[-1], layer or type(network.model).__name__, range(inside[0], inside[-1] + 1)
-
-
-def _listed(network: Network) -> str:
-    names = [
-        f"{label} ({type(call.module).__name__})" for label, call in zip(network.labels, network.calls, strict=True)
-    ]
-    n = sum(bool(list(call.module.parameters(recurse=False))) for call in network.calls)
-    listed = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
-    return f"{type(network.model).__name__} has {listed}; a container's name or a number below {n} works too"
-
-
-def _labels(found: Sequence[Call]) -> list[str]:
-    labels: list[str] = []
-    for n, call in enumerate(found):
-        number = 1 + sum(earlier.name == call.name for earlier in found[:n])
-        name = call.name or type(call.module).__name__
-        labels.append(name if number == 1 else f"{name}#{number}")
-    return labels
 
 
 def _chain(network: Network, place: int, inside: range) -> tuple[int, ...]:
@@ -410,53 +227,3 @@ def _checked(position: int | Sequence[int], shape: tuple[int, ...], name: str) -
     if not all(0 <= p < n for p, n in zip(place, grid, strict=True)):
         raise UsageError(f"position {place} lies outside the map of {name}: it has {valid}")
     return place
-
-
-def _linearise(network: Network, place: int, unit: Unit) -> Full:
-    """Gradients of one activation, in one pass through the model."""
-    outputs: list[Tensor] = []
-
-    def keep(module: nn.Module, args: Any, output: Any) -> Any:
-        if not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor)):
-            return None
-        outputs.append(output)
-        return output.clone()  # a copy, because the next module may work in place
-
-    model = network.model
-    modes = [(module, module.training) for module in model.modules()]
-    hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
-    pixels = network.image.clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            model.eval()(pixels * 1)
-            target = outputs[place][(0, *unit)]
-            if not target.requires_grad:
-                raise UsageError(f"{network.label(place)} passes no gradient back to the image")
-            gradients = torch.autograd.grad(target, [pixels, *outputs[:place]], allow_unused=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
-    whole = [torch.zeros(network.shape(n)) if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)]
-    own = torch.zeros(network.shape(place))
-    own[unit] = 1
-    weights = [g.double().cpu() for g in [*whole, own]]
-    constant = sum(_added(network.calls[n].module, weights[n + 1]) for n in range(place + 1))
-    layers = {network.label(n): weights[n + 1].numpy() for n in range(place)}
-    return Full(
-        float(target.detach()), network.image[0].double().cpu().numpy(), weights[0].numpy(), float(constant), layers
-    )
-
-
-def _added(module: nn.Module, weights: Tensor) -> float:
-    """What a layer's biases add to the activation, given its output's weights."""
-    if isinstance(module, batchnorm._BatchNorm) and module.track_running_stats:
-        bias = scale_and_shift(module)[1]
-    elif isinstance(module, conv._ConvNd | nn.Linear) and module.bias is not None:
-        bias = module.bias.detach().double()
-    else:
-        return 0.0
-    if isinstance(module, nn.Linear):
-        return float((weights * bias.cpu()).sum())
-    return float((weights.flatten(1).sum(1) * bias.cpu()).sum())

@@ -204,7 +204,7 @@ def _adaptive_axis(n: int, size: int) -> np.ndarray:
 
 
 def _by_group(lit: np.ndarray, groups: int) -> np.ndarray:
-    return lit.reshape(groups, -1, *lit.shape[1:]).any(1)
+    return np.asarray(lit.reshape(groups, -1, *lit.shape[1:]).any(1))
 
 
 def _scatter(marked: np.ndarray, axis: np.ndarray, number: int, n: int) -> np.ndarray:
@@ -218,4 +218,4 @@ def _scatter(marked: np.ndarray, axis: np.ndarray, number: int, n: int) -> np.nd
 def _gather(marked: np.ndarray, axis: np.ndarray, number: int) -> np.ndarray:
     moved = np.moveaxis(marked, number, 0)
     padded = np.concatenate([moved, np.zeros((1, *moved.shape[1:]), bool)])
-    return np.moveaxis(padded[axis].any(1), 0, number)
+    return np.moveaxis(np.asarray(padded[axis].any(1)), 0, number)

@@ -80,10 +80,10 @@ def _channels(found: Immediate) -> list[str]:
 
 def _features(found: Immediate) -> list[str]:
     order = np.sort(np.argsort(-np.abs(found.products), kind="stable")[:N_PLACES])
-    lines = [
-        f"input {found.channels[i]:<6}{_number(found.values[i])} × {_number(found.weights[i])} = {_number(found.products[i])}"
-        for i in order
-    ]
+    lines = []
+    for i in order:
+        numbers = [_number(float(part[i])) for part in (found.values, found.weights, found.products)]
+        lines.append(f"input {found.channels[i]:<6}{numbers[0]} × {numbers[1]} = {numbers[2]}")
     if len(order) < len(found.products):
         rest = found.products.sum() - found.products[order].sum()
         lines.append(f"{len(found.products) - len(order)} more inputs, sum {_number(rest).strip()}")

@@ -119,8 +119,8 @@ def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[st
     values = np.where(inside, _array(call.input[0])[taken], 0)
     output = float(call.output[(0, *unit)])
     found = Immediate(
-        label, what_it_does(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels), places,
-        values, np.ones_like(values), 0.0, output,
+        label, what_it_does(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels),
+        places, values, np.ones_like(values), 0.0, output,
     )  # fmt: skip
     return _weigh(found, call, reach, inside)
 
@@ -132,7 +132,8 @@ def what_it_does(module: nn.Module) -> str:
         return _join(
             f"{name} {_by(module.kernel_size)}", _option("stride", module.stride, 1),
             _option("padding", module.padding, 0), _option("dilation", module.dilation, 1),
-            f"{module.groups} groups" if module.groups > 1 else "", f"{module.in_channels} → {module.out_channels} channels",
+            f"{module.groups} groups" if module.groups > 1 else "",
+            f"{module.in_channels} → {module.out_channels} channels",
         )  # fmt: skip
     if isinstance(module, nn.Linear):
         return f"linear, {module.in_features} → {module.out_features}"
@@ -162,8 +163,9 @@ def shares(module: Any, reach: Reach) -> np.ndarray:
     """For average pooling, the weight of each input in a window: one number per output position, (*grid)."""
     counts = [(axis != OUTSIDE).sum(1) for axis in reach.axes]
     if isinstance(module, pooling._AvgPoolNd):
-        if getattr(module, "divisor_override", None):
-            return np.full(reach.shape_out[1:], 1 / module.divisor_override)
+        divisor: Any = getattr(module, "divisor_override", None)
+        if divisor:
+            return np.full(reach.shape_out[1:], 1 / divisor)
         if module.count_include_pad:
             counts = [_padded_counts(module, reach, axis) for axis in range(len(reach.axes))]
     return 1 / np.prod(np.array(np.meshgrid(*counts, indexing="ij")), axis=0)
@@ -181,11 +183,11 @@ def _weigh(found: Immediate, call: Call, reach: Reach, inside: np.ndarray) -> Im
         weights[np.unravel_index(values.argmax(), values.shape)] = 1
         return replace(found, kind="largest", weights=weights)
     if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
-        return replace(found, weights=np.where(inside, shares(module, reach)[found.position], 0.0))
+        return replace(found, weights=np.where(inside, shares(module, reach)[found.position], np.zeros_like(found.values)))
     if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
         scale, shift = (float(each[found.channel]) for each in scale_and_shift(module))
         return replace(found, weights=np.full_like(found.values, scale, dtype=float), bias=shift)
-    gradient = _gradient(call, unit)[np.ix_(found.channels, *found.places)]
+    gradient = _gradient(call, unit)[np.ix_(np.array(found.channels), *found.places)]
     weights = np.where(inside, gradient, 0)
     kind = "function" if reach.kind in ("slice", "reshape") else "tangent"
     return replace(found, kind=kind, weights=weights, bias=found.sum - float((found.values * weights).sum()))

@@ -1,0 +1,127 @@
+"""All pixels behind one activation: the model's tangent at this image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import batchnorm, conv
+
+from pellucid.convolution.calls import IMAGE
+from pellucid.convolution.network import Network
+from pellucid.convolution.windows import Unit, scale_and_shift
+from pellucid.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Full:
+    """One activation as a weighted sum of all pixels: the model's tangent at this image.
+
+    Attributes:
+        activation: The number traced.
+        pixels: The image as the model saw it, (channel, row, column).
+        weights: Change of the activation per unit of each pixel, (channel, row, column).
+        constant: What biases and batchnorm shifts add on their way to the activation.
+        layers: For each earlier layer by name, the change of the activation per unit of its output, (channel, *grid).
+    """
+
+    activation: float
+    pixels: np.ndarray
+    weights: np.ndarray
+    constant: float
+    layers: dict[str, np.ndarray]
+
+    @property
+    def products(self) -> np.ndarray:
+        """Pixels times weights, (channel, row, column)."""
+        return self.pixels * self.weights
+
+    @property
+    def total(self) -> float:
+        """All products and the constant added."""
+        return float(self.products.sum() + self.constant)
+
+    @property
+    def remainder(self) -> float:
+        """Activation less total.
+
+        It is 0 up to rounding if everything between is piecewise linear: convolutions, linear layers, poolings, ReLU,
+        batchnorm in evaluation mode, sums. A curved function such as GELU or a softmax leaves the rest.
+        """
+        return self.activation - self.total
+
+    @property
+    def holds(self) -> bool:
+        """Whether weights, pixels and biases account for the whole activation, to 1e-4 of what was added up."""
+        size = float(np.abs(self.products).sum()) + abs(self.constant) + abs(self.activation)
+        return abs(self.remainder) <= 1e-4 * size
+
+    def __str__(self) -> str:
+        n = int(np.count_nonzero(self.weights))
+        tail = "" if self.holds else f"; {self.remainder:.6g} remains: the model is curved here"
+        return (
+            f"{n:,} of {self.weights.size:,} pixel values have a weight; weights × pixels {self.products.sum():.6f} "
+            f"+ constant {self.constant:.6f} = {self.total:.6f}, activation {self.activation:.6f}{tail}"
+        )
+
+
+def linearise(network: Network, place: int, unit: Unit) -> Full:
+    """One activation as a weighted sum of all pixels, by one pass of gradients through the model.
+
+    Args:
+        network: The model on its image.
+        place: Of the call whose output it is.
+        unit: (channel, *position).
+
+    Raises:
+        UsageError: the model cuts gradients off.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> Any:
+        if not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor)):
+            return None
+        outputs.append(output)
+        return output.clone()  # a copy, because the next module may work in place
+
+    model = network.model
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
+    pixels = network.image.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            model.eval()(pixels * 1)
+            target = outputs[place][(0, *unit)]
+            if not target.requires_grad:
+                raise UsageError(f"{network.label(place)} passes no gradient back to the image")
+            gradients = torch.autograd.grad(target, [pixels, *outputs[:place]], allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    whole = [torch.zeros(network.shape(n)) if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)]
+    own = torch.zeros(network.shape(place))
+    own[unit] = 1
+    weights = [g.double().cpu() for g in [*whole, own]]
+    constant = sum(_added(network.calls[n].module, weights[n + 1]) for n in range(place + 1))
+    layers = {network.label(n): weights[n + 1].numpy() for n in range(place)}
+    return Full(
+        float(target.detach()), network.image[0].double().cpu().numpy(), weights[0].numpy(), float(constant), layers
+    )
+
+
+def _added(module: nn.Module, weights: Tensor) -> float:
+    """What a layer's biases add to the activation, given its output's weights."""
+    if isinstance(module, batchnorm._BatchNorm) and module.track_running_stats:
+        bias = scale_and_shift(module)[1]
+    elif isinstance(module, conv._ConvNd | nn.Linear) and module.bias is not None:
+        bias = module.bias.detach().double()
+    else:
+        return 0.0
+    if isinstance(module, nn.Linear):
+        return float((weights * bias.cpu()).sum())
+    return float((weights.flatten(1).sum(1) * bias.cpu()).sum())

@@ -1,0 +1,385 @@
+"""The page in a real Chromium: what it lights and the numbers it shows, against PyTorch."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pellucid import convolution as cv
+from pellucid.errors import UsageError
+from pellucid.models import simple_cnn, small_resnet
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+PRECEDENT = (224, 138, 0)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium; .ci/viewers installs it")
+        pytest.skip("no Chromium here; .ci/viewers installs it")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page that is open, with everything it asked for and complained about."""
+
+    def __init__(self, browser, file: Path, **options):
+        options = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(file.as_uri())
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_selector("body[data-settled=true]")
+
+    def stage(self, name: str):
+        return self.page.locator("section.stage").filter(has=self.page.locator(f"h3:text-is('{name}')"))
+
+    def spot(self, name: str, row: int, column: int) -> tuple[float, float]:
+        """Where a cell of a large map lies in the window, after scrolling there."""
+        map_ = self.stage(name).locator(".map")
+        map_.scroll_into_view_if_needed()
+        box = map_.locator("canvas").bounding_box()
+        high, wide = map_.evaluate(
+            "e => { const v = views.find(v => v.map === e); return [v.plane.high, v.plane.wide] }"
+        )
+        return box["x"] + (column + 0.5) * box["width"] / wide, box["y"] + (row + 0.5) * box["height"] / high
+
+    def click(self, name: str, row: int, column: int) -> None:
+        self.page.mouse.click(*self.spot(name, row, column))
+        self.settle()
+
+    def lit(self, name: str) -> np.ndarray:
+        """Which units the page shows as lit: (channel, *grid) of bool."""
+        short = name.removeprefix("layer ")
+        units = self.page.evaluate("name => window.pellucid.lit(name)", short)
+        shape = self.page.evaluate("name => views[window.pellucid.layers().indexOf(name)].shape", short)
+        lit = np.zeros(shape, bool)
+        for unit in units:
+            lit[tuple(unit)] = True
+        return lit
+
+    def numbers(self) -> list[float]:
+        """The numbers of the line of the calculation."""
+        return [_number(text) for text in self.page.locator(".sum .n").all_inner_texts()]
+
+    def tables(self) -> list[np.ndarray]:
+        """Values, weights, products of the channels shown; padding as 0."""
+        rows = self.page.evaluate(
+            "[...document.querySelectorAll('.product table')]"
+            ".map(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent)))"
+        )
+        return [np.array([[_number(cell) for cell in row] for row in table]) for table in rows]
+
+    def where(self) -> str:
+        return self.page.locator("#where").inner_text()
+
+    def close(self, file: Path) -> None:
+        self.context.close()
+        assert self.requests == [file.as_uri()]
+        assert self.complaints == []
+
+
+def _number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def nan_reach(model: nn.Module, x: torch.Tensor, name: str, unit: tuple[int, ...]) -> np.ndarray:
+    """Pixels that turn a unit nan when they are nan."""
+    spoiled = x.repeat(x.numel(), 1, 1, 1)
+    spoiled.reshape(x.numel(), -1).fill_diagonal_(float("nan"))
+    found = {}
+    hook = model.get_submodule(name).register_forward_hook(lambda _, __, out: found.update(out=out))
+    with torch.no_grad():
+        model(spoiled)
+    hook.remove()
+    return found["out"][(slice(None), *unit)].isnan().reshape(x.shape[1:]).numpy()
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    """The chapter's network with norms that do something, a digit-like image, and their page."""
+    torch.manual_seed(0)
+    model = simple_cnn()
+    image = torch.zeros(1, 1, 28, 28)
+    image[0, 0, 6:9, 6:22], image[0, 0, 9:23, 17:20] = 1, 0.7
+    image = (image - 0.1307) / 0.3081
+    model.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(image + torch.randn(16, 1, 28, 28))
+    model.eval()
+    file = cv.trace(model, image, "1", (3, 5), channel=4).animate(tmp_path_factory.mktemp("page") / "trace.html")
+    return model, image, file
+
+
+def outputs(model: nn.Sequential, x: torch.Tensor) -> list[np.ndarray]:
+    found = []
+    with torch.no_grad():
+        for module in model:
+            x = module(x)
+            found.append(x[0].numpy())
+    return found
+
+
+def test_the_page_is_small_and_opens_at_the_activation(chromium, digit):
+    model, image, file = digit
+    assert file.stat().st_size < 1e6
+    tab = Tab(chromium, file)
+    value = outputs(model, image)[1][4, 3, 5]
+    assert tab.where() == f"layer 1, channel 4, row 3, column 5: {value:.4f}".replace("-", "−")
+    assert tab.page.locator("section.stage h3").all_inner_texts() == ["image", *(f"layer {n}" for n in range(5))]
+    assert tab.page.title() == f"1, channel 4 at (3, 5): {value:.4f}"
+    tab.close(file)
+
+
+def test_a_click_lights_the_window_down_to_the_image_and_shows_its_numbers(chromium, digit):
+    model, image, file = digit
+    tab = Tab(chromium, file)
+    tab.click("layer 2", 0, 2)
+    after = outputs(model, image)
+    channel = int(re.search(r"channel (\d+)", tab.where())[1])
+    np.testing.assert_array_equal(tab.lit("image"), nan_reach(model, image, "2", (channel, 0, 2)))
+    window = np.zeros((16, 7, 7), bool)
+    window[:, 0:2, 3:6] = True
+    np.testing.assert_array_equal(tab.lit("layer 1"), window)
+    assert tab.lit("layer 2").sum() == 1 and tab.lit("layer 4").all()
+
+    conv, _, _ = model[2]
+    padded = F.pad(torch.tensor(after[1]), (1, 1, 1, 1))[:, 0:3, 4:7].numpy()
+    weights = conv.weight[channel].detach().numpy()
+    sums = (padded * weights).sum((1, 2))
+    strongest = np.argsort(-np.abs(sums))[:6]
+    tables = tab.tables()
+    assert len(tables) == 18
+    for place, source in enumerate(strongest):
+        for table, true in zip(tables[3 * place :], (padded, weights, padded * weights), strict=False):
+            np.testing.assert_allclose(table, true[source], atol=5.1e-5)
+    with torch.no_grad():
+        summed = conv(torch.tensor(after[1])[None])[0, channel, 0, 2].item()
+    relu, last = max(0, summed), after[2][channel, 0, 2]
+    bias = conv.bias[channel].item()
+    np.testing.assert_allclose(tab.numbers(), [summed - bias, bias, summed, relu, last], atol=6e-5)
+    tab.page.locator("button.more").click()
+    assert len(tab.tables()) == 48
+    tab.close(file)
+
+
+def test_total_weights_are_pytorchs_gradients(chromium, digit):
+    model, image, file = digit
+    tab = Tab(chromium, file)
+    tab.click("layer 4", 1, 1)  # single numbers stand in two columns
+    assert tab.where().startswith("layer 4, channel 3:")
+    pixels = image.clone().requires_grad_()
+    model(pixels)[0, 3].backward()
+    np.testing.assert_allclose(tab.page.evaluate("window.pellucid.weights()"), pixels.grad.flatten().numpy(), atol=1e-5)
+    told = tab.stage("image").locator(".caption").last.inner_text()
+    products, biases = (_number(text) for text in re.findall(r"[−]?\d+\.\d+", told))
+    full = cv.trace(model, image, "5", 3).full()
+    assert products == pytest.approx(full.products.sum(), abs=6e-5)
+    assert biases == pytest.approx(full.constant, abs=2e-4)
+    tab.close(file)
+
+
+def test_what_is_lit_is_painted(chromium, digit):
+    _, _, file = digit
+    tab = Tab(chromium, file)
+    lit = tab.lit("image")[0]
+    rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+    colours = """cells => {
+        const { canvas, scale } = views[0], context = canvas.getContext('2d');
+        const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+        return cells.map(([row, column]) => {
+            const at = 4 * (Math.round(row * scale) * canvas.width + Math.round((column + 0.5) * scale));
+            return [...pixels.data.slice(at, at + 3)];
+        });
+    }"""
+    column = int(columns[2])
+    edge, outside = tab.page.evaluate(colours, [[int(rows[0]), column], [int(rows[-1]) + 3, column]])
+    np.testing.assert_allclose(edge, PRECEDENT, atol=12)
+    assert np.abs(np.array(outside) - PRECEDENT).max() > 60
+    assert tab.page.locator(".links path").count() == 2  # image → layer 0 → layer 1
+    tab.close(file)
+
+
+def test_the_keyboard_reaches_everything(chromium, digit):
+    model, image, file = digit
+    tab = Tab(chromium, file)
+    keys = tab.page.keyboard
+    for _ in range(3):
+        keys.press("Tab")
+    assert tab.page.evaluate("document.activeElement.closest('section').querySelector('h3').textContent") == "layer 1"
+    keys.press("ArrowLeft")
+    keys.press("ArrowDown")
+    keys.press("PageDown")
+    value = outputs(model, image)[1][5, 4, 4]
+    assert tab.where() == f"layer 1, channel 5, row 4, column 4: {value:.4f}".replace("-", "−")
+    assert f"{value:.4f}".replace("-", "−") in tab.page.locator("#said").inner_text()
+    label = tab.page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert label.startswith("layer 1, convolution 3×3, stride 2") and "row 4, column 4" in label
+    keys.press("Enter")
+    tab.settle()
+    products = cv.trace(model, image, "1", (4, 4), channel=5).immediate().rows()
+    best = max(products, key=lambda row: abs(row.product))
+    assert tab.where().startswith(
+        f"layer 0, channel {best.channel}, row {best.position[0]}, column {best.position[1]}:"
+    )
+    keys.press("Enter")
+    assert tab.where().startswith("image, row ")
+    keys.press("Backspace")
+    keys.press("Backspace")
+    assert tab.where().startswith("layer 1, channel 5, row 4, column 4:")
+    keys.press("Tab")
+    keys.press("Space")
+    assert tab.where().startswith("layer 2, ")
+    for _ in range(9):
+        keys.press("ArrowDown")
+    assert ", row 3, " in tab.where()  # the edge of the map
+    tab.close(file)
+
+
+def test_hovering_lights_for_as_long_as_it_lasts(chromium, digit):
+    model, image, file = digit
+    tab = Tab(chromium, file)
+    before = tab.lit("image").sum()
+    tab.page.mouse.move(*tab.spot("layer 0", 0, 13))
+    tab.page.wait_for_selector(".tip:not(:empty)")
+    lit = np.zeros((28, 28), bool)
+    lit[0:3, 24:28] = True
+    np.testing.assert_array_equal(tab.lit("image")[0], lit)
+    channel = tab.page.evaluate("views[1].channel")
+    assert tab.page.locator(".tip").inner_text() == (
+        f"channel {channel}, row 0, column 13: {outputs(model, image)[0][channel, 0, 13]:.4f}".replace("-", "−")
+    )
+    tab.page.mouse.move(2, 2)
+    tab.page.wait_for_selector(".tip:empty", state="attached")
+    assert tab.lit("image").sum() == before and tab.where().startswith("layer 1, channel 4")
+    tab.close(file)
+
+
+def test_fingers_work_on_a_narrow_dark_screen(chromium, digit):
+    _, _, file = digit
+    narrow = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
+    tab = Tab(chromium, file, **narrow)
+    tab.page.touchscreen.tap(*tab.spot("layer 0", 6, 9))
+    tab.settle()
+    assert ", row 6, column 9:" in tab.where() and tab.where().startswith("layer 0")
+    assert tab.lit("image").sum() == 25
+    thumbs = tab.stage("layer 3").locator(".thumbs")
+    thumbs.scroll_into_view_if_needed()
+    box = thumbs.bounding_box()
+    tab.page.touchscreen.tap(box["x"] + box["width"] - 8, box["y"] + 8)
+    assert tab.where().startswith("layer 3, channel 7, ")  # 64 channels stand eight in a row
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.close(file)
+
+
+def test_a_colour_photo_through_a_residual_network(chromium, tmp_path):
+    torch.manual_seed(1)
+    model = small_resnet(3, 4, 32, width=4)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    x = torch.randn(1, 3, 16, 16).cumsum(2) / 4
+    model.eval()
+    file = cv.trace(model, x, "2", (0, 1), channel=3).animate(tmp_path / "photo.html")
+    tab = Tab(chromium, file)
+    assert tab.where().startswith("layer 2.act, channel 3, row 0, column 1:")
+    pixels = x.clone().requires_grad_()
+    inner = model[:3](pixels)[0, 3, 0, 1]
+    inner.backward()
+    np.testing.assert_allclose(tab.page.evaluate("window.pellucid.weights()"), pixels.grad.flatten().numpy(), atol=1e-5)
+    np.testing.assert_array_equal(tab.lit("image"), nan_reach(model, x, "2", (3, 0, 1)))
+    left, right = (part[0, 3, 0, 1].item() for part in branches(model[2], model[:2](x)))
+    np.testing.assert_allclose(tab.numbers(), [left, right, left + right, max(0, left + right)], atol=6e-5)
+    tab.page.evaluate("select(data.stages.at(-1).calls.at(-1), [2])")
+    tab.settle()
+    assert tab.numbers()[-1] == pytest.approx(model(x)[0, 2].item(), abs=6e-5)
+    tab.close(file)
+
+
+def branches(block: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        return block.convs(x), block.shortcut(x)
+
+
+def test_every_kind_of_layer_agrees_with_pytorch(chromium, tmp_path):
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2), nn.GELU(), nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(4, 6, (1, 3), padding="same", padding_mode="circular", bias=False), nn.BatchNorm2d(6),
+        nn.LeakyReLU(0.1),
+        nn.AvgPool2d(2, ceil_mode=True), nn.Flatten(), nn.LazyLinear(5), nn.Tanh(),
+    ).eval()  # fmt: skip
+    x = torch.randn(1, 2, 10, 12)
+    model(x)
+    file = cv.trace(model, x, channel=1).animate(tmp_path / "kinds.html")
+    tab = Tab(chromium, file)
+    for channel in range(5):
+        tab.page.evaluate("c => select(9, [c])", channel)
+        pixels = x.clone().requires_grad_()
+        model(pixels)[0, channel].backward()
+        weights = tab.page.evaluate("window.pellucid.weights()")
+        np.testing.assert_allclose(weights, pixels.grad.flatten().numpy(), atol=1e-6)
+        np.testing.assert_allclose(tab.numbers()[-1], model(x)[0, channel].item(), atol=6e-5)
+    for name, place, unit in (("3", 5, (2, 3, 5)), ("2", 2, (1, 0, 3)), ("0", 1, (3, 9, 0)), ("6", 6, (5, 1, 1))):
+        tab.page.evaluate("([n, u]) => select(n, u)", [place, list(unit)])
+        np.testing.assert_array_equal(tab.lit("image"), nan_reach(model, x, name, unit))
+    tab.close(file)
+
+
+def test_a_layer_that_is_no_sum_over_a_window_says_so(chromium, tmp_path):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU())
+    file = cv.trace(model, torch.randn(1, 8, 8), "2").animate(tmp_path / "norm.html")
+    tab = Tab(chromium, file)
+    assert "GroupNorm is no sum over a window" in tab.page.locator(".note").inner_text()
+    assert tab.lit("layer 0").sum() == 2 * 36
+    assert "no total weights" in tab.stage("image").locator(".caption").nth(1).inner_text()
+    tab.close(file)
+
+
+def test_chosen_layers_pass_the_light_on(chromium, digit, tmp_path):
+    model, image, _ = digit
+    t = cv.trace(model, image, "2", (1, 1), channel=0)
+    file = t.animate(tmp_path / "part.html", layers=["0", "3"])
+    tab = Tab(chromium, file)
+    assert tab.page.locator("section.stage h3").all_inner_texts() == ["image", "layer 0", "layer 2", "layer 3"]
+    np.testing.assert_array_equal(tab.lit("image"), t.precedents()["image"])
+    assert tab.page.locator(".note").inner_text() == "Its window lies in layer 1.2, whose values this page leaves out."
+    tab.close(file)
+
+
+def test_wrong_files_and_too_large_pages_are_refused(digit, tmp_path):
+    model, image, _ = digit
+    t = cv.trace(model, image, "1", (3, 5))
+    with pytest.raises(UsageError, match=r"needs the ending \.html"):
+        t.animate(tmp_path / "trace.png")
+    with pytest.raises(UsageError, match=r"above the limit of 0\.1; the largest layers are 3 0\.1 MB, .*layers=\["):
+        t.animate(tmp_path / "trace.html", limit_mb=0.1)
+    with pytest.raises(UsageError, match="layer 'nine' does not exist"):
+        t.animate(tmp_path / "trace.html", layers=["nine"])
+    assert list(tmp_path.iterdir()) == []
