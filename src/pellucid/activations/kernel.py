@@ -8,6 +8,7 @@ the memory traffic, and equal values seldom wait for each other's addition.
 Values fall into cells: those of the histogram, split at −0.05, 0, 0.05 and 10, so that every count is a sum of cells.
 
 Callers hand over addresses: making an array of a tensor and unpacking it again would take longer than reading it.
+All is in one module because the disk cache looks for changes only in the file of the function it was asked for.
 """
 
 from __future__ import annotations
