@@ -59,7 +59,8 @@ def explain(monkeypatch, *args: object) -> int:
 
 
 def pixels(file: Path) -> torch.Tensor:
-    return (torch.tensor(np.array(Image.open(file)), dtype=torch.float32) / 255 - 0.1307) / 0.3081
+    with Image.open(file) as image:
+        return (torch.tensor(np.array(image), dtype=torch.float32) / 255 - 0.1307) / 0.3081
 
 
 def test_a_page_opens_at_the_activation(run, digit, tmp_path):
@@ -92,7 +93,8 @@ def test_a_picture_and_a_spreadsheet(monkeypatch, run, digit, tmp_path, capsys):
     assert (
         explain(monkeypatch, run, digit, "--layer", "-4", "--at", "0,1", "--out", tmp_path / "new" / "trace.png") == 0
     )
-    assert Image.open(tmp_path / "new" / "trace.png").width > 600
+    with Image.open(tmp_path / "new" / "trace.png") as picture:
+        assert picture.width > 600
     assert explain(monkeypatch, run, digit, "--xlsx", tmp_path / "conv-example.xlsx") == 0
     assert (tmp_path / "conv-example.xlsx").read_bytes()[:2] == b"PK"
     assert capsys.readouterr().out.splitlines()[1:] == [
