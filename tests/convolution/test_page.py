@@ -370,7 +370,18 @@ def test_chosen_layers_pass_the_light_on(chromium, digit, tmp_path):
     assert tab.page.locator("section.stage h3").all_inner_texts() == ["image", "layer 0", "layer 2", "layer 3"]
     np.testing.assert_array_equal(tab.lit("image"), t.precedents()["image"])
     assert tab.page.locator(".note").inner_text() == "Its window lies in layer 1.2, whose values this page leaves out."
+    assert tab.stage("image").locator(".caption").nth(1).inner_text() == "no total weights: this page leaves layers out"
     tab.close(file)
+
+
+def test_a_page_may_open_at_a_pixel(chromium, digit, tmp_path):
+    model, image, _ = digit
+    t = cv.trace(model, image, "image", (0, 27))
+    tab = Tab(chromium, t.animate(tmp_path / "pixel.html"))
+    assert tab.where().startswith("image, row 0, column 27:")
+    for stage, layer in (("layer 0", "0.2"), ("layer 2", "2.2")):
+        np.testing.assert_array_equal(tab.lit(stage), t.dependents()[layer])
+    tab.close(tmp_path / "pixel.html")
 
 
 def test_wrong_files_and_too_large_pages_are_refused(digit, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, Call, as_batch
+from pellucid.convolution.graph import evaluation
 from pellucid.convolution.reach import Reach
 
 
@@ -110,15 +111,12 @@ def _cut_run(model: nn.Module, batch: Tensor) -> tuple[list[Tensor], list[Tensor
     innermost = [module for module in model.modules() if not list(module.children())]
     hooks = [module.register_forward_pre_hook(before) for module in innermost]
     hooks += [module.register_forward_hook(after) for module in innermost]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.enable_grad():
-            model.eval()(leaves[0].clone())
+        with torch.enable_grad(), evaluation(model):
+            model(leaves[0].clone())
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return leaves, inputs
 
 

@@ -131,10 +131,12 @@ function reached(place, unit) {
 
 // ---- the numbers
 
+const isKnown = (op) => op.kind !== "unknown" && op.kind !== "left out";
+
 /** Window of a unit with values, weights and products, or null where a layer is no sum over a window. */
 function calculation(n, unit) {
   const { reach, op } = calls[n], source = inputOf(n), found = windowOf(reach, unit);
-  if (!found || !source || op.kind === "unknown") return null;
+  if (!found || !source || !isKnown(op)) return null;
   const { first, width, places } = found, size = product(places.map((axis) => axis.length));
   const entries = [];
   for (let c = 0; c < width; c++)
@@ -174,7 +176,7 @@ function tapPlaces(call) {
 function pulled(n, above) {
   const { reach, op } = calls[n];
   if (reach.kind === "reshape") return above;
-  if (op.kind === "unknown") return null;
+  if (!isKnown(op)) return null;
   const grid = product(reach.out.slice(1));
   if (reach.kind === "slice") return above.map((g, at) => g && g * (op.slope ? op.slope[at] : op.scale[Math.floor(at / grid)]));
   const below = new Float64Array(product(reach.in)), gridIn = product(reach.in.slice(1)), places = tapPlaces(calls[n]);

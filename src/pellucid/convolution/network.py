@@ -19,7 +19,7 @@ IMAGE_NAME = "image"
 Layer = str | int | nn.Module | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """A model on one image: its calls, how they hang together, and their names.
 

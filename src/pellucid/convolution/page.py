@@ -138,7 +138,7 @@ def _operation(call: Call, reach: Reach, kept: bool) -> dict[str, Any]:
     """How the page computes a unit from its window."""
     module: Any = call.module
     if not kept:
-        return {"kind": "unknown"}
+        return {"kind": "left out"}
     if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
         bias = None if module.bias is None else _values(module.bias)
         return {"kind": "weighted", "weights": _values(module.weight), "bias": bias}

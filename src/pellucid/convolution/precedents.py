@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, as_batch, calls
+from pellucid.convolution.graph import as_type_of
 from pellucid.convolution.network import Layer, Network, find_layer, labels_of
 from pellucid.convolution.tangent import Full, linearise
 from pellucid.convolution.windows import Immediate, Step, Unit, immediate, what_it_does
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """One activation and what made it; see `trace`.
 
@@ -122,7 +123,7 @@ class Trace:
 
         return write_page(self, Path(file), layers, limit_mb)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         at = f" at ({', '.join(map(str, self.position))})" if self.position else ""
         return f"{self.layer}, channel {self.channel}{at}: {self.value:.4f}"
 
@@ -154,10 +155,13 @@ def trace(
     Raises:
         UsageError: no such layer, a position or channel outside the map, or an image that the model does not take.
     """
-    found = calls(model, image)
+    batch = as_batch(image)
+    if next(model.parameters(), None) is not None:
+        batch = as_type_of(model, batch)
+    found = calls(model, batch)
     if not found:
         raise UsageError(f"{type(model).__name__} calls no module on this image; there is nothing to trace")
-    network = Network(model, as_batch(image), found, labels_of(found))
+    network = Network(model, batch, found, labels_of(found))
     place, name, inside = find_layer(network, layer)
     values = (network.image if place == IMAGE else found[place].output)[0]
     unit = _unit(values, name, position, channel)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
 from pellucid.convolution.calls import IMAGE
+from pellucid.convolution.graph import evaluation
 from pellucid.convolution.network import Network
 from pellucid.convolution.windows import Unit, scale_and_shift
 from pellucid.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Full:
     """One activation as a weighted sum of all pixels: the model's tangent at this image.
 
@@ -59,7 +60,7 @@ class Full:
         size = float(np.abs(self.products).sum()) + abs(self.constant) + abs(self.activation)
         return abs(self.remainder) <= 1e-4 * size
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         n = int(np.count_nonzero(self.weights))
         tail = "" if self.holds else f"; {self.remainder:.6g} remains: the model is curved here"
         return (
@@ -88,12 +89,11 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
         return output.clone()  # a copy, because the next module may work in place
 
     model = network.model
-    modes = [(module, module.training) for module in model.modules()]
     hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
     pixels = network.image.clone().requires_grad_()
     try:
-        with torch.enable_grad():
-            model.eval()(pixels * 1)
+        with torch.enable_grad(), evaluation(model):
+            model(pixels * 1)
             target = outputs[place][(0, *unit)]
             if not target.requires_grad:
                 raise UsageError(f"{network.label(place)} passes no gradient back to the image")
@@ -101,8 +101,6 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     whole = [torch.zeros(network.shape(n)) if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)]
     own = torch.zeros(network.shape(place))
     own[unit] = 1

@@ -280,7 +280,8 @@ class View {
       const { name, canvas, caption } = this.effects[i];
       canvas.hidden = !values;
       if (!values) {
-        caption.textContent = i ? "" : state.place === IMAGE ? "" : "no total weights: a layer between is no sum over a window";
+        const why = calls.some((call) => call.op.kind === "left out") ? "this page leaves layers out" : "a layer between is no sum over a window";
+        caption.textContent = i || state.place === IMAGE ? "" : `no total weights: ${why}`;
         return;
       }
       const context = sized(canvas, plane.wide * scale, plane.high * scale);
@@ -293,7 +294,7 @@ class View {
       caption.innerHTML = i
         ? `<b>${name}</b>${this.shape[0] > 1 ? ", channels added" : ""}: <span class="n">${number(sum)}</span>; with the biases’ ` +
           `<span class="n">${number(activation - sum)}</span> it is the activation`
-        : `<b>${name}</b>${this.shape[0] > 1 ? ", channels added" : ""}`;
+        : `<b>${name}</b>${most === 0 ? ": all 0, something on the way is shut" : this.shape[0] > 1 ? ", channels added" : ""}`;
       canvas.setAttribute("aria-label", caption.textContent);
     });
   }

@@ -35,7 +35,7 @@ class Step(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Immediate:
     """The calculation that made one activation, from the values in the layer before.
 
@@ -98,7 +98,7 @@ class Immediate:
             rows.append(Product(self.channels[index[0]], position, value, weight, value * weight))
         return rows
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from pellucid.convolution.tables import calculation
 
         return calculation(self)
@@ -183,7 +183,9 @@ def _weigh(found: Immediate, call: Call, reach: Reach, inside: np.ndarray) -> Im
         weights[np.unravel_index(values.argmax(), values.shape)] = 1
         return replace(found, kind="largest", weights=weights)
     if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
-        return replace(found, weights=np.where(inside, shares(module, reach)[found.position], np.zeros_like(found.values)))
+        return replace(
+            found, weights=np.where(inside, shares(module, reach)[found.position], np.zeros_like(found.values))
+        )
     if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
         scale, shift = (float(each[found.channel]) for each in scale_and_shift(module))
         return replace(found, weights=np.full_like(found.values, scale, dtype=float), bias=shift)
