@@ -15,6 +15,7 @@ function readColours() {
   const parts = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
   for (const name of ["paper", "zero", "positive", "negative", "precedent", "dependent", "ink"]) colours[name] = css(name);
   for (const name of ["paper", "zero", "positive", "negative"]) colours[name] = parts(colours[name]);
+  colours.key = String(colours.paper);
 }
 function mix(value, largest) {
   const share = largest ? Math.min(1, Math.abs(value) / largest) ** 0.8 : 0;
@@ -194,22 +195,29 @@ class View {
     this.scale = Math.min(room / plane.wide, room / plane.high, plane.single ? 60 : 100);
     if (this.scale > 3) this.scale = Math.floor(this.scale * 2) / 2;
     const context = sized(this.canvas, plane.wide * this.scale, plane.high * this.scale);
-    const most = largest(this.values);
-    const colourAt = (channel) => (row, column) => this.paint(plane.at(channel, row, column), row, column, most);
-    context.drawImage(painted(plane, colourAt(this.channel)), 0, 0, plane.wide * this.scale, plane.high * this.scale);
-    if (this.scale >= 36 && !this.isImage) this.write(context, most);
+    context.drawImage(this.base(this.channel), 0, 0, plane.wide * this.scale, plane.high * this.scale);
+    if (this.scale >= 36 && !this.isImage) this.write(context, this.most);
     if (lit && shown) this.light(context, this.scale, this.channel, lit, chosen, this.isImage ? 0.5 : 0.6);
-    if (this.thumbs) this.drawThumbs(colourAt, lit, chosen, shown);
+    if (this.thumbs) this.drawThumbs(lit, chosen, shown);
     this.label(chosen);
   }
-  paint(at, row, column, most) {
+  /** A channel painted one pixel a cell; kept, because it changes with the colours only. */
+  base(channel) {
+    if (this.colours !== colours.key) [this.bases, this.colours, this.most] = [new Map(), colours.key, largest(this.values)];
+    if (!this.bases.has(channel)) {
+      const colourAt = (row, column) => this.paint(this.plane.at(channel, row, column), channel, row, column);
+      this.bases.set(channel, painted(this.plane, colourAt));
+    }
+    return this.bases.get(channel);
+  }
+  paint(at, channel, row, column) {
     if (at < 0) return null;
-    if (!this.isImage) return mix(this.values[at], most);
+    if (!this.isImage) return mix(this.values[at], this.most);
     const grey = (c) => {
       const { low, high } = image.range;
       return Math.round((255 * (this.values[c * this.plane.count + row * this.plane.wide + column] - low)) / (high - low || 1));
     };
-    return this.colour ? [grey(0), grey(1), grey(2)] : Array(3).fill(grey(this.channel));
+    return this.colour ? [grey(0), grey(1), grey(2)] : Array(3).fill(grey(channel));
   }
   write(context, most) {
     context.font = `${this.scale >= 50 ? 13 : 11}px ${css("digits")}`;
@@ -243,7 +251,7 @@ class View {
     context.lineWidth = 3;
     context.strokeRect(column * scale + 1, row * scale + 1, scale - 2, scale - 2);
   }
-  drawThumbs(colourAt, lit, chosen, shown) {
+  drawThumbs(lit, chosen, shown) {
     const { plane, room } = this, channels = this.shape[0];
     const across = channels <= 4 ? channels : Math.max(4, Math.ceil(Math.sqrt(channels)));
     const gap = across > 8 ? 2 : 4, side = (room + gap) / across, scale = Math.min((side - gap) / plane.wide, (side - gap) / plane.high);
@@ -253,7 +261,7 @@ class View {
     for (let channel = 0; channel < channels; channel++) {
       context.save();
       context.translate((channel % across) * side + 1, Math.floor(channel / across) * high + 1);
-      context.drawImage(painted(plane, colourAt(channel)), 0, 0, plane.wide * scale, plane.high * scale);
+      context.drawImage(this.base(channel), 0, 0, plane.wide * scale, plane.high * scale);
       if (lit && shown) this.light(context, scale, channel, lit, chosen, 0.6);
       if (channel === this.channel) {
         context.strokeStyle = colours.ink;
