@@ -1,0 +1,192 @@
+"""What a grid of experiments measured, as a table, as files and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from pellucid.experiments.intervals import Interval, differences, interval
+from pellucid.plot.experiments import Series, plot_experiment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one variant gave with one seed."""
+
+    variant: str
+    seed: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant over its seeds.
+
+    Attributes:
+        variant: Its name.
+        values: The metric, one a seed.
+        summary: Mean, spread and interval of them.
+        difference: Of the paired differences from the baseline; None for the baseline.
+        also: Means of the other numbers.
+    """
+
+    variant: str
+    values: tuple[float, ...]
+    summary: Interval
+    difference: Interval | None
+    also: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of an experiment; `str()` gives its table as Markdown.
+
+    Attributes:
+        name, question: Of the experiment.
+        cells: One per variant and seed.
+        baseline: The variant others are compared with.
+        settings: What all variants had in common.
+        metric: The number that is compared.
+        percent: Whether it is a share; table, CSV of the table and picture are in per cent then.
+        also: Further numbers in the table.
+    """
+
+    name: str
+    question: str
+    cells: tuple[Cell, ...]
+    baseline: str
+    settings: Mapping[str, Any]
+    metric: str = "accuracy"
+    percent: bool = True
+    also: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> list[str]:
+        """Names of the variants, in order."""
+        return list(dict.fromkeys(cell.variant for cell in self.cells))
+
+    def values(self, variant: str, name: str) -> list[float]:
+        """A number of a variant as it was measured, seed by seed."""
+        return [cell.values[name] for cell in self.cells if cell.variant == variant]
+
+    def rows(self) -> list[Row]:
+        """The table: a row per variant."""
+        reference = self._compared(self.baseline)
+        rows: list[Row] = []
+        for variant in self.variants:
+            values = self._compared(variant)
+            difference = None if variant == self.baseline else differences(values, reference)
+            also = {name: fmean(self.values(variant, name)) for name in self.also}
+            rows.append(Row(variant, tuple(values), interval(values), difference, also))
+        return rows
+
+    def to_markdown(self) -> str:
+        """The table as Markdown: mean ± half the 95 % interval; a difference is bold if its interval excludes zero."""
+        rows = self.rows()
+        shown = [name for name in self.also if any(row.also[name] for row in rows)]
+        unit = ", %" if self.percent else ""
+        heads = ["variant", f"{self.metric}{unit}", "std", f"difference from {self.baseline}"]
+        lines = [[*heads, *(name.replace("_", " ") for name in shown), "n"]]
+        lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+        for row in rows:
+            mean = _number(row.summary.mean, self.percent) + _plus_minus(row.summary.half, self.percent)
+            also = [_plain(row.also[name]) for name in shown]
+            std = _number(row.summary.std, self.percent)
+            lines.append([row.variant, mean, std, self._difference(row), *also, str(row.summary.n)])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def plot(self) -> Figure:
+        """Every seed with mean and interval, and the paired differences from the baseline."""
+        series = [
+            Series(
+                row.variant,
+                row.values,
+                (row.summary.low, row.summary.mean, row.summary.high),
+                row.difference and (row.difference.low, row.difference.mean, row.difference.high),
+            )
+            for row in self.rows()
+        ]
+        unit = "%" if self.percent else ""
+        return plot_experiment(series, title=self.question, metric=self.metric, unit=unit, baseline=self.baseline)
+
+    def save(self, folder: Path) -> None:
+        """Write `values.csv` (every cell as measured), `table.csv`, `table.md` and `picture.png`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = list(dict.fromkeys(name for cell in self.cells for name in cell.values))
+        every = ([cell.variant, cell.seed, *(cell.values.get(name, math.nan) for name in names)] for cell in self.cells)
+        _write_csv(folder / "values.csv", ["variant", "seed", *names], every)
+        heads = ["variant", "n", "mean", "std", "low", "high", "difference", "difference_low", "difference_high"]
+        _write_csv(folder / "table.csv", [*heads, *self.also], map(_csv_row, self.rows()))
+        head = f"# {self.question}\n\n{', '.join(f'{name} {value:,}' for name, value in self.settings.items())}\n\n"
+        (folder / "table.md").write_text(head + self.to_markdown(), encoding="utf-8")
+        figure = self.plot()
+        figure.savefig(folder / "picture.png", dpi=150)
+        _close(figure)
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def _compared(self, variant: str) -> list[float]:
+        return [100 * value if self.percent else value for value in self.values(variant, self.metric)]
+
+    def _difference(self, row: Row) -> str:
+        if row.difference is None:
+            return ""
+        d = row.difference
+        if math.isnan(d.half):
+            return f"{_signed(d.mean, self.percent)}"
+        text = f"{_signed(d.mean, self.percent)} ({_signed(d.low, self.percent)} to {_signed(d.high, self.percent)})"
+        return f"**{text}**" if d.excludes_zero else text
+
+
+def read_cells(file: Path) -> tuple[Cell, ...]:
+    """The cells of a `values.csv`."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return tuple(
+        Cell(row.pop("variant"), int(row.pop("seed")), {name: float(value) for name, value in row.items()})
+        for row in rows
+    )
+
+
+def _write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(heads)
+        writer.writerows(rows)
+
+
+def _csv_row(row: Row) -> list[Any]:
+    s, d = row.summary, row.difference
+    compared = [d.mean, d.low, d.high] if d else ["", "", ""]
+    return [row.variant, s.n, s.mean, s.std, s.low, s.high, *compared, *row.also.values()]
+
+
+def _number(value: float, percent: bool) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}" if percent else f"{value:.4g}"
+
+
+def _plus_minus(half: float, percent: bool) -> str:
+    return "" if math.isnan(half) else f" ± {_number(half, percent)}"
+
+
+def _signed(value: float, percent: bool) -> str:
+    return ("−" if value < 0 else "+") + _number(abs(value), percent)
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) and abs(value) >= 1 else f"{value:.4f}"
+
+
+def _close(figure: Figure) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
