@@ -276,7 +276,7 @@ def receptive_field(model: nn.Module, input_size: Sequence[int]) -> ReceptiveFie
         return ReceptiveField(model, size, units)
     if not has_windows(found):
         raise UsageError(
-            f"{type(model).__name__} has neither convolution nor pooling: each of its units sees the whole image"
+            f"{type(model).__name__} has neither convolution nor pooling, so there are no receptive fields to tell"
         )
     return ReceptiveField(model, size, Followed(found))
 

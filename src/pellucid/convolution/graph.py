@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.rules import WINDOWS, Paths, Source, paths_of
+from pellucid.convolution.rules import WINDOWS, Paths, Source, paths_of, sources_in
 from pellucid.errors import UsageError
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")
@@ -103,7 +104,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             super().__init__(module)
             self.steps: dict[str, Step] = {}
             self.unknown: set[str] = set()
-            self.pieces: dict[str, list[Paths]] = {}
+            self.pieces: dict[str, list[Source]] = {}  # outputs of operations with several, such as a split
             self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
             self.calls: dict[str, int] = {}
             self.ends = _ends(module.graph, modules)
@@ -114,42 +115,53 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             result = self.env[value]
             if isinstance(result, Tensor):
                 return Source(self.written.get(value.name, value.name), tuple(result.shape))
-            if isinstance(result, tuple | list) and any(isinstance(item, Tensor) for item in result):
-                return value
-            return result
+            return self.pieces.get(value.name, result)
 
         def run_node(self, n: Any) -> Any:
             args, kwargs = map_aggregate(n.args, self.source), map_aggregate(n.kwargs, self.source)
             result = super().run_node(n)
             if n.op == "placeholder" and isinstance(result, Tensor):
                 self.steps[n.name] = Step("image", "image", False, tuple(result.shape), [])
-            elif n.op.startswith("call") and self._reads(result):
+            elif n.op.startswith("call") and sources_in((args, kwargs)):
                 self._note(n, args, kwargs, result)
             return result
 
-        @staticmethod
-        def _reads(result: Any) -> bool:
-            many = isinstance(result, tuple | list) and any(isinstance(item, Tensor) for item in result)
-            return isinstance(result, Tensor) or many
-
         def _note(self, n: Any, args: Any, kwargs: Any, result: Any) -> None:
             target = self.fetch_attr(n.target) if n.op == "call_module" else n.target
-            if n.op == "call_function" and args and isinstance(args[0], fx.Node):  # a piece of a split
-                self.steps[n.name] = self._step(n, target, tuple(result.shape), self.pieces[args[0].name][args[1]])
-                return
-            out = tuple(result.shape) if isinstance(result, Tensor) else [tuple(item.shape) for item in result]
-            paths, known = paths_of(out, target, args, kwargs)
-            many = isinstance(out, list)
-            pieces = [[path for path in piece if path[0].step in self.steps] for piece in (paths if many else [paths])]
-            if not known and any(pieces):
-                self.unknown.add(_kind(target))
-            if many:
-                self.pieces[n.name] = pieces
-            elif pieces[0]:
-                self.steps[n.name] = self._step(n, target, out, pieces[0])
-                kind = _kind(target)
-                if (kind.endswith("_") and not kind.endswith("__")) or kind in IN_PLACE:
+            if target is getitem and isinstance(args[0], list):
+                chosen = args[0][args[1]]
+                if isinstance(chosen, list):
+                    self.pieces[n.name] = chosen
+                elif chosen.step in self.steps:
+                    self.steps[n.name] = self._step(n, target, chosen.shape, [(chosen, ())])
+            elif isinstance(result, Tensor):
+                self._note_one(n, target, args, kwargs, tuple(result.shape))
+            elif isinstance(result, tuple | list) and all(isinstance(item, Tensor) for item in result):
+                self._note_many(n, target, args, kwargs, [tuple(item.shape) for item in result])
+
+        def _note_one(self, n: Any, target: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> None:
+            paths, known = paths_of(shape, target, args, kwargs)
+            kept, kind = self._seeing(paths, target, known), _kind(target)
+            if kept:
+                self.steps[n.name] = self._step(n, target, shape, kept)
+                in_place = (kind.endswith("_") and not kind.endswith("__")) or kind in IN_PLACE
+                if in_place and isinstance(n.args[0], fx.Node):
                     self.written[n.args[0].name] = n.name
+
+        def _note_many(self, n: Any, target: Any, args: Any, kwargs: Any, shapes: list[tuple[int, ...]]) -> None:
+            pieces, known = paths_of(shapes, target, args, kwargs)
+            self.pieces[n.name] = [Source(f"{n.name}[{i}]", shape) for i, shape in enumerate(shapes)]
+            for source, paths in zip(self.pieces[n.name], pieces, strict=True):
+                kept = self._seeing(paths, target, known)
+                if kept:
+                    self.steps[source.step] = Step(source.step, _kind(target), False, source.shape, kept)
+
+        def _seeing(self, paths: Paths, target: Any, known: bool) -> Paths:
+            """The paths that start at the image in the end; others start at parameters."""
+            kept = [path for path in paths if path[0].step in self.steps]
+            if kept and not known:
+                self.unknown.add(_kind(target))
+            return kept
 
         def _step(self, n: Any, target: Any, shape: tuple[int, ...], paths: Paths) -> Step:
             module = n.target if n.op == "call_module" else self.ends.get(n.name)

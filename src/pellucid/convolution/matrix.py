@@ -55,7 +55,7 @@ class ConvMatrix:
     @property
     def is_zero(self) -> Tensor:
         """True where an entry is zero for good, shape `shape`."""
-        mask = torch.ones(self._dense_shape(), dtype=torch.bool)
+        mask = torch.ones(self._dense_shape(), dtype=torch.bool, device=self.rows.device)
         mask[self.rows, self.columns] = False
         return mask
 
@@ -122,7 +122,7 @@ class ConvMatrix:
         """
         chosen = symbols.chosen_rows(rows, self.shape[0])
         terms: dict[int, list[tuple[int, int]]] = {row: [] for row in chosen}
-        wanted = torch.isin(self.rows, torch.tensor(chosen))
+        wanted = torch.isin(self.rows, torch.tensor(chosen, device=self.rows.device))
         for row, column, weight in self._places(wanted):
             terms[row].append((column, weight))
         biases = self._bias_names()
@@ -149,7 +149,7 @@ class ConvMatrix:
 
         n_weights = self.layer.weight.numel()
         if not self._fits:
-            rows, columns, weights = (t.numpy() for t in (self.rows, self.columns, self.weights))
+            rows, columns, weights = (t.cpu().numpy() for t in (self.rows, self.columns, self.weights))
             return plot_places(rows, columns, weights, self.shape, n_weights, title=self._head())
         biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
         return plot_matrix(
@@ -266,7 +266,9 @@ def as_matrix(layer: nn.Module, input_size: int | Sequence[int]) -> ConvMatrix:
     places = np.sort((rows * n_columns + columns) * n_weights + weights)  # numbers sort ten times faster than triples
     places, weights = np.divmod(places, n_weights)
     rows, columns = np.divmod(places, n_columns)
-    return ConvMatrix(layer, shape, output_shape, *map(torch.from_numpy, (rows, columns, weights)))
+    return ConvMatrix(
+        layer, shape, output_shape, *(torch.from_numpy(a).to(layer.weight.device) for a in (rows, columns, weights))
+    )
 
 
 def _input_shape(layer: Any, input_size: int | Sequence[int]) -> tuple[int, ...]:

@@ -84,10 +84,10 @@ def paths_of(out: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any])
     else:
         name = target if isinstance(target, str) else target.__name__
         found = RULES.get(name.strip("_"))
-    kwargs = {"x" if name == "input" else name: value for name, value in kwargs.items()}
+    kwargs = {"x" if name == "input" else name: value for name, value in kwargs.items() if name != "out"}
     if found and _takes(found, out, args, kwargs):
         return found(out, *args, **kwargs), True
-    paths = [path for source in _sources((args, kwargs)) for path in whole(out, source)]
+    paths = [path for source in sources_in((args, kwargs)) for path in whole(out, source)]
     return [paths] * len(out) if isinstance(out, list) else paths, False
 
 
@@ -105,12 +105,13 @@ def _attributes(found: Rule, module: nn.Module) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names if hasattr(module, name)}
 
 
-def _sources(value: Any) -> list[Source]:
+def sources_in(value: Any) -> list[Source]:
+    """The tensors among arguments, nested lists included."""
     if isinstance(value, Source):
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
-    return [source for item in value for source in _sources(item)] if isinstance(value, list | tuple) else []
+    return [source for item in value for source in sources_in(item)] if isinstance(value, list | tuple) else []
 
 
 def _per_axis(value: Any, n: int) -> tuple[int, ...]:
@@ -129,7 +130,7 @@ def whole(out: Any, x: Source) -> Paths:
 @rule(POINTWISE)
 def pointwise(out: Shape, *args: Any, **kwargs: Any) -> Paths:
     """Each place reads its own; smaller tensors are repeated."""
-    return [(x, _spread(x.shape, out)) for x in _sources((args, kwargs))]
+    return [(x, _spread(x.shape, out)) for x in sources_in((args, kwargs))]
 
 
 def _spread(shape: Shape, out: Shape) -> tuple[Move, ...]:
