@@ -509,7 +509,7 @@ def test_the_field_of_stacked_boxes_becomes_a_gaussian_that_widens_with_the_root
     inner = field.map[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1].sum()
     assert held >= 0.95 > inner
     assert field.size == np.sqrt((field.map > 0.0455 * field.map.max()).sum())
-    assert f"over 1 images: sees {2 * n + 1}×{2 * n + 1} pixels" in str(field)
+    assert f"over 1 image: sees {2 * n + 1}×{2 * n + 1} pixels" in str(field)
 
 
 def test_images_are_averaged_one_by_one():

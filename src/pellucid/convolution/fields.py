@@ -226,8 +226,9 @@ class EffectiveField:
     def __str__(self) -> str:
         box = by(len(r) for r in self.box)
         sigma = by(round(s, 1) for s in self.sigma)
+        images = "1 image" if self.n_images == 1 else f"{self.n_images} images"
         return (
-            f"{self.layer} at {', '.join(map(str, self.position))}, over {self.n_images} images: sees {box} pixels; "
+            f"{self.layer} at {', '.join(map(str, self.position))}, over {images}: sees {box} pixels; "
             f"95 % of the gradient in {by(map(len, self.square()))}, σ {sigma}"
         )
 

@@ -70,7 +70,7 @@ def plot_growth(
     import matplotlib
 
     width, height = _inches(shape)
-    ax = new_axes(width + 3, height)
+    ax = new_axes(width + 1 + 0.08 * max(map(len, labels), default=0), height)
     _picture(ax, shape, image, dim=0.45)
     colours = matplotlib.colormaps["plasma"](np.linspace(0.05, 0.9, len(boxes)))
     for box, colour, label in zip(boxes, colours, labels, strict=True):
