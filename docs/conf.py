@@ -14,7 +14,16 @@ from pellucid import __version__ as release  # noqa: E402, F401
 project = "pellucid"
 author = "the pellucid founders"
 copyright = author
-extensions = ["myst_nb", "mathml", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = [
+    "myst_nb",
+    "mathml",
+    "docstrings",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 
 html_theme = "furo"
 html_title = "pellucid"
@@ -28,10 +37,13 @@ pygments_style = "friendly"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 
+default_role = "py:obj"
+add_module_names = False
+autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 python_maximum_signature_line_length = 90
 napoleon_use_ivar = True
 napoleon_numpy_docstring = False
