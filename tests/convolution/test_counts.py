@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pellucid import convolution as cv
 from pellucid.convolution.counts import layer_multiplications
-from pellucid.convolution.fields import receptive_field
+from pellucid.convolution.fields.receptive import receptive_field
 from pellucid.errors import UsageError
 from pellucid.models import small_resnet
 

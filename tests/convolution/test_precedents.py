@@ -302,7 +302,7 @@ def test_pixels_have_dependents_only():
 
 def test_the_picture_leads_from_the_image_to_the_activation():
     model, x = lively(simple_cnn(), 1), torch.randn(1, 28, 28)
-    from pellucid.convolution.panels import panels
+    from pellucid.convolution.tracing.panels import panels
 
     t = cv.trace(model, x, "1", (3, 5))
     drawn = panels(t)

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from pellucid.convolution.arithmetic import input_sizes, multiplications, output_size, parameters, same_padding
     from pellucid.convolution.channels import compare_channels
     from pellucid.convolution.counts import layer_counts
-    from pellucid.convolution.fields import effective_field, receptive_field
+    from pellucid.convolution.fields.receptive import effective_field, receptive_field
     from pellucid.convolution.figures import show_application, show_channels, show_gallery, show_positions
     from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
-    from pellucid.convolution.matrix import as_matrix
+    from pellucid.convolution.matrices.matrix import as_matrix
     from pellucid.convolution.notation import network
-    from pellucid.convolution.precedents import trace
-    from pellucid.convolution.spreadsheet import to_spreadsheet
+    from pellucid.convolution.sheets.spreadsheet import to_spreadsheet
+    from pellucid.convolution.tracing.precedents import trace
 
 _HOMES = {
     "apply_kernel": "mapping",
-    "as_matrix": "matrix",
+    "as_matrix": "matrices.matrix",
     "channel_products": "mapping",
     "compare_channels": "channels",
-    "effective_field": "fields",
+    "effective_field": "fields.receptive",
     "feature_map": "mapping",
     "input_sizes": "arithmetic",
     "layer_counts": "counts",
@@ -34,14 +34,14 @@ _HOMES = {
     "network": "notation",
     "output_size": "arithmetic",
     "parameters": "arithmetic",
-    "receptive_field": "fields",
+    "receptive_field": "fields.receptive",
     "same_padding": "arithmetic",
     "show_application": "figures",
     "show_channels": "figures",
     "show_gallery": "figures",
     "show_positions": "figures",
-    "to_spreadsheet": "spreadsheet",
-    "trace": "precedents",
+    "to_spreadsheet": "sheets.spreadsheet",
+    "trace": "tracing.precedents",
 }
 
 __all__ = [

@@ -43,7 +43,8 @@ def as_batch(image: Any) -> Tensor:
     x = x if x.is_floating_point() else x.float()
     if not 2 <= x.ndim <= 4 or (x.ndim == 4 and len(x) != 1):
         raise UsageError(
-            f"an image has shape (row, column), (channel, row, column) or (1, channel, row, column), not {tuple(x.shape)}"
+            "an image has shape (row, column), (channel, row, column) or (1, channel, row, column), "
+            f"not {tuple(x.shape)}"
         )
     x = x.reshape((1,) * (4 - x.ndim) + tuple(x.shape))
     if not x.isfinite().all():

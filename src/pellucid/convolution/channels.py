@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from pellucid.convolution.arithmetic import multiplications, parameters
 from pellucid.convolution.columns import as_html, as_text
 from pellucid.convolution.counts import CONVOLUTIONS, observe
-from pellucid.convolution.graph import as_type_of, refused
+from pellucid.convolution.fields.graph import as_type_of, refused
+from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
-from pellucid.convolution.units import by
 from pellucid.errors import UsageError
 
 HEAD = (

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pellucid.convolution.arithmetic import multiplications
 from pellucid.convolution.columns import as_html, as_text
-from pellucid.convolution.graph import as_type_of, evaluation, refused
+from pellucid.convolution.fields.graph import as_type_of, evaluation, refused
+from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
-from pellucid.convolution.units import by
 from pellucid.convolution.wording import describe
 from pellucid.errors import UsageError
 
@@ -215,7 +215,7 @@ def _row(
 
 def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], bool]:
     """Receptive fields by name, and whether they were measured; none for models without kernels."""
-    from pellucid.convolution.fields import receptive_field
+    from pellucid.convolution.fields.receptive import receptive_field
 
     if not 2 <= len(size) <= 4:
         return {}, False

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from pellucid.convolution.arithmetic import output_size, same_padding
-from pellucid.convolution.units import by
+from pellucid.convolution.fields.units import by
 from pellucid.errors import UsageError
 
 Shape = tuple[int, ...]

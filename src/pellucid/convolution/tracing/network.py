@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, Call
-from pellucid.convolution.joins import Join, Stage, joins, stages
-from pellucid.convolution.reach import Reach, reach
-from pellucid.convolution.windows import Unit
+from pellucid.convolution.tracing.joins import Join, Stage, joins, stages
+from pellucid.convolution.tracing.reach import Reach, reach
+from pellucid.convolution.tracing.windows import Unit
 from pellucid.errors import UsageError
 
 IMAGE_NAME = "image"

@@ -11,9 +11,9 @@ import xlsxwriter
 from xlsxwriter.utility import xl_range, xl_rowcol_to_cell
 from xlsxwriter.worksheet import Worksheet
 
-from pellucid.convolution.blocks import HEAD, Block, Slot, Stage
-from pellucid.convolution.formulas import Scalar
-from pellucid.convolution.grids import Grid
+from pellucid.convolution.sheets.blocks import HEAD, Block, Slot, Stage
+from pellucid.convolution.sheets.formulas import Scalar
+from pellucid.convolution.sheets.grids import Grid
 from pellucid.errors import UsageError
 
 MAX_FORMULA = 8_192

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pellucid.convolution.windows import Immediate
+    from pellucid.convolution.tracing.windows import Immediate
 
 N_CHANNELS = 4
 N_PLACES = 12

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.graph import as_type_of, evaluation, output_of, refused
-from pellucid.convolution.units import LayerField, checked_position
+from pellucid.convolution.fields.graph import as_type_of, evaluation, output_of, refused
+from pellucid.convolution.fields.units import LayerField, checked_position
 from pellucid.errors import UsageError
 
 N_NOISE = 16

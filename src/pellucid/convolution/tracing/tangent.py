@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
 from pellucid.convolution.calls import IMAGE
-from pellucid.convolution.graph import evaluation
-from pellucid.convolution.network import Network
-from pellucid.convolution.windows import Unit, scale_and_shift
+from pellucid.convolution.fields.graph import evaluation
+from pellucid.convolution.tracing.network import Network
+from pellucid.convolution.tracing.windows import Unit, scale_and_shift
 from pellucid.errors import UsageError
 
 

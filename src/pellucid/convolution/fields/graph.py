@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.rules import WINDOWS, Paths, Source, paths_of, sources_in
+from pellucid.convolution.fields.rules import WINDOWS, Paths, Source, paths_of, sources_in
 from pellucid.errors import UsageError
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.convolution.arithmetic import same_padding
 from pellucid.convolution.calls import Call
-from pellucid.convolution.grids import Frame, Grid, Pair
+from pellucid.convolution.sheets.grids import Frame, Grid, Pair
 from pellucid.errors import UsageError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pellucid.convolution import taps
-from pellucid.convolution.taps import Gather, Move, Permute, Reshape, everything, part
+from pellucid.convolution.fields import taps
+from pellucid.convolution.fields.taps import Gather, Move, Permute, Reshape, everything, part
 
 Shape = tuple[int, ...]
 

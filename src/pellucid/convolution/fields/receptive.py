@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.graph import Untraceable, as_type_of, has_windows, steps
-from pellucid.convolution.measured import Measured, gradient_map
-from pellucid.convolution.units import Followed, LayerField, by
+from pellucid.convolution.fields.graph import Untraceable, as_type_of, has_windows, steps
+from pellucid.convolution.fields.measured import Measured, gradient_map
+from pellucid.convolution.fields.units import Followed, LayerField, by
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:

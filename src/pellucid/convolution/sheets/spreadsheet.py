@@ -14,7 +14,7 @@ from pellucid.convolution.calls import IMAGE, Call, calls
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.convolution.blocks import Stage
+    from pellucid.convolution.sheets.blocks import Stage
 
 MAX_CELLS = 250_000
 
@@ -69,7 +69,7 @@ def to_spreadsheet(
         import xlsxwriter  # noqa: F401
     except ImportError:
         raise UsageError("to_spreadsheet needs XlsxWriter: pip install 'pellucid[spreadsheet]'") from None
-    from pellucid.convolution import blocks, sheet
+    from pellucid.convolution.sheets import blocks, sheet
 
     path = _checked_path(path)
     found = calls(model, image)
@@ -164,9 +164,9 @@ def _check_finite(part: Sequence[Call]) -> None:
 
 def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Stage]:
     """What stands in the sheet from left to right, all channels, padding not yet asked for."""
-    from pellucid.convolution.blocks import Stage
-    from pellucid.convolution.formulas import PixelScaling, layer_of
-    from pellucid.convolution.sheet import INKS
+    from pellucid.convolution.sheets.blocks import Stage
+    from pellucid.convolution.sheets.formulas import PixelScaling, layer_of
+    from pellucid.convolution.sheets.sheet import INKS
 
     image = part[0].input[0].double().cpu().numpy()
     every, inks = list(range(len(image))), INKS.get(len(image), INKS[1])

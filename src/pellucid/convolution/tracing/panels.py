@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pellucid.convolution.calls import IMAGE
-from pellucid.convolution.page import stage_label
+from pellucid.convolution.tracing.page import stage_label
 from pellucid.plot.precedents import Panel
 
 if TYPE_CHECKING:
-    from pellucid.convolution.network import Network
-    from pellucid.convolution.precedents import Trace
-    from pellucid.convolution.tangent import Full
+    from pellucid.convolution.tracing.network import Network
+    from pellucid.convolution.tracing.precedents import Trace
+    from pellucid.convolution.tracing.tangent import Full
 
 LARGEST_KERNEL = 11
 

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, as_batch, calls
-from pellucid.convolution.graph import as_type_of
-from pellucid.convolution.network import Layer, Network, find_layer, labels_of
-from pellucid.convolution.tangent import Full, linearise
-from pellucid.convolution.windows import Immediate, Step, Unit, immediate, what_it_does
+from pellucid.convolution.fields.graph import as_type_of
+from pellucid.convolution.tracing.network import Layer, Network, find_layer, labels_of
+from pellucid.convolution.tracing.tangent import Full, linearise
+from pellucid.convolution.tracing.windows import Immediate, Step, Unit, immediate, what_it_does
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Trace:
 
     def show(self) -> Figure:
         """Draw the way from the image to this activation: each layer's map with the lit window, and the kernels."""
-        from pellucid.convolution.panels import panels
+        from pellucid.convolution.tracing.panels import panels
         from pellucid.plot.precedents import plot_precedents
 
         return plot_precedents(panels(self), title=str(self))
@@ -119,7 +119,7 @@ class Trace:
         Raises:
             UsageError: another ending, an unknown layer, or a page above the limit.
         """
-        from pellucid.convolution.page import write_page
+        from pellucid.convolution.tracing.page import write_page
 
         return write_page(self, Path(file), layers, limit_mb)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.convolution.graph import Step
-from pellucid.convolution.taps import Gather, Hull, read_by, union
+from pellucid.convolution.fields.graph import Step
+from pellucid.convolution.fields.taps import Gather, Hull, read_by, union
 from pellucid.errors import UsageError
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pellucid.convolution.formulas import Layer
-from pellucid.convolution.grids import Frame, Grid
+from pellucid.convolution.sheets.formulas import Layer
+from pellucid.convolution.sheets.grids import Frame, Grid
 from pellucid.errors import UsageError
 
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384

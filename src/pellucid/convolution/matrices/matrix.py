@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution import symbols
+from pellucid.convolution.matrices import symbols
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, Call, as_batch
-from pellucid.convolution.graph import evaluation
-from pellucid.convolution.reach import Reach
+from pellucid.convolution.fields.graph import evaluation
+from pellucid.convolution.tracing.reach import Reach
 
 
 @dataclass(frozen=True)

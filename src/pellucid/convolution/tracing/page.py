@@ -16,14 +16,14 @@ from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
 from pellucid.convolution.calls import IMAGE, Call
-from pellucid.convolution.network import Layer, Network, find_layer
-from pellucid.convolution.reach import Reach, run
-from pellucid.convolution.windows import scale_and_shift, shares, what_it_does
+from pellucid.convolution.tracing.network import Layer, Network, find_layer
+from pellucid.convolution.tracing.reach import Reach, run
+from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.convolution.joins import Stage
-    from pellucid.convolution.precedents import Trace
+    from pellucid.convolution.tracing.joins import Stage
+    from pellucid.convolution.tracing.precedents import Trace
 
 N_LISTED = 5
 SCRIPTS = ("network.js", "view.js", "page.js")
@@ -37,7 +37,7 @@ def write_page(trace: Trace, file: Path, layers: Sequence[Layer] | None, limit_m
     shown = _shown(network, layers, trace.place)
     contents = _contents(trace, shown)
     _check_size(network, contents, limit_mb)
-    folder = files("pellucid.convolution")
+    folder = files("pellucid.convolution.tracing")
     page = (folder / "page.html").read_text(encoding="utf-8")
     parts = {
         "title": html.escape(str(trace)),

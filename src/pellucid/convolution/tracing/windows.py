@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, pooling
 
 from pellucid.convolution.calls import Call
-from pellucid.convolution.reach import OUTSIDE, Reach, run
+from pellucid.convolution.tracing.reach import OUTSIDE, Reach, run
 
 Unit = tuple[int, ...]
 WindowKind = Literal["weighted", "largest", "function", "sum of layers", "tangent"]
@@ -99,7 +99,7 @@ class Immediate:
         return rows
 
     def __repr__(self) -> str:
-        from pellucid.convolution.tables import calculation
+        from pellucid.convolution.tracing.tables import calculation
 
         return calculation(self)
 

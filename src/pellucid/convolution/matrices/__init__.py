@@ -1,0 +1,1 @@
+"""A convolution as a matrix of named weights. Import from the modules."""
