@@ -56,7 +56,7 @@ def rgb_to_hsv(x: Tensor) -> Tensor:
     chroma = value - x.min(1).values
     red, green, blue = x.unbind(1)
     sixths = torch.stack([green - blue, blue - red, red - green], 1).gather(1, lead[:, None])[:, 0]
-    hue = (sixths / chroma.where(chroma > 0, 1.0) / 6 + lead / 3) % 1
+    hue = (sixths / chroma.where(chroma > 0, 1.0) / 6 + lead.to(x) / 3) % 1
     return torch.stack([hue, chroma / value.where(value > 0, 1.0), value], 1)
 
 

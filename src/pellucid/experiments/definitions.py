@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 from pellucid.errors import UsageError
 from pellucid.experiments.grid import Experiment
-from pellucid.experiments.trainings import train_colours, train_digits
 
 SETTINGS = {"epochs": 2, "images": 60_000}
 COUNTS = ("valid_loss", "parameters", "multiplications", "diverged")
@@ -19,11 +19,24 @@ NORMS = {
     "none": {"norm": None},
 }
 
+
+def _train_digits(seed: int, **options: Any) -> dict[str, float]:
+    from pellucid.experiments.trainings import train_digits  # here, so that the list of experiments comes at once
+
+    return train_digits(seed, **options)
+
+
+def _train_colours(seed: int, **options: Any) -> dict[str, float]:
+    from pellucid.experiments.trainings import train_colours
+
+    return train_colours(seed, **options)
+
+
 _DIGITS = (
     Experiment(
         "norms",
         "Which normalization layer works best: batch, group, instance, layer or none?",
-        train_digits,
+        _train_digits,
         {f"{name}, rate {lr:g}": options | {"lr": lr} for lr, (name, options) in product((0.06, 0.01), NORMS.items())},
         settings=SETTINGS,
         also=COUNTS,
@@ -31,7 +44,7 @@ _DIGITS = (
     Experiment(
         "order",
         "Does it matter whether the activation function comes before or after the batchnorm?",
-        train_digits,
+        _train_digits,
         {
             f"{name}, rate {lr:g}": {"act_first": first, "lr": lr}
             for lr, (name, first) in product((0.06, 0.01), {"ReLU first": True, "batchnorm first": False}.items())
@@ -42,7 +55,7 @@ _DIGITS = (
     Experiment(
         "pooling",
         "Does halving the maps by pooling work better than stride 2?",
-        train_digits,
+        _train_digits,
         {"stride 2": {"pool": None}, "max pooling": {"pool": "max"}, "average pooling": {"pool": "avg"}},
         settings=SETTINGS,
         also=COUNTS,
@@ -50,7 +63,7 @@ _DIGITS = (
     Experiment(
         "kernel",
         "Is a 5×5 kernel in the first layer better than a 3×3 kernel?",
-        train_digits,
+        _train_digits,
         {"5×5": {"first_ks": 5}, "3×3": {"first_ks": 3}},
         settings=SETTINGS,
         also=COUNTS,
@@ -58,7 +71,7 @@ _DIGITS = (
     Experiment(
         "batch-size",
         "Is a batch of 512 images better than one of 64, in the same number of epochs?",
-        train_digits,
+        _train_digits,
         {f"{bs}, rate {lr:g}": {"bs": bs, "lr": lr} for bs, lr in product((512, 64), (0.003, 0.01, 0.03, 0.1))},
         baseline="512, rate 0.03",
         settings=SETTINGS,
@@ -68,7 +81,7 @@ _DIGITS = (
 _COLOURS = Experiment(
     "colour",
     "Does it matter how colours are encoded: RGB, HSV or grey?",
-    train_colours,
+    _train_colours,
     {"RGB": {"encoding": "RGB"}, "HSV": {"encoding": "HSV"}, "grey": {"encoding": "grey"}},
     settings=SETTINGS,
     also=COUNTS,
