@@ -5,15 +5,16 @@ import colorsys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.data.catalogue import mnist_arrays
-from pellucid.experiments.colour import HUE_SPREAD, INKS, colour_digits, rgb_to_grey, rgb_to_hsv
+from pellucid.experiments.colour import HUE_SPREAD, INKS, colour_digits, rgb_to_grey, rgb_to_hsv, rgb_to_turned_hsv
 
 SHARE = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1, width=32))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(SHARE, SHARE, SHARE), min_size=1, max_size=30))
 def test_hsv_is_colorsyss(pixels):
     x = torch.tensor(pixels, dtype=torch.float64).T.reshape(1, 3, 1, -1)
@@ -23,6 +24,13 @@ def test_hsv_is_colorsyss(pixels):
     assert torch.minimum(turn, 1 - turn).max() < 1e-9  # 0 and 1 are the same hue
     assert torch.allclose(ours[:, 1:], theirs[:, 1:])
     assert ours.min() >= 0 and ours.max() <= 1
+
+
+def test_hue_counted_from_magenta_jumps_there():
+    names = torch.tensor([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0.999), (0.999, 0, 1)]).T.reshape(1, 3, 1, 5)
+    hue = rgb_to_turned_hsv(names)[0, 0, 0]
+    assert hue.tolist() == pytest.approx([1 / 6, 1 / 2, 5 / 6, 0, 1], abs=1e-3)
+    assert torch.equal(rgb_to_turned_hsv(names)[:, 1:], rgb_to_hsv(names)[:, 1:])
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,18 @@ def rgb_to_grey(x: Tensor) -> Tensor:
     return torch.einsum("bcij,c->bij", x, x.new_tensor(LUMA))[:, None]
 
 
-ENCODINGS: dict[str, Callable[[Tensor], Tensor]] = {"RGB": lambda x: x, "HSV": rgb_to_hsv, "grey": rgb_to_grey}
+def rgb_to_turned_hsv(x: Tensor) -> Tensor:
+    """As `rgb_to_hsv`, with the hues counted from magenta (5/6) on: the jump from 1 to 0 lies between two inks."""
+    hue, rest = rgb_to_hsv(x).split((1, 2), 1)
+    return torch.cat([(hue + 1 / 6) % 1, rest], 1)
+
+
+ENCODINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "RGB": lambda x: x,
+    "HSV": rgb_to_hsv,
+    "HSV from magenta": rgb_to_turned_hsv,
+    "grey": rgb_to_grey,
+}
 
 
 def _colours(hue: np.ndarray, saturation: np.ndarray, luma: np.ndarray) -> np.ndarray:

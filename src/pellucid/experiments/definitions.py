@@ -82,7 +82,7 @@ _COLOURS = Experiment(
     "colour",
     "Does it matter how colours are encoded: RGB, HSV or grey?",
     _train_colours,
-    {"RGB": {"encoding": "RGB"}, "HSV": {"encoding": "HSV"}, "grey": {"encoding": "grey"}},
+    {name: {"encoding": name} for name in ("RGB", "HSV", "HSV from magenta", "grey")},
     settings=SETTINGS,
     also=COUNTS,
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Bounds = tuple[float, float, float]
 WIDE = 5  # the worst seed has so many times the errors of the best: show errors by their ratio
 FAR = 6  # differences of so many times the middle one do not set the axis
-TICKS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9)
+TICKS = (0, 30, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9)
 COLOURS = "tab:blue", "0.45"
 
 
