@@ -148,7 +148,7 @@ def plot_gradients(
     import matplotlib.pyplot as plt
 
     if axes is None:
-        axes = new_figure(1, 2, figsize=(12, 4), layout="constrained")[1]
+        axes = new_figure(1, 2, figsize=(12, 4), sharex=True, layout="constrained")[1]
     x = _centres(steps)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(names)))
     for ax, values, label in ((axes[0], norm, "gradient norm"), (axes[1], ratio, "update / weight")):
