@@ -84,15 +84,18 @@ def _differences(ax: Axes, series: Sequence[Series]) -> None:
     ax.axvline(0, color="0.45", linewidth=1)
     if not reach:
         return
-    most = FAR * reach[(len(reach) - 1) // 2]
-    limit = 1.1 * max([r for r in reach if r <= most]) or 1.0
-    ax.set_xlim(-limit, limit)
+    most = FAR * reach[(len(reach) - 1) // 2] or 1.0
+    near = np.array([bounds for _, bounds in compared if np.nanmax(np.abs(bounds)) <= most])
+    left, right = min(0.0, np.nanmin(near)), max(0.0, np.nanmax(near))
+    margin = 0.08 * (right - left) or 1.0
+    left, right = left - margin, right + margin
+    ax.set_xlim(left, right)
     for y, bounds in compared:
         low, mean, high = bounds
         _bar(ax, y, bounds, COLOURS[0])
-        if abs(mean) > limit:
-            edge = "<" if mean < 0 else ">"
-            ax.plot([np.sign(mean) * limit], [y], edge, color=COLOURS[0], markersize=9, clip_on=False)
+        if not left < mean < right:
+            edge = (left, "<") if mean < 0 else (right, ">")
+            ax.plot(edge[0], y, edge[1], color=COLOURS[0], markersize=9, clip_on=False)
         half = (high - low) / 2
         text = f"{'−' if mean < 0 else '+'}{abs(mean):.2f}" + (f" ± {half:.2f}" if np.isfinite(half) else "")
         where = ax.get_yaxis_transform()
