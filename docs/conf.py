@@ -41,6 +41,7 @@ default_role = "py:obj"
 add_module_names = False
 autosummary_generate = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
@@ -69,7 +70,13 @@ for folder in (FILES, PROFILE):
     'c.InlineBackend.rc = {"figure.dpi": 144, "savefig.dpi": 144, "svg.hashsalt": "pellucid"}\n'
     "c.HistoryManager.enabled = False\n"
 )
-os.environ |= {"IPYTHONDIR": str(PROFILE.parent), "SITE_FILES": str(FILES), "OMP_WAIT_POLICY": "passive"}
+COMMANDS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ |= {
+    "PATH": COMMANDS,
+    "IPYTHONDIR": str(PROFILE.parent),
+    "SITE_FILES": str(FILES),
+    "OMP_WAIT_POLICY": "passive",
+}
 
 html_extra_path = [str(FILES)]
 exclude_patterns = ["images", "static"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,10 +52,61 @@ def test_own_model(tmp_path):
     assert last_accuracy(run(ROOT / "examples" / "own_model.py", tmp_path)) > 0.95
 
 
+def blocks(page: str, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+# What README's block on a loop of one's own takes for granted.
+A_LOOP = """
+import itertools
+import pellucid
+opt = torch.optim.SGD(model.parameters(), 0.01)
+loader = list(itertools.islice(dls.train, 5))
+"""
+
+
 def test_readme_code(mnist, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for i, block in enumerate(blocks):
-        script = tmp_path / f"block{i}.py"
-        script.write_text(block.replace("fit_one_cycle(5,", "fit_one_cycle(1,"))  # four epochs more show nothing new
-        assert last_accuracy(run(script, tmp_path)) > 0.97
+    first, *rest = blocks("README.md")
+    script = tmp_path / "readme.py"
+    first = first.replace("fit_one_cycle(5,", "fit_one_cycle(1,")  # four epochs more show nothing new
+    script.write_text("\n".join([first, A_LOOP, *rest]))
+    assert last_accuracy(run(script, tmp_path)) > 0.97
+    assert (tmp_path / "run").is_dir() and (tmp_path / "conv-example.xlsx").is_file()
+
+
+def test_code_of_the_front_page(mnist, tmp_path):
+    (block,) = blocks("docs/index.md")
+    (tmp_path / "front.py").write_text(block.replace("fit_one_cycle(5,", "fit_one_cycle(1,"))
+    assert last_accuracy(run(tmp_path / "front.py", tmp_path)) > 0.97
+
+
+def shorter(command: str, run_folder: str) -> list[str]:
+    """A command of README as it stands, but for the name of the run and for how long it takes."""
+    command = re.sub(r"runs/photos-\d+-\d+", run_folder, command).replace("--size 128", "--size 32")
+    command = re.sub(r"--epochs \d+", "--epochs 1", command).replace("train mnist", "train mnist_sample")
+    words = shlex.split(command, comments=True)
+    if words[1] == "train" and "--epochs" not in words:
+        words += ["--epochs", "1"]
+    if words[1:2] == ["experiment"]:
+        words += ["--seeds", "1", "--images", "256", "--epochs", "1"]
+    return words
+
+
+def test_readme_commands(photos, mnist_sample):
+    folder = photos.parent
+    rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in sorted(photos.glob("*/*.jpg"))]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    for i, name in enumerate(("a.jpg", "b.jpg")):
+        shutil.copy(photos / "red" / f"{i}.jpg", folder / name)
+    shutil.copy(next((mnist_sample / "valid" / "3").iterdir()), folder / "digit.png")
+    lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("pellucid ")]
+    assert len(lines) >= 6
+    for line in lines:
+        trained = sorted(folder.glob("runs/photos-*"))
+        words = shorter(line, f"runs/{trained[0].name}" if trained else "")
+        command = [sys.executable, "-W", "error", "-m", *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if "--out" in words or "--xlsx" in words:
+            option = "--out" if "--out" in words else "--xlsx"
+            assert (folder / words[words.index(option) + 1]).exists(), line
