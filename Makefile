@@ -24,8 +24,9 @@ fix: $(VENV)/.dev  ## format and mend what can be mended by itself
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix src tests benchmarks examples
 
-bench: $(VENV)/.dev  ## speed against named peers, results against the chapter's
+bench: $(VENV)/.dev  ## speed against named peers, what watching costs, results against the chapter's
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/chapter_rows.py
 
 docs: $(VENV)/.docs  ## build the site in site/, every page executed
@@ -36,7 +37,8 @@ pictures: $(VENV)/.dev  ## renew the pictures of README from real runs
 	$(BIN)/python docs/pictures.py
 
 size:  ## lines per room
-	@for room in src/pellucid/*/; do printf '%6d %s\n' $$(cat $$room*.py | wc -l) $$room; done
+	@for room in $$(find src/pellucid -mindepth 1 -type d ! -name __pycache__ | sort); do \
+		printf '%6d %s\n' $$(cat $$room/*.py | wc -l) $$room; done 2>/dev/null
 	@printf '%6d %s\n' $$(cat src/pellucid/*.py | wc -l) src/pellucid/
 
 clean:
