@@ -69,6 +69,7 @@ for folder in (FILES, PROFILE):
     'c.InlineBackend.figure_formats = {"svg"}\n'
     'c.InlineBackend.rc = {"figure.dpi": 144, "savefig.dpi": 144, "svg.hashsalt": "pellucid"}\n'
     "c.HistoryManager.enabled = False\n"
+    "c.IPKernelApp.log_level = 40\n"
 )
 COMMANDS = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ |= {
@@ -87,3 +88,12 @@ nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # its widgets would come from a server
 nb_merge_streams = True
+
+
+def setup(app):
+    """Put the figures that MyST-NB writes beside the site's other by-products instead of into the repository."""
+
+    def place(app):
+        app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=str(ROOT / "build" / "docs" / "figures"))
+
+    app.connect("builder-inited", place, priority=900)

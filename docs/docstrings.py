@@ -8,7 +8,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 FENCE = "```"
-STARRED = re.compile(r"(?<=, )\*(?=\w+\))")  # the star of a shape: (channel, *grid)
+STARRED = re.compile(r"(?<=[ (])\*(?=\w+\))")  # the star of a shape: (channel, *grid)
 
 
 def mend_fences(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
