@@ -33,7 +33,7 @@ docs: $(VENV)/.docs  ## build the site in site/, every page executed
 	$(BIN)/sphinx-build -q -W --keep-going -d build/docs/trees docs site
 	@echo site/index.html
 
-pictures: $(VENV)/.dev  ## renew the pictures of README from real runs
+pictures: $(VENV)/.dev  ## renew the pictures of README from real runs and LibreOffice
 	$(BIN)/python docs/pictures.py
 
 size:  ## lines per room

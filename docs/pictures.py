@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import arrows
 import matplotlib
 import stories
 import torch
@@ -76,6 +77,7 @@ def main() -> None:
         figure.savefig(IMAGES / f"{name}.png", dpi=DPI)
         print(IMAGES / f"{name}.png")
     stories.main(IMAGES)
+    arrows.main(IMAGES)
 
 
 if __name__ == "__main__":
