@@ -61,6 +61,15 @@ def test_the_table_is_scipys(tmp_path):
     )
 
 
+def test_any_two_variants_are_compared_by_seed(tmp_path):
+    results = run(toy(), 4, tmp_path, report=None)
+    better, same = (np.array(results.values(name, "accuracy")) for name in ("better", "the same"))
+    found, bounds = results.compare("better", "the same"), stats.ttest_rel(100 * better, 100 * same)
+    assert (found.low, found.high) == pytest.approx(tuple(bounds.confidence_interval()))
+    with pytest.raises(UsageError, match="variant 'best' does not exist: use one of plain, better, the same"):
+        results.compare("better", "best")
+
+
 def test_values_csv_holds_every_cell_exactly(tmp_path):
     results = run(toy(), 3, tmp_path, report=None)
     assert read_cells(tmp_path / "toy" / "values.csv") == results.cells

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pellucid.errors import UsageError
 from pellucid.experiments.intervals import Interval, differences, interval
 from pellucid.plot.experiments import Series, plot_experiment
 
@@ -77,13 +78,23 @@ class Results:
         """A number of a variant as it was measured, seed by seed."""
         return [cell.values[name] for cell in self.cells if cell.variant == variant]
 
+    def compare(self, variant: str, other: str) -> Interval:
+        """The metric of one variant minus that of another, paired by seed.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        for name in (variant, other):
+            if name not in self.variants:
+                raise UsageError(f"variant {name!r} does not exist: use one of {', '.join(self.variants)}")
+        return differences(self._compared(variant), self._compared(other))
+
     def rows(self) -> list[Row]:
         """The table: a row per variant."""
-        reference = self._compared(self.baseline)
         rows: list[Row] = []
         for variant in self.variants:
             values = self._compared(variant)
-            difference = None if variant == self.baseline else differences(values, reference)
+            difference = None if variant == self.baseline else self.compare(variant, self.baseline)
             also = {name: fmean(self.values(variant, name)) for name in self.also}
             rows.append(Row(variant, tuple(values), interval(values), difference, also))
         return rows
@@ -179,7 +190,8 @@ def _plus_minus(half: float, percent: bool) -> str:
 
 
 def _signed(value: float, percent: bool) -> str:
-    return ("−" if value < 0 else "+") + _number(abs(value), percent)
+    size = _number(abs(value), percent)
+    return size if not float(size) else ("−" if value < 0 else "+") + size
 
 
 def _plain(value: float) -> str:

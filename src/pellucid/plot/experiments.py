@@ -97,7 +97,8 @@ def _differences(ax: Axes, series: Sequence[Series]) -> None:
             edge = (left, "<") if mean < 0 else (right, ">")
             ax.plot(edge[0], y, edge[1], color=COLOURS[0], markersize=9, clip_on=False)
         half = (high - low) / 2
-        text = f"{'−' if mean < 0 else '+'}{abs(mean):.2f}" + (f" ± {half:.2f}" if np.isfinite(half) else "")
+        sign = "" if abs(mean) < 0.005 else "−" if mean < 0 else "+"
+        text = f"{sign}{abs(mean):.2f}" + (f" ± {half:.2f}" if np.isfinite(half) else "")
         where = ax.get_yaxis_transform()
         ax.text(1.03, y, text, transform=where, va="center", fontsize=9)
 
