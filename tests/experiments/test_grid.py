@@ -55,7 +55,7 @@ def test_the_table_is_scipys(tmp_path):
     better, same = text.splitlines()[-2:]
     assert "**+5." in better and "**" not in same
     assert (
-        f"| {np.mean(columns['better']):.2f} ± " in better
+        f"| {np.mean(columns['better']):.2f}\N{NO-BREAK SPACE}±" in better
         and better.endswith("| 5 | 6 |")
         and same.endswith("| 0.0100 | 6 |")
     )

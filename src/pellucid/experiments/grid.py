@@ -32,7 +32,7 @@ class Experiment:
         settings: Keyword arguments common to all variants, which `run` may override.
         metric: The number that is compared.
         percent: Whether it is a share, shown in per cent.
-        also: Further numbers for the table, as means over the seeds; those that are zero everywhere are left out.
+        also: Further numbers for the table, as means over the seeds; those that are the same everywhere are left out.
     """
 
     name: str

@@ -17,6 +17,8 @@ from pellucid.plot.experiments import Series, plot_experiment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NBSP = "\N{NO-BREAK SPACE}"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -100,11 +102,13 @@ class Results:
         return rows
 
     def to_markdown(self) -> str:
-        """The table as Markdown: mean ± half the 95 % interval; a difference is bold if its interval excludes zero."""
+        """The table as Markdown: mean ± half the 95 % interval; a difference is bold if its interval excludes zero.
+
+        Further numbers that are the same in all rows are left out.
+        """
         rows = self.rows()
-        shown = [name for name in self.also if any(row.also[name] for row in rows)]
-        unit = ", %" if self.percent else ""
-        heads = ["variant", f"{self.metric}{unit}", "std", f"difference from {self.baseline}"]
+        shown = [name for name in self.also if len({row.also[name] for row in rows}) > 1]
+        heads = ["variant", f"{self.metric}{', %' if self.percent else ''}", "std", "difference"]
         lines = [[*heads, *(name.replace("_", " ") for name in shown), "n"]]
         lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
         for row in rows:
@@ -150,11 +154,12 @@ class Results:
 
     def _difference(self, row: Row) -> str:
         if row.difference is None:
-            return ""
+            return "baseline"
         d = row.difference
         if math.isnan(d.half):
             return f"{_signed(d.mean, self.percent)}"
-        text = f"{_signed(d.mean, self.percent)} ({_signed(d.low, self.percent)} to {_signed(d.high, self.percent)})"
+        ends = _signed(d.low, self.percent), _signed(d.high, self.percent)
+        text = f"{_signed(d.mean, self.percent)} ({ends[0]}{NBSP}to{NBSP}{ends[1]})"
         return f"**{text}**" if d.excludes_zero else text
 
 
@@ -186,7 +191,7 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _plus_minus(half: float, percent: bool) -> str:
-    return "" if math.isnan(half) else f" ± {_number(half, percent)}"
+    return "" if math.isnan(half) else f"{NBSP}±{NBSP}{_number(half, percent)}"
 
 
 def _signed(value: float, percent: bool) -> str:
