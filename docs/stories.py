@@ -1,4 +1,4 @@
-"""The chapter's story in one picture, from three real runs: training that collapses, that recovers, and that is smooth."""
+"""The chapter's story in one picture, from three real runs: one collapses, one recovers, one is smooth."""
 
 from collections.abc import Sequence
 from pathlib import Path
