@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.activations.columns import Means, Readings, Timeline
-from pellucid.activations.reading import Count, empty, pool, read
+from pellucid.activations.reading import read
+from pellucid.activations.vector import Count, empty, pool
 
 
 @settings(max_examples=30, deadline=None)

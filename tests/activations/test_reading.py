@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pellucid.activations import numpy_reading, vector
 from pellucid.activations import reading as r
-from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
+from pellucid.activations.vector import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
 
 EDGES = np.linspace(-10, 10, 81)
 SPECIAL = [0.0, -0.0, 0.05, -0.05, 0.25, 10.0, -10.0, 9.75, 10.25, 1e30, -1e30, 1e-30]
@@ -61,7 +62,7 @@ def values_of(kind: str, numbers: list[float], seed: int) -> torch.Tensor:
     return torch.cat([x, noise * 4])
 
 
-@pytest.mark.parametrize("path", ["compiled", "torch"])
+@pytest.mark.parametrize("path", ["compiled", "numpy", "torch"])
 @settings(max_examples=60, deadline=None)
 @given(
     numbers=st.lists(st.sampled_from(SPECIAL) | st.floats(-30, 30, width=32), min_size=1, max_size=40),
@@ -76,8 +77,10 @@ def test_equals_float64_from_all_values(path, numbers, kind, seed, with_hist, dt
     if path == "compiled":
         assert r.compiled() is not None, "numba belongs to the test environment"
         check(r.read(x, with_hist), seen)
+    elif path == "numpy":
+        check(numpy_reading.read(seen.numpy(), with_hist), seen)
     else:
-        check(r.reduce(seen, with_hist), seen)
+        check(r._reduce(seen, with_hist).numpy(), seen)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
@@ -107,7 +110,7 @@ def test_non_finite_values_are_counted_and_left_out(bad):
 @given(seed=st.integers(0, 10_000), shift=st.floats(-3, 3), n=st.integers(1, 3000))
 def test_rectified_equals_reading_the_relu(seed, shift, n):
     x = torch.randn(n, generator=torch.Generator().manual_seed(seed)) * 5 + shift
-    check(r.rectified(r.read(x, True)), x.relu())
+    check(vector.rectified(r.read(x, True)), x.relu())
 
 
 @settings(max_examples=50, deadline=None)
@@ -115,9 +118,9 @@ def test_rectified_equals_reading_the_relu(seed, shift, n):
 def test_pooling_equals_reading_all_at_once(seed, sizes):
     generator = torch.Generator().manual_seed(seed)
     parts = [torch.randn(size, generator=generator) * 3 + i for i, size in enumerate(sizes)]
-    cell = r.empty(with_hist=True)
+    cell = vector.empty(with_hist=True)
     for part in parts:
-        cell = r.pool(cell, r.read(part, True))
+        cell = vector.pool(cell, r.read(part, True))
     check(cell, torch.cat(parts))
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pellucid.activations.reading import empty, pool
+from pellucid.activations.vector import empty, pool
 
 MAX_COLUMNS = 2048
 AT_ONCE = 128  # columns merged at once: little memory beside the table

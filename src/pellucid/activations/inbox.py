@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pellucid.activations.columns import Readings
-from pellucid.activations.reading import length, read_at, rectified, reduce
+from pellucid.activations.reading import read_at, reduce
+from pellucid.activations.vector import length, rectified
 
 CAPACITY = 1024
 

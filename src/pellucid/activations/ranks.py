@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pellucid.activations.reading import HIGH, LOW, MEAN, RELU_MEAN, Count
+from pellucid.activations.vector import HIGH, LOW, MEAN, RELU_MEAN, Count
 
 
 def reduce_readings(cells: np.ndarray, group: Any) -> None:

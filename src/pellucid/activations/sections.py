@@ -6,7 +6,7 @@ import numpy as np
 
 from pellucid.activations.columns import Readings, Timeline
 from pellucid.activations.history import Section
-from pellucid.activations.reading import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
+from pellucid.activations.vector import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
 
 
 def section(timeline: Timeline, table: Readings) -> Section:

@@ -23,10 +23,10 @@ from pellucid.activations.history import History, Layer
 from pellucid.activations.inbox import Inbox
 from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.pictures import Pictures
-from pellucid.activations.reading import Count
 from pellucid.activations.sections import section
 from pellucid.activations.steps import first_step_hooks, hypers, step_hooks, trained, unwrapped
 from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, kind, plain
+from pellucid.activations.vector import Count
 from pellucid.errors import UsageError
 
 FLUSH_EVERY = 50
