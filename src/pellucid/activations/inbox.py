@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.activations.columns import Readings
 from pellucid.activations.reading import read_at, reduce
-from pellucid.activations.vector import length, rectified
+from pellucid.activations.vector import Count, length, rectified
 
 CAPACITY = 1024
 
@@ -36,9 +36,9 @@ class Inbox:
         reading = reduce(x, self.with_hist)
         if isinstance(reading, Tensor):
             self._on_device.append((slot, reading))
-        else:
-            self.values[slot] = reading
-        return None
+            return None
+        self.values[slot] = reading
+        return None if reading[Count.NONFINITE] else slot
 
     def take_rectified(self, source: int, table: Readings, layer: int, column: int) -> None:
         """Note that an output is max(x, 0) of what slot `source` read; it must be called before the next `empty`."""

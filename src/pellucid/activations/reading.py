@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.activations import numpy_reading
 from pellucid.activations.vector import N_BINS, NEAR, PER_UNIT, TOP, length
 
 
@@ -63,8 +64,14 @@ def is_plain(x: Tensor) -> bool:
 def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     """As `read`, without the compiled kernel."""
     x = bare(x)
-    reading = _reduce((x if x.dtype in (torch.float32, torch.float64) else x.float()).reshape(-1), with_hist)
-    return reading.numpy() if x.device.type == "cpu" else reading
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)  # the order of memory: nothing is copied
+    values = x.reshape(-1)
+    if not x.is_cpu:
+        return _reduce(values, with_hist)
+    reading = numpy_reading.read(values.numpy(), with_hist)
+    return _reduce(values, with_hist).numpy() if reading is None else reading
 
 
 def _reduce(x: Tensor, with_hist: bool) -> Tensor:
