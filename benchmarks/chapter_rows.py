@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from environments import ENVS, HERE, PEERS, machine, output, prepare, python, versions
+from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
 from peers.chapter_row import ROWS, Row
 
 LIBRARIES = ("pellucid", "fastai")
@@ -65,8 +65,7 @@ def write(folder: Path, values: Values, facts: dict, packages: dict[str, dict[st
         "without 1cycle is meant to fail: whether it collapses depends on the seed. Written by",
         "`python benchmarks/chapter_rows.py`.",
         "",
-        *(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()),
-        *(f"- {library}: " + ", ".join(f"{k} {v}" for k, v in found.items()) for library, found in packages.items()),
+        *circumstances(facts, packages),
         "",
         table(ROWS, values),
     ]

@@ -66,3 +66,11 @@ def machine() -> dict[str, str | int | float]:
         "date": date.today().isoformat(),
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def circumstances(facts: dict, packages: dict[str, dict[str, str]] | None = None) -> list[str]:
+    """Lines of a result page: the machine, and each environment's versions."""
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    for environment, found in (packages or {}).items():
+        lines.append(f"- environment {environment}: " + ", ".join(f"{name} {v}" for name, v in found.items()))
+    return lines

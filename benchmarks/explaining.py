@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from environments import HERE, machine
+from environments import HERE, circumstances, machine
 from rows import Row, table, write
 from torch import nn
 
@@ -74,7 +74,7 @@ def main() -> None:
     rows.append(Row("page of the chapter's network", [size], [0.0], "difference", 1.0, "MB"))
     facts = machine()
     head = ["# What explanations cost", "", "Written by `python benchmarks/explaining.py`.", ""]
-    head += [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    head += circumstances(facts)
     write(HERE / "results", "explaining", "\n".join(head), rows, machine=facts)
     print(table(rows))
     sys.exit(any("FAIL" in row.verdict for row in rows))

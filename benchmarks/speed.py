@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from environments import ENVS, HERE, PEERS, machine, output, prepare, python, versions
+from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
 from rows import Row, table, write
 
 SIZES = (10_000, 20_000, 40_000, 70_000)
@@ -246,11 +246,7 @@ def describe(facts: dict, packages: dict[str, dict[str, str]]) -> str:
         "10,000. Cells show the median (minimum to maximum) of n rounds. Comparisons pair runs of one round; their",
         "median is judged. Written by `python benchmarks/speed.py`, whose first lines say how.",
         "",
-        *(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()),
-        *(
-            f"- environment {environment}: " + ", ".join(f"{name} {version}" for name, version in found.items())
-            for environment, found in packages.items()
-        ),
+        *circumstances(facts, packages),
     ]
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 
-from environments import ENVS, HERE, PEERS, machine, output, prepare, python, versions
+from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
 from rows import Row, table, write
 
 WAYS = {"histogram": (1.15, 1.25), "no histogram": (1.06, 1.12)}
@@ -93,11 +93,7 @@ def describe(facts: dict, packages: dict[str, dict[str, str]], memory: dict[str,
         "",
         f"Resident memory (MiB) after so many steps of the chapter's network, histograms on: {steps}.",
         "",
-        *(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()),
-        *(
-            f"- environment {environment}: " + ", ".join(f"{name} {version}" for name, version in found.items())
-            for environment, found in packages.items()
-        ),
+        *circumstances(facts, packages),
     ]
     return "\n".join(lines)
 
