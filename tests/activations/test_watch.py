@@ -106,7 +106,19 @@ def test_plain_loop_equals_brute_force(inplace, opt_func):
             if w.norm() > 0:
                 ratio = ((new.double() - w.double()).norm() / w.double().norm()).item()
                 assert s["update.ratio"][row, column] == pytest.approx(ratio, rel=1e-3)
-    assert h.hypers["lr"].tolist() == [[pytest.approx(0.1)] * 3]
+    assert h.hypers["lr"].tolist() == [[pytest.approx(0.1)] * 3] * len(opt.param_groups)
+    assert (
+        set(h.hypers)
+        == {torch.optim.SGD: {"lr", "mom", "wd", "dampening"}, Adam: {"lr", "mom", "sqr_mom", "eps", "wd"}}[opt_func]
+    )
+
+
+def test_our_own_number_of_a_group_is_no_hyper_parameter():
+    model = net()
+    opt = Adam([{"params": list(model.parameters()), "group": 0}], lr=0.1)
+    with pellucid.watch(model, optimizer=opt) as seen:
+        train(model, opt, batches())
+    assert "group" not in seen.history.hypers
 
 
 def test_watching_changes_nothing():

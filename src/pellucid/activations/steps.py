@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 _STEP = torch.optim.Optimizer.profile_hook_step(lambda _: None).__code__  # torch's wrapper around every `step`
 SHORT = {"momentum": "mom", "weight_decay": "wd"}
+NO_HYPERS = ("params", "group")  # `group` is the number of the user's group in our optimizers' finer ones
 Hyper = tuple[str, int]  # name, parameter group
 
 
@@ -77,6 +78,8 @@ def hypers(optimizer: Any) -> dict[Hyper, float | Tensor]:
     found: dict[Hyper, float | Tensor] = {}
     for i, group in enumerate(_groups(optimizer)):
         for name, value in group.items():
+            if name in NO_HYPERS:
+                continue
             if name == "betas":
                 found[("mom", i)], found[("sqr_mom", i)] = value
             elif (isinstance(value, int | float) and not isinstance(value, bool)) or (
