@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.convolution.fields.graph import evaluation
 from pellucid.errors import UsageError
 
 IMAGE = -1
@@ -87,10 +88,9 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
     hooks += [
         module.register_forward_hook(lambda m, i, o, name=name: after(name, m, i, o)) for name, module in innermost
     ]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()(batch)
+        with evaluation(model), torch.no_grad():
+            model(batch)
     except RuntimeError as error:
         raise UsageError(
             f"{type(model).__name__} does not take an image of shape {tuple(batch.shape[1:])}: {error}"
@@ -98,6 +98,4 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return found
