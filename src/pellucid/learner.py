@@ -35,6 +35,7 @@ from pellucid.plot.images import photo_style, show_images
 from pellucid.plot.training import plot_lr_find
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
+from pellucid.seed import kept_rng
 from pellucid.summary import ModelSummary, summarize
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ class Learner(TrainingLoop):
         super().__init__()
         self.dls, self.loss_func, self.opt_func, self.lr, self.wd = dls, loss_func, opt_func, lr, wd
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
-        self.metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+        self.metrics = _listed(metrics)
         self.moms, self.path = moms, Path(path)
         self.splitter = splitter or params
-        for cb in [*DEFAULT_CALLBACKS, *(cbs if isinstance(cbs, list | tuple) else [cbs])]:
+        for cb in [*DEFAULT_CALLBACKS, *_listed(cbs)]:
             self.add_cb(cb)
 
     def fit(
@@ -335,9 +336,8 @@ class Learner(TrainingLoop):
 
     def summary(self) -> ModelSummary:
         """The layer table on one training batch; leaves the record of the fit and the model's state alone."""
-        rng = torch.get_rng_state()  # drawing a batch must not change the next fit
-        xb = self.dls.one_batch()[0].to(self.dls.device)
-        torch.set_rng_state(rng)
+        with kept_rng():  # drawing a batch must not change the next fit
+            xb = self.dls.one_batch()[0].to(self.dls.device)
         notes = ["", f"Optimizer used: {self.opt_func}", f"Loss function: {self.loss_func}", "", "Callbacks:"]
         notes += [f"  - {type(cb).__name__}" for cb in self.cbs]
         return summarize(self.model.to(self.dls.device), xb, notes)
@@ -418,5 +418,5 @@ def load_weights(model: nn.Module, file: Path) -> None:
         raise UsageError(f"{file}: its weights do not fit this {type(model).__name__}: {error}") from None
 
 
-def _listed(cbs: Any) -> list[Any]:
-    return list(cbs) if isinstance(cbs, list | tuple) else [cbs]
+def _listed(items: Any) -> list[Any]:
+    return list(items) if isinstance(items, list | tuple) else [items]
