@@ -1,0 +1,37 @@
+"""Text that comes from files and other people, made safe to print and to draw."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control, format (such as right-to-left overrides), surrogate and line-breaking characters: none has a glyph, and in a
+# terminal some of them move the cursor, recolour the screen or hide what follows.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINER = "\u200d"  # holds emoji and many scripts together
+
+
+def printable(value: object) -> str:
+    r"""`str(value)` on one line: what a terminal would obey rather than show is written as an escape.
+
+    >>> printable("cat\x1b[31m")
+    'cat\\x1b[31m'
+    >>> printable("Käse")
+    'Käse'
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) if c != _JOINER and unicodedata.category(c) in _INVISIBLE else c for c in text)
+
+
+def drawable(value: object) -> str:
+    r"""`printable(value)` for a matplotlib text: a dollar sign is a dollar sign, not the start of mathematics.
+
+    >>> drawable("$5 and $6")
+    '\\$5 and \\$6'
+    """
+    return printable(value).replace("$", r"\$")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
