@@ -8,8 +8,8 @@ import stories
 import torch
 from torch.nn import functional as F
 
-from pellucid.data.block import ImageDataLoaders
 from pellucid.data.catalogue import URLs, untar_data
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.data.transforms import Normalize
 from pellucid.learner import Learner

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import TensorDataset
 
 from pellucid.callback.progress import ProgressCallback
-from pellucid.data.block import ImageDataLoaders
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.data.loader import DataLoaders
 from pellucid.data.transforms import Normalize

@@ -19,7 +19,8 @@ from torch import nn
 
 from pellucid.callback.core import Callback
 from pellucid.callback.progress import ProgressCallback
-from pellucid.data.block import DataBlock, ImageDataLoaders
+from pellucid.data.block import DataBlock
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.data.items import FuncSplitter, parent_label
 from pellucid.data.loader import DataLoaders

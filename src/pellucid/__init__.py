@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pellucid.activations.watch import watch
     from pellucid.callback.core import Callback
     from pellucid.callback.hook import ActivationStats
-    from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
+    from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
     from pellucid.data.catalogue import URLs, untar_data
+    from pellucid.data.factories import ImageDataLoaders
     from pellucid.data.loader import DataLoaders
     from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
     from pellucid.interpret import ClassificationInterpretation
@@ -38,7 +39,7 @@ _HOMES = {
     "DataLoaders": "data.loader",
     "History": "activations.history",
     "ImageBlock": "data.block",
-    "ImageDataLoaders": "data.block",
+    "ImageDataLoaders": "data.factories",
     "LabelSmoothingCrossEntropy": "losses",
     "Learner": "learner",
     "PellucidError": "errors",

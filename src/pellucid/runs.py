@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from pellucid.activations.history import History
 from pellucid.callback.hook import ActivationStats
-from pellucid.data.block import ImageDataLoaders
 from pellucid.data.catalogue import URLs, untar_data
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.idx import find_idx
 from pellucid.data.images import Decoding, PILImageBW, Resize
 from pellucid.data.loader import DataLoader, DataLoaders, OnError, StreamedImages, default_device

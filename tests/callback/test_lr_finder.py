@@ -15,7 +15,7 @@ from pellucid.callback.core import Callback
 from pellucid.callback.hook import ActivationStats
 from pellucid.callback.lr_finder import SuggestionMethod, minimum, slide, steep, valley
 from pellucid.callback.progress import ProgressCallback
-from pellucid.data.block import ImageDataLoaders
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.data.loader import DataLoaders
 from pellucid.data.transforms import Normalize

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
+from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
 from pellucid.data.items import GrandparentSplitter, IndexSplitter, parent_label
 from pellucid.data.loader import DataLoaders

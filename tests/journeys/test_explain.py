@@ -15,7 +15,7 @@ from safetensors.torch import save_model
 
 from pellucid import cli
 from pellucid import convolution as cv
-from pellucid.data.block import ImageDataLoaders
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.models import create_model
 from pellucid.runs import load_run

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pellucid.data.decoder import moments
-from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
-from pellucid.data.items import (
-    GrandparentSplitter,
-    RandomSplitter,
-    Splitter,
-    csv_items,
-    get_image_files,
-    parent_label,
-)
+from pellucid.data.items import RandomSplitter, Splitter, get_image_files
 from pellucid.data.loader import (
     DataLoader,
     DataLoaders,
@@ -39,8 +28,6 @@ from pellucid.data.store import PixelStore
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import DataError, UsageError
 
-TRAIN_NAMES = ("train", "training")
-VALID_NAMES = ("valid", "val", "validation", "test", "testing")
 LISTED = 100  # damaged files named in a message
 Label = str | int
 
@@ -127,7 +114,7 @@ class DataBlock:
         self.get_items = get_items or (lambda source: get_image_files(source) if is_path(source) else source)
         self.splitter = splitter or RandomSplitter()
         self.get_y, self.get_x = get_y, get_x
-        self.item_tfms, self.batch_tfms = _listed(item_tfms), _listed(batch_tfms)
+        self.item_tfms, self.batch_tfms = listed(item_tfms), listed(batch_tfms)
 
     @property
     def decoding(self) -> Decoding:
@@ -181,7 +168,7 @@ class DataBlock:
         for part, role in ((rows_train, "training"), (rows_valid, "validation")):
             if not part:
                 raise DataError(f"no {role} image is left: all of them are damaged")
-        return _loaders(
+        return make_loaders(
             pixels,
             (rows_train, rows_valid),
             labels,
@@ -224,7 +211,7 @@ class DataBlock:
         if self.get_y is None:
             raise UsageError("DataBlock needs get_y, the function that labels an item (such as parent_label)")
         found = {i: _label(self.get_y, items[i]) for i in train + valid}
-        vocab = _vocab(self.category_block, [found[i] for i in train])
+        vocab = vocabulary(self.category_block, [found[i] for i in train])
         index = {label: i for i, label in enumerate(vocab)}
         for i, label in found.items():
             if label not in index and self.category_block.vocab is not None:
@@ -241,122 +228,7 @@ class DataBlock:
         )
 
 
-class ImageDataLoaders(DataLoaders):
-    """Loaders straight from the usual layouts of image data."""
-
-    @classmethod
-    def from_folder(
-        cls,
-        path: str | Path,
-        train: str | None = None,
-        valid: str | None = None,
-        valid_pct: float | None = None,
-        seed: int | None = None,
-        *,
-        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
-    ) -> DataLoaders:
-        """A folder with training and validation sub-folders of class folders, or class folders split at random.
-
-        Args:
-            path: The folder.
-            train: Name of the training sub-folder; None finds `train` or `training`.
-            valid: Name of the validation sub-folder; None finds `valid`, `val`, `validation`, `test` or `testing`.
-            valid_pct: Validate on this random share of all images instead; None means 0.2 where there are no
-                sub-folders to tell.
-            seed: Makes the random split repeatable.
-            options: `val_bs`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
-        """
-        root = Path(path)
-        names = _split_names(root, train, valid) if valid_pct is None else None
-        splitter = (
-            GrandparentSplitter(*names) if names else RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
-        )
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock),
-            get_items=lambda p: [f for f in get_image_files(p) if f.parent != root],
-            splitter=splitter,
-            get_y=parent_label,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(root, bs, **options)
-
-    @classmethod
-    def from_csv(
-        cls,
-        path: str | Path,
-        valid_pct: float = 0.2,
-        seed: int | None = None,
-        *,
-        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
-    ) -> DataLoaders:
-        """A CSV file of path,label rows, split at random; options as in `from_folder`."""
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock),
-            get_items=csv_items,
-            splitter=RandomSplitter(valid_pct, seed),
-            get_x=itemgetter(0),
-            get_y=itemgetter(1),
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(path, bs, **options)
-
-    @classmethod
-    def from_idx(
-        cls,
-        path: str | Path,
-        *,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        val_bs: int | None = None,
-        device: torch.device | str | None = None,
-    ) -> DataLoaders:
-        """A folder of IDX files named as MNIST's: train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-…, or .gz.
-
-        Raises:
-            DataError: a file is missing, damaged, or images and labels differ in number.
-        """
-        pairs = find_idx(path)
-        if pairs is None:
-            raise DataError(f"{path}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte and the t10k- pair")
-        sides = []
-        for image_file, label_file in pairs:
-            images, digits = read_idx(image_file), read_idx(label_file)
-            if images.ndim != 3 or not len(images) or images.shape[:1] != digits.shape:
-                raise DataError(
-                    f"{image_file}: images {'×'.join(map(str, images.shape))} (image×row×column) do not fit "
-                    f"labels {'×'.join(map(str, digits.shape))} of {label_file}"
-                )
-            sides.append((images[:, None], digits))
-        (train_x, train_y), (valid_x, valid_y) = sides
-        if train_x.shape[1:] != valid_x.shape[1:]:
-            sizes = [f"{x.shape[2]}×{x.shape[3]}" for x in (train_x, valid_x)]
-            raise DataError(f"{path}: training images are {sizes[0]}, validation images {sizes[1]} (height×width)")
-        pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
-        vocab = _vocab(CategoryBlock(), train_y.tolist())
-        unknown = set(valid_y.tolist()) - set(vocab)
-        if unknown:
-            raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
-        parts = [moments(part) for part in np.array_split(pixels, 1 + len(pixels) // 1000)]
-        source = StoredImages(pixels, np.concatenate(parts))
-        rows = list(range(len(train_x))), list(range(len(train_x), len(pixels)))
-        indices = np.searchsorted(vocab, labels).tolist()
-        tfms = _listed(batch_tfms)
-        return _loaders(
-            source, rows, indices, vocab, Decoding("L"), tfms, (bs, val_bs or bs), device, items=labels.tolist()
-        )
-
-
-def _loaders(
+def make_loaders(
     source: Source,
     rows: tuple[list[int], list[int]],
     labels: list[int],
@@ -367,6 +239,7 @@ def _loaders(
     device: torch.device | str | None,
     items: Sequence[Any],
 ) -> DataLoaders:
+    """Put both sides of a split into loaders; `rows` are positions in `source`, `labels` and `items`."""
     ready = [
         Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
         for t in batch_tfms
@@ -417,7 +290,8 @@ def _label(get_y: Callable[[Any], Any], item: Any) -> Label:
     return label
 
 
-def _vocab(block: CategoryBlock, labels: list[Label]) -> list[Label]:
+def vocabulary(block: CategoryBlock, labels: list[Label]) -> list[Label]:
+    """The classes of the training labels: the block's own, or what occurs, sorted."""
     distinct = set(labels)
     if len(distinct) == 1:
         raise DataError(
@@ -431,22 +305,8 @@ def _vocab(block: CategoryBlock, labels: list[Label]) -> list[Label]:
     return sorted(distinct)  # type: ignore[type-var]
 
 
-def _split_names(root: Path, train: str | None, valid: str | None) -> tuple[str, str] | None:
-    """Names of the training and validation sub-folders, or None where the folder holds classes directly."""
-    if train and valid:
-        return train, valid
-    present = {p.name for p in root.iterdir() if p.is_dir()} if root.is_dir() else set()
-    train = train or next((name for name in TRAIN_NAMES if name in present), None)
-    valid = valid or next((name for name in VALID_NAMES if name in present), None)
-    if train and not valid:
-        raise DataError(
-            f"{root}: has {train!r} but no validation folder (one of {', '.join(VALID_NAMES)}); "
-            "name it, or split at random with valid_pct=0.2 (command line: --valid-pct 0.2)"
-        )
-    return (train, valid) if train and valid else None
-
-
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """One transform, several or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -42,8 +42,9 @@ from pellucid.callback.lr_finder import SuggestionMethod, minimum, slide, steep,
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, ImageDataLoaders
+from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
+from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
 from pellucid.data.items import (
     FuncSplitter,
