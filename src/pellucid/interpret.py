@@ -15,6 +15,7 @@ from pellucid.learner import Learner
 from pellucid.losses import activation_of, each_loss
 from pellucid.plot.classification import plot_confusion_matrix
 from pellucid.plot.images import photo_style, show_images
+from pellucid.seed import kept_rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +133,9 @@ class ClassificationInterpretation:
             f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
             for loss, i in zip(losses.tolist(), positions.tolist(), strict=True)
         ]
-        axes = show_images(self._images(positions), nrows=nrows, titles=titles, figsize=figsize, **photo_style())
+        with kept_rng(self.dl):
+            images = self._images(positions)
+        axes = show_images(images, nrows=nrows, titles=titles, figsize=figsize, **photo_style())
         for ax, i in zip(axes.flat, positions.tolist(), strict=False):
             ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
             ax.title.set_fontsize("medium")

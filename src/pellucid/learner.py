@@ -26,6 +26,7 @@ from pellucid.errors import UsageError
 from pellucid.groups import LearningRate, Splitter, params, split, spread
 from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
+from pellucid.looking import looking
 from pellucid.loop import LossFunc, TrainingLoop
 from pellucid.losses import activation_of
 from pellucid.memory import keep_freed_memory
@@ -322,7 +323,8 @@ class Learner(TrainingLoop):
         """Show validation images, each under its label and the prediction, wrong ones in red."""
         valid = self.dls.valid
         ours = isinstance(valid, DataLoader)
-        xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
+        with kept_rng(valid):
+            xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
         guesses = self.get_preds([(xb, yb)])[0].argmax(1).tolist()
         pairs = list(zip(yb.tolist(), guesses, strict=True))
         titles = [f"{self.dls.label(y)}\n{self.dls.label(guess)}" for y, guess in pairs]
@@ -336,8 +338,7 @@ class Learner(TrainingLoop):
 
     def summary(self) -> ModelSummary:
         """The layer table on one training batch; leaves the record of the fit and the model's state alone."""
-        with kept_rng():  # drawing a batch must not change the next fit
-            xb = self.dls.one_batch()[0].to(self.dls.device)
+        xb = self.dls.one_batch()[0].to(self.dls.device)
         notes = ["", f"Optimizer used: {self.opt_func}", f"Loss function: {self.loss_func}", "", "Callbacks:"]
         notes += [f"  - {type(cb).__name__}" for cb in self.cbs]
         return summarize(self.model.to(self.dls.device), xb, notes)
@@ -373,15 +374,11 @@ class Learner(TrainingLoop):
                 self.remove_cb(cb)
 
     def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        was_training = self.model.training
-        self.model.to(self.dls.device).eval()
-        try:
-            with torch.no_grad():
-                for batch in dl:
-                    xb, *rest = (t.to(self.dls.device) for t in batch)
-                    yield self.model(xb), rest[0] if rest else None
-        finally:
-            self.model.train(was_training)
+        self.model.to(self.dls.device)
+        with looking(self.model, dl), torch.no_grad():
+            for batch in dl:
+                xb, *rest = (t.to(self.dls.device) for t in batch)
+                yield self.model(xb), rest[0] if rest else None
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""

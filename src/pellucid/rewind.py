@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.looking import kept_modes
 from pellucid.seed import kept_rng
 
 
@@ -29,12 +30,10 @@ def rewound(model: nn.Module, params: Iterable[Tensor] = (), loader: Any = None)
     modules = list(model.modules())
     named = [(m._buffers, name, buffer) for m in modules for name, buffer in m._buffers.items() if buffer is not None]
     buffers = [(home, name, buffer, buffer.clone()) for home, name, buffer in named]
-    modes = [(m, m.training) for m in modules]
-    generators = [(g, g.get_state()) for g in _generators(loader)]
     for p in held:
         p.grad = None  # a backward pass would add to the tensor that is to be put back
     try:
-        with kept_rng():
+        with kept_modes(model), kept_rng(loader):
             yield
     finally:
         with torch.no_grad():
@@ -43,14 +42,3 @@ def rewound(model: nn.Module, params: Iterable[Tensor] = (), loader: Any = None)
                 p.grad = grad
             for home, name, buffer, values in buffers:
                 home[name] = buffer.copy_(values)
-        for module, mode in modes:
-            module.training = mode
-        for generator, state in generators:
-            generator.set_state(state)
-
-
-def _generators(loader: Any) -> list[torch.Generator]:
-    batches = getattr(loader, "batch_sampler", None)
-    homes = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
-    found = [getattr(home, "generator", None) for home in homes]
-    return [g for g in found if isinstance(g, torch.Generator)]

@@ -33,6 +33,7 @@ from pellucid.data.loader import DataLoader, DataLoaders, OnError, StreamedImage
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
 from pellucid.learner import Learner, load_weights
+from pellucid.looking import looking
 from pellucid.metrics import accuracy
 from pellucid.models import create_model
 from pellucid.seed import set_seed
@@ -90,7 +91,7 @@ class Run:
         Raises:
             DataError: an image cannot be decoded, or the run knows no resize and its size differs.
         """
-        with torch.no_grad():
+        with looking(self.model), torch.no_grad():
             probabilities = torch.cat([self.model(xb).softmax(-1) for (xb,) in self._loader(images)])
         return [self._prediction(image, row) for image, row in zip(images, probabilities, strict=True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,19 @@ def set_seed(seed: int) -> None:
 
 
 @contextmanager
-def kept_rng() -> Iterator[None]:
-    """Put Python's, numpy's and torch's random numbers back when the block ends, on every device."""
+def kept_rng(loader: Any = None) -> Iterator[None]:
+    """Put Python's, numpy's and torch's random numbers back when the block ends, on every device.
+
+    Args:
+        loader: A torch loader, or anything like it, whose own random generators are put back too.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     # Asking a device for its state would start it up; one that was not used yet has drawn nothing.
     used = [m for m in (torch.cuda, torch.xpu) if m.is_available() and m.is_initialized()]
     devices = [(m, m.get_rng_state_all()) for m in used]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     cpu = torch.get_rng_state()
+    generators = [(g, g.get_state()) for g in _generators(loader)]
     try:
         yield
     finally:
@@ -36,3 +42,12 @@ def kept_rng() -> Iterator[None]:
             module.set_rng_state_all(states)
         if mps is not None:
             torch.mps.set_rng_state(mps)
+        for generator, state in generators:
+            generator.set_state(state)
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    batches = getattr(loader, "batch_sampler", None)
+    homes = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+    found = [getattr(home, "generator", None) for home in homes]
+    return [g for g in found if isinstance(g, torch.Generator)]

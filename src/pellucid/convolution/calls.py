@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.fields.graph import evaluation
 from pellucid.errors import UsageError
+from pellucid.looking import looking
 
 IMAGE = -1
 
@@ -89,7 +89,7 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
         module.register_forward_hook(lambda m, i, o, name=name: after(name, m, i, o)) for name, module in innermost
     ]
     try:
-        with evaluation(model), torch.no_grad():
+        with looking(model), torch.no_grad():
             model(batch)
     except RuntimeError as error:
         raise UsageError(

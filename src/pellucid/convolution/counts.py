@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pellucid.convolution.arithmetic import multiplications
 from pellucid.convolution.columns import as_html, as_text
-from pellucid.convolution.fields.graph import as_type_of, evaluation, refused
+from pellucid.convolution.fields.graph import as_type_of, refused
 from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
 from pellucid.convolution.wording import describe
 from pellucid.errors import UsageError
+from pellucid.looking import looking
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
@@ -168,7 +169,7 @@ def observe(model: nn.Module, xb: Tensor, record: Record) -> None:
 
     handles = [leaf.register_forward_hook(hook(name), with_kwargs=True) for name, leaf in leaves]
     try:
-        with evaluation(model), torch.no_grad():
+        with looking(model), torch.no_grad():
             model(xb)
     finally:
         for handle in handles:

@@ -19,6 +19,7 @@ from pellucid.data.images import Decoding
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import DataError, UsageError
 from pellucid.plot.images import photo_style, show_images
+from pellucid.seed import kept_rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,8 +220,9 @@ class DataLoader:
                 yield self._finish(pixels, chunk if kept is None else chunk[kept])
 
     def one_batch(self) -> tuple[Tensor, ...]:
-        """The first batch of a new pass."""
-        return next(iter(self))
+        """The batch that the next pass begins with; looking at it takes no random numbers from that pass."""
+        with kept_rng():
+            return next(iter(self))
 
     def sample(self, n: int) -> tuple[Tensor, ...]:
         """Up to `n` images evenly spaced over the loader, as one batch."""
@@ -292,8 +294,9 @@ class DataLoaders:
         return 2
 
     def one_batch(self) -> tuple[Tensor, ...]:
-        """One training batch."""
-        return next(iter(self.train))
+        """The batch that the next pass over the training set begins with; looking at it changes nothing."""
+        with kept_rng(self.train):
+            return next(iter(self.train))
 
     def to(self, device: torch.device | str) -> DataLoaders:
         """Put further batches on `device`."""

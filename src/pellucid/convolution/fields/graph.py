@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import getitem
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from pellucid.convolution.fields.rules import WINDOWS, Paths, Source, paths_of, sources_in
 from pellucid.errors import UsageError
+from pellucid.looking import looking
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")
 
@@ -41,18 +41,6 @@ class Untraceable(Exception):
     """The model's code cannot be followed symbolically; the text says where it went wrong."""
 
 
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode while the context lasts; afterwards every module has its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def as_type_of(model: nn.Module, images: Tensor) -> Tensor:
     """Images in the model's own type and on its device."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
@@ -68,7 +56,7 @@ def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
     """
     from torch import fx
 
-    with evaluation(model), torch.no_grad():
+    with looking(model), torch.no_grad():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.fields.graph import as_type_of, evaluation, output_of, refused
+from pellucid.convolution.fields.graph import as_type_of, output_of, refused
 from pellucid.convolution.fields.units import LayerField, checked_position
 from pellucid.errors import UsageError
+from pellucid.looking import looking
 
 N_NOISE = 16
 
@@ -32,7 +33,7 @@ class Measured:
             if name and not list(module.children())
         ]
         try:
-            with evaluation(model), torch.enable_grad():
+            with looking(model), torch.enable_grad():
                 model(self.images)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise refused(model, input_size, error) from None
@@ -124,7 +125,7 @@ def gradient_map(model: nn.Module, images: Tensor, name: str, index: tuple[Any, 
         index: The unit in the layer's output.
     """
     x = images.detach().clone().requires_grad_()
-    with evaluation(model), torch.enable_grad():
+    with looking(model), torch.enable_grad():
         value = output_of(model, name, x, lambda output: output[index].sum())
         grad = torch.autograd.grad(value, x, allow_unused=True)[0]
     seen = torch.zeros_like(x) if grad is None else grad

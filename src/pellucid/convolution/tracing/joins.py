@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.convolution.calls import IMAGE, Call, as_batch
-from pellucid.convolution.fields.graph import evaluation
 from pellucid.convolution.tracing.reach import Reach
+from pellucid.looking import looking
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _cut_run(model: nn.Module, batch: Tensor) -> tuple[list[Tensor], list[Tensor
     hooks = [module.register_forward_pre_hook(before) for module in innermost]
     hooks += [module.register_forward_hook(after) for module in innermost]
     try:
-        with torch.enable_grad(), evaluation(model):
+        with torch.enable_grad(), looking(model):
             model(leaves[0].clone())
     finally:
         for hook in hooks:

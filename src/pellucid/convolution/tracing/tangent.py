@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
 from pellucid.convolution.calls import IMAGE
-from pellucid.convolution.fields.graph import evaluation
 from pellucid.convolution.tracing.network import Network
 from pellucid.convolution.tracing.windows import Unit, scale_and_shift
 from pellucid.errors import UsageError
+from pellucid.looking import looking
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +92,7 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
     pixels = network.image.clone().requires_grad_()
     try:
-        with torch.enable_grad(), evaluation(model):
+        with torch.enable_grad(), looking(model):
             model(pixels * 1)
             target = outputs[place][(0, *unit)]
             if not target.requires_grad:
