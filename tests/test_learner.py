@@ -22,7 +22,8 @@ from pellucid.callback.core import (
 )
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.schedule import ParamScheduler
-from pellucid.data.loader import DataLoader, DataLoaders, StoredImages
+from pellucid.data.loader import DataLoader, DataLoaders
+from pellucid.data.sources import StoredImages
 from pellucid.errors import TrainingError, UsageError
 from pellucid.groups import params, split_at, trainable_params
 from pellucid.learner import Learner

@@ -29,7 +29,8 @@ from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.idx import find_idx
 from pellucid.data.images import Decoding, PILImageBW, Resize
-from pellucid.data.loader import DataLoader, DataLoaders, OnError, StreamedImages, default_device
+from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.sources import OnError, StreamedImages
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
 from pellucid.learner import Learner, load_weights

@@ -120,7 +120,7 @@ def test_normalize_takes_the_statistics_of_the_training_set(sides):
 
 
 def test_streamed_statistics_are_those_of_a_sample(sides, monkeypatch):
-    monkeypatch.setattr("pellucid.data.loader.STATS_SAMPLE", 5)
+    monkeypatch.setattr("pellucid.data.sources.STATS_SAMPLE", 5)
     tfm = loaders(sides, cache=False, batch_tfms=Normalize()).valid.batch_tfms[0]
     pixels = decoded(sorted((sides / "train").glob("*/*.png")))
     assert tfm.mean == pytest.approx(pixels[[0, 3, 6, 9, 12]].mean((0, 2, 3)), abs=1e-12)

@@ -14,16 +14,8 @@ from torch import Tensor
 
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
 from pellucid.data.items import RandomSplitter, Splitter, get_image_files
-from pellucid.data.loader import (
-    DataLoader,
-    DataLoaders,
-    OnError,
-    Source,
-    StoredImages,
-    StreamedImages,
-    default_device,
-    is_path,
-)
+from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
 from pellucid.data.store import PixelStore
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import DataError, UsageError

@@ -14,7 +14,8 @@ from pellucid.data.decoder import moments
 from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW
 from pellucid.data.items import GrandparentSplitter, RandomSplitter, csv_items, get_image_files, parent_label
-from pellucid.data.loader import DataLoaders, StoredImages
+from pellucid.data.loader import DataLoaders
+from pellucid.data.sources import StoredImages
 from pellucid.errors import DataError
 
 TRAIN_NAMES = ("train", "training")

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from pellucid.callback.progress import ProgressCallback
 from pellucid.data.catalogue import N_TEST, N_TRAIN, mnist_arrays
 from pellucid.data.decoder import moments
-from pellucid.data.loader import DataLoader, DataLoaders, StoredImages, default_device
+from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.sources import StoredImages
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import TrainingError, UsageError
 from pellucid.experiments.colour import ENCODINGS, INKS, colour_digits
