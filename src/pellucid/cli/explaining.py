@@ -1,0 +1,87 @@
+"""How activations come about: traces, spreadsheets and layer arithmetic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.cli.arguments import PICTURES, RunFolder
+from pellucid.errors import UsageError
+
+
+def explain(
+    run: RunFolder,
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    layer: Annotated[str | None, typer.Option(help="Layer by name or number; default the last.")] = None,
+    at: Annotated[str | None, typer.Option(help="row,column in its map, such as 3,5; default the strongest.")] = None,
+    channel: Annotated[int | None, typer.Option(help="Default the strongest there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="trace.html to click in, or a .png, .svg or .pdf picture.")] = None,
+    xlsx: Annotated[Path | None, typer.Option(help="Write layers as a spreadsheet of live formulas.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to show, by name, such as 0,1; in a spreadsheet also how many.")
+    ] = None,
+) -> None:
+    """Show what made an activation: which pixels, with which weights."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from pellucid import convolution as cv
+    from pellucid.runs import load_run
+
+    page = out or (None if xlsx else Path("trace.html"))
+    if page is None and (layer or at or channel is not None):
+        raise UsageError("--layer, --at and --channel choose what --out shows; a spreadsheet takes --layers")
+    if page and page.suffix.lower() not in (".html", *PICTURES):
+        raise UsageError(f"{page}: needs the ending .html for a page, or .png, .svg or .pdf for a picture")
+    opened = load_run(run)
+    batch = opened.batch([image])
+    chosen = layers.split(",") if layers else None
+    if page:
+        trace = cv.trace(opened.model, batch, layer, _position(at), channel=channel)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.suffix.lower() in PICTURES:
+            trace.show().savefig(page, dpi=150)
+        else:
+            trace.animate(page, layers=chosen)
+        print(f"{trace}\n{page}")
+    if xlsx:
+        parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdigit() else chosen
+        norm = opened.settings["normalize"]
+        cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=(norm["mean"], norm["std"]))
+        print(xlsx)
+
+
+def arithmetic(
+    layers: Annotated[str, typer.Argument(help="Layers, such as 'conv 1 8 k5 s2 p2, relu, conv 8 16 k3 s2 p1'.")],
+    input_size: Annotated[str, typer.Option("--input", help="Channels and pixels of one image, such as 1x28x28.")],
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Compare channels kept and channels doubled at each stride instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Print shapes, parameters, multiplications and receptive fields of a network written as a line of words.
+
+    Layers: conv, dwconv (depthwise), deconv (transposed), maxpool, avgpool, gap (global average), bn, relu, leaky,
+    gelu, silu, sigmoid, tanh, flatten, linear. Plain numbers are channels in and out. k3 or k3x5 kernel, s2 stride,
+    p1 or p same padding, d2 dilation, g4 groups, op1 output padding, ceil, nobias.
+    """
+    from dataclasses import asdict
+
+    from pellucid.convolution.channels import compare_channels
+    from pellucid.convolution.counts import layer_counts
+    from pellucid.convolution.notation import read_size
+
+    table = (compare_channels if channels else layer_counts)(layers, read_size(input_size))
+    print(json.dumps(asdict(table), indent=2) if as_json else table)
+
+
+def _position(at: str | None) -> tuple[int, ...] | None:
+    if at is None:
+        return None
+    try:
+        return tuple(int(part) for part in at.split(","))
+    except ValueError:
+        raise UsageError(f"--at {at}: give row,column, such as --at 3,5") from None

@@ -1,0 +1,21 @@
+"""A run: one training from source to folder on disk, and back to a model that predicts.
+
+A run folder holds `model.safetensors` (weights), `run.json` (every setting, library versions, vocabulary, decoding,
+normalisation, results per epoch), `history.safetensors` (losses and hyper-parameters per batch) and, if statistics were
+asked for, `seen/` (what every layer did, see `pellucid.activations.history`). Nothing in it is pickled; it can be read
+without pellucid.
+"""
+
+from pellucid.runs.opening import load_run as load_run
+from pellucid.runs.predictions import Prediction as Prediction
+from pellucid.runs.predictions import Run as Run
+from pellucid.runs.sources import NAMED as NAMED
+from pellucid.runs.statistics import STATS as STATS
+from pellucid.runs.statistics import load_history as load_history
+from pellucid.runs.training import SCHEDULES as SCHEDULES
+from pellucid.runs.training import ScheduleName as ScheduleName
+from pellucid.runs.training import suggested_batch_size as suggested_batch_size
+from pellucid.runs.training import torch_device as torch_device
+from pellucid.runs.training import train as train
+from pellucid.runs.writing import VERSION as VERSION
+from pellucid.runs.writing import save_run as save_run

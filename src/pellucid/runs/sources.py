@@ -1,0 +1,56 @@
+"""From the word or path a user gives to batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pellucid.data.catalogue import URLs, untar_data
+from pellucid.data.factories import ImageDataLoaders
+from pellucid.data.idx import find_idx
+from pellucid.data.images import PILImageBW, Resize
+from pellucid.data.loader import DataLoaders
+from pellucid.data.sources import OnError
+from pellucid.data.transforms import Normalize
+from pellucid.errors import UsageError
+
+NAMED = {"mnist": URLs.MNIST, "mnist_sample": URLs.MNIST_SAMPLE}
+
+
+def open_source(
+    source: str,
+    size: int | None,
+    valid_pct: float | None,
+    seed: int,
+    device: torch.device,
+    workers: int | None,
+    on_error: OnError,
+) -> DataLoaders:
+    """The batches of `train`'s source, with the options of that name."""
+    path = Path(source)
+    if source in NAMED or (path.is_dir() and find_idx(path)):
+        resize = Resize(size) if size else None
+        if source not in NAMED and (size or valid_pct):
+            raise UsageError(
+                f"{source}: IDX files have a size and a split of their own; leave --size and --valid-pct out"
+            )
+    elif path.exists():
+        resize = None if size == 0 else Resize(size or 128)
+    else:
+        raise UsageError(f"{source}: no such file or folder, and no data set of that name ({', '.join(NAMED)})")
+    options: dict[str, Any] = {"device": device, "workers": workers, "on_error": on_error}
+    common: dict[str, Any] = {"item_tfms": resize, "batch_tfms": Normalize()}
+    if source in NAMED:
+        folder = untar_data(NAMED[source])
+        return ImageDataLoaders.from_folder(
+            folder, None, None, valid_pct, seed, img_cls=PILImageBW, **common, **options
+        )
+    if path.suffix.lower() == ".csv":
+        return ImageDataLoaders.from_csv(path, 0.2 if valid_pct is None else valid_pct, seed, **common, **options)
+    if path.is_file():
+        raise UsageError(f"{source}: is neither a folder nor a CSV file of path,label")
+    if find_idx(path):
+        return ImageDataLoaders.from_idx(path, batch_tfms=Normalize(), device=device)
+    return ImageDataLoaders.from_folder(path, None, None, valid_pct, seed, **common, **options)
