@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid.convolution.counts import layer_multiplications, observe, own_parameters
+from pellucid.convolution.counts import UNCOUNTED, uncounted_notes
+from pellucid.convolution.work import layer_work, with_shapes
 
-WIDTHS = (20, 20, 12, 10, 16)
+HEAD = "Layer (type)", "Output Shape", "Param #", "Trainable", "Multiplications"
+WIDTHS = 20, 20, 12, 10, 16  # of narrow tables; longer names widen their column
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,10 @@ class LayerRow:
     Attributes:
         kind: Class name of the module.
         shape: Output shape, batch first.
-        n_params: Weights and biases; zero when an earlier row has already counted the same module.
+        n_params: Weights and biases that no other row counts: zero when an earlier call of the module has a row.
         trainable: Whether it has parameters that are trained.
-        n_multiplications: Multiplications by weights per image, counted over the output grid.
+        n_multiplications: Per image in its convolutions and matrix products, counted over the output grid.
+        uncounted: Operations in it whose multiplications are not known.
     """
 
     kind: str
@@ -30,6 +32,7 @@ class LayerRow:
     n_params: int
     trainable: bool
     n_multiplications: int
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ModelSummary:
     Attributes:
         name: Class name of the model.
         input_shape: Shape of the batch it was run on.
-        rows: Its layers in order of their calls.
+        rows: Its layers in order of their calls, and those with parameters that it does not call.
         n_params: Parameters of the whole model, each counted once, whichever module holds them.
         n_trainable: Those that are trained.
         notes: Lines below the totals (optimizer, loss, callbacks).
@@ -53,16 +56,21 @@ class ModelSummary:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        rule = "=" * sum(WIDTHS)
-        lines = [f"{self.name} (Input shape: ['{_by(self.input_shape)}'])", rule]
-        lines += [_line("Layer (type)", "Output Shape", "Param #", "Trainable", "Multiplications"), rule]
+        table = [list(HEAD)]
         for row in self.rows:
-            counts = f"{row.n_params:,}", str(row.trainable), f"{row.n_multiplications:,}"
-            lines.append(_line(row.kind, _by(row.shape), *counts))
+            work = f"{row.n_multiplications:,}{UNCOUNTED if row.uncounted else ''}"
+            table.append([row.kind, _by(row.shape), f"{row.n_params:,}", str(row.trainable), work])
+        widths = [
+            max(least, 2 + max(map(len, column)))
+            for least, column in zip(WIDTHS, zip(*table, strict=True), strict=True)
+        ]
+        rule = "=" * sum(widths)
+        head, *body = ("".join(map(str.ljust, cells, widths)).rstrip() for cells in table)
+        lines = [f"{self.name} (Input shape: ['{_by(self.input_shape)}'])", rule, head, rule, *body]
         total = sum(row.n_multiplications for row in self.rows)
         lines += [rule, f"Total params: {self.n_params:,}", f"Total trainable params: {self.n_trainable:,}"]
         lines += [f"Total non-trainable params: {self.n_params - self.n_trainable:,}"]
-        lines += [f"Total multiplications per image: {total:,}", *self.notes]
+        lines += [f"Total multiplications per image: {total:,}", *uncounted_notes(self.rows), *self.notes]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -77,26 +85,23 @@ def summarize(model: nn.Module, xb: Tensor, notes: Sequence[str] = ()) -> ModelS
         xb: A batch it accepts, batch axis first.
         notes: Lines to add below the totals.
     """
-    rows: list[LayerRow] = []
-    counted: set[int] = set()
-
-    def record(_: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor):
-            n_params = own_parameters(module, counted)
-            trainable = any(p.requires_grad for p in module.parameters())
-            n_multiplications = layer_multiplications(module, inputs[0], output)
-            rows.append(LayerRow(type(module).__name__, tuple(output.shape), n_params, trainable, n_multiplications))
-
-    observe(model, xb, record)
+    model = with_shapes(model, xb)
+    rows = [
+        LayerRow(
+            type(work.module).__name__ if work.called else f"{type(work.module).__name__}, not called",
+            work.shape,
+            work.n_params,
+            work.trainable,
+            work.n_multiplications,
+            work.uncounted,
+        )
+        for work in layer_work(model, xb)
+    ]
     parameters = list(model.parameters())
     n_trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return ModelSummary(
         type(model).__name__, tuple(xb.shape), rows, sum(p.numel() for p in parameters), n_trainable, notes
     )
-
-
-def _line(*cells: str) -> str:
-    return "".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
 
 
 def _by(shape: Sequence[int]) -> str:

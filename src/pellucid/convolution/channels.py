@@ -9,16 +9,17 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pellucid.convolution.arithmetic import multiplications, parameters
 from pellucid.convolution.columns import as_html, as_text
-from pellucid.convolution.counts import CONVOLUTIONS, observe
 from pellucid.convolution.fields.graph import as_type_of, refused
 from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
+from pellucid.convolution.work import layer_work
 from pellucid.errors import UsageError
 
+CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 HEAD = (
     *("Layer", "Grid"),
     *("Channels kept", "Multiplications", "Activations"),
@@ -115,16 +116,12 @@ def compare_channels(model: nn.Module | str, input_size: Sequence[int]) -> Chann
     """
     size = tuple(input_size)
     model = network(model, size) if isinstance(model, str) else model
-    found: list[tuple[str, Any, tuple[int, ...]]] = []
-
-    def record(name: str, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, CONVOLUTIONS) and isinstance(output, Tensor):
-            found.append((name, module, tuple(output.shape[2:])))
-
+    x = as_type_of(model, torch.zeros(1, *size))
     try:
-        observe(model, as_type_of(model, torch.zeros(1, *size)), record)
+        works = layer_work(model, x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise refused(model, size, error) from None
+    found = [(work.name, work.module, work.shape[2:]) for work in works if isinstance(work.module, CONVOLUTIONS)]
     _check_chain(model, found)
     kept = [found[0][1].out_channels] * len(found)
     doubled = list(kept)

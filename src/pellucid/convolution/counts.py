@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pellucid.convolution.arithmetic import multiplications
 from pellucid.convolution.columns import as_html, as_text
 from pellucid.convolution.fields.graph import as_type_of, refused
 from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
 from pellucid.convolution.wording import describe
+from pellucid.convolution.work import Work, layer_work, with_shapes
 from pellucid.errors import UsageError
-from pellucid.looking import looking
 
-CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
-TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
+MODEL = "(model)"  # the name of a row for the model itself
+UNCOUNTED = " + ?"  # after a number of multiplications that leaves some out
 HEAD = "Layer", "", "Output", "Parameters", "Multiplications", "over input", "Activations", "Field"
 NOTES = (
-    "Multiplications by weights, for one image: each weight works once at each position of the output grid.",
+    "Multiplications of convolutions and matrix products, for one image: a weight works once at each output position.",
     "over input: the same weights at each position of the input grid, as the book's chapter counts them.",
 )
-
-Record = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
 
 
 @dataclass(frozen=True)
@@ -37,14 +33,16 @@ class LayerCount:
     """One call of one layer, for one image.
 
     Attributes:
-        name: Of the module in the model, with a number if it was called before.
+        name: Of the module in the model, with a number if it was called before; empty for the model itself.
         layer: Its kind and settings, in the words of `pellucid.convolution.notation`.
         shape: Of the output, without batch axis.
-        n_params: Weights and biases; zero where an earlier row has counted the same module.
-        n_multiplications: By weights, over the output grid (a transposed convolution: the input grid).
+        n_params: Weights and biases that no other row counts.
+        n_multiplications: In its convolutions and matrix products, over the output grid (a transposed convolution: the
+            input grid).
         n_multiplications_input: The chapter's count, which goes over the input grid.
         n_activations: Numbers in the output.
         field: Pixels of the image that one unit sees along each axis, as if the image went on; None if unknown.
+        uncounted: Operations in it whose multiplications are not known, such as `quantized::linear_dynamic`.
     """
 
     name: str
@@ -55,6 +53,7 @@ class LayerCount:
     n_multiplications_input: int
     n_activations: int
     field: tuple[int, ...] | None
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class LayerCounts:
     Attributes:
         model: Class name of the model.
         input_size: Shape of an image.
-        rows: A row for each call of an innermost module.
+        rows: A row for each call of a layer: a module that calls no other, computes by itself or holds parameters.
         n_params: Of the whole model, each counted once, whichever module holds them.
         measured: Whether the receptive fields were measured by gradients because the model could not be followed.
     """
@@ -77,7 +76,7 @@ class LayerCounts:
 
     @property
     def n_multiplications(self) -> int:
-        """By weights, over the output grids of all layers."""
+        """Of all layers, over their output grids; without what rows mark as uncounted."""
         return sum(row.n_multiplications for row in self.rows)
 
     def __str__(self) -> str:
@@ -93,20 +92,17 @@ class LayerCounts:
         return f"{self.model} on an input of {by(self.input_size)}"
 
     def _cells(self) -> tuple[list[list[str]], list[str]]:
-        lines = [
-            [row.name, row.layer, by(row.shape), *map(_count, _figures(row)), _side(row.field)] for row in self.rows
-        ]
+        lines = [[row.name or MODEL, row.layer, by(row.shape), *_marked(row), _side(row.field)] for row in self.rows]
         totals = [sum(figures) for figures in zip(*map(_figures, self.rows), strict=True)] or [0] * 4
         return lines, ["", "total", "", f"{self.n_params:,}", *(f"{total:,}" for total in totals[1:]), ""]
 
     def _notes(self) -> list[str]:
-        elsewhere = self.n_params - sum(row.n_params for row in self.rows)
-        notes = [*NOTES]
+        notes = [*NOTES, *uncounted_notes(self.rows)]
         if self.measured:
             notes.append("Field: pixels that reach one unit, measured by gradients: torch.fx cannot follow this model.")
         elif any(row.field for row in self.rows):
             notes.append("Field: pixels of the input that one unit sees along an axis, padding included.")
-        return [*notes, f"{elsewhere:,} parameters belong to no layer of the table."] if elsewhere else notes
+        return notes
 
 
 def layer_counts(model: nn.Module | str, input_size: Sequence[int], *, fields: bool = True) -> LayerCounts:
@@ -128,90 +124,33 @@ def layer_counts(model: nn.Module | str, input_size: Sequence[int], *, fields: b
     if not size or not all(isinstance(n, int) and n > 0 for n in size):
         raise UsageError(f"input_size is the shape of one image, such as (1, 28, 28), not {input_size!r}")
     model = network(model, size) if isinstance(model, str) else model
-    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-
-    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
-            calls.append((name, module, inputs[0], output))
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Using padding='same'")  # of no concern here: it is about speed
-        try:
-            observe(model, as_type_of(model, torch.zeros(1, *size)), record)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise refused(model, size, error) from None
-        sizes, measured = _fields(model, size) if fields else ({}, False)
-    counted: set[int] = set()
-    times: Counter[str] = Counter()
-    rows = []
-    for name, module, x, output in calls:
-        times[name] += 1
-        row_name = name if times[name] == 1 else f"{name} ({times[name]})"  # as receptive_field names later calls
-        rows.append(_row(row_name, module, x, output, counted, sizes.get(row_name)))
-    n_params = sum(p.numel() for p in model.parameters())
-    return LayerCounts(type(model).__name__, size, tuple(rows), n_params, measured)
-
-
-def observe(model: nn.Module, xb: Tensor, record: Record) -> None:
-    """Run a model on a batch in evaluation mode without gradients, and report every call of an innermost module.
-
-    The model is left as it was, whatever happens.
-
-    Args:
-        model: Any module.
-        xb: A batch it accepts.
-        record: Called with the module's name in the model, the module, its inputs and its output.
-    """
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-
-    def hook(name: str) -> Any:
-        return lambda module, args, kwargs, output: record(name, module, (*args, *kwargs.values()), output)
-
-    handles = [leaf.register_forward_hook(hook(name), with_kwargs=True) for name, leaf in leaves]
     try:
-        with looking(model), torch.no_grad():
-            model(xb)
-    finally:
-        for handle in handles:
-            handle.remove()
+        x = as_type_of(model, torch.zeros(1, *size))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using padding='same'")  # of no concern here: it is about speed
+            model = with_shapes(model, x)
+            works = layer_work(model, x)
+            sizes, measured = _fields(model, size) if fields else ({}, False)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise refused(model, size, error) from None
+    n_params = sum(p.numel() for p in model.parameters())
+    rows = tuple(_row(work, sizes.get(work.name)) for work in works)
+    return LayerCounts(type(model).__name__, size, rows, n_params, measured)
 
 
-def own_parameters(module: nn.Module, counted: set[int]) -> int:
-    """Number of a module's parameters that are not yet `counted`, which they are from now on."""
-    fresh = {id(p): p.numel() for p in module.parameters() if id(p) not in counted}
-    counted.update(fresh)
-    return sum(fresh.values())
-
-
-def layer_multiplications(module: nn.Module, x: Tensor, output: Tensor, *, over_input: bool = False) -> int:
-    """Multiplications by weights that one image costs in this layer; zero for other layers than linear and convolution.
-
-    A convolution applies its weights once at each position of the output grid, a transposed one at each position of the
-    input grid, a linear layer once for each row of features.
-
-    Args:
-        module: The layer.
-        x: What it was given, batch axis first.
-        output: What it gave.
-        over_input: Count a convolution over its input grid, as the chapter does: four times as many at stride 2.
-    """
-    if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
-        grid = x if over_input or isinstance(module, TRANSPOSED) else output
-        kernel = tuple(module.kernel_size)
-        positions = tuple(grid.shape[-len(kernel) :])
-        return multiplications(module.in_channels, module.out_channels, kernel, positions, groups=module.groups)
-    if isinstance(module, nn.Linear):
-        return multiplications(module.in_features, module.out_features, (), tuple(output.shape[1:-1]))
-    return 0
-
-
-def _row(
-    name: str, module: nn.Module, x: Tensor, output: Tensor, counted: set[int], field: tuple[int, ...] | None
-) -> LayerCount:
-    shape = tuple(output.shape[1:])
-    work = [layer_multiplications(module, x, output, over_input=over_input) for over_input in (False, True)]
-    n_params = own_parameters(module, counted)
-    return LayerCount(name, describe(module), shape, n_params, work[0], work[1], prod(shape), field)
+def _row(work: Work, field: tuple[int, ...] | None) -> LayerCount:
+    shape = work.shape[1:]
+    return LayerCount(
+        work.name,
+        describe(work.module) if work.called else f"{describe(work.module)}, not called",
+        shape,
+        work.n_params,
+        work.n_multiplications,
+        work.n_multiplications_input,
+        prod(shape) if work.shape else 0,
+        field,
+        work.uncounted,
+    )
 
 
 def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], bool]:
@@ -231,6 +170,19 @@ def _fields(model: nn.Module, size: tuple[int, ...]) -> tuple[dict[str, tuple[in
 
 def _figures(row: LayerCount) -> tuple[int, int, int, int]:
     return row.n_params, row.n_multiplications, row.n_multiplications_input, row.n_activations
+
+
+def _marked(row: LayerCount) -> list[str]:
+    parameters, *work, activations = _figures(row)
+    if row.uncounted:
+        return [_count(parameters), *(f"{n:,}{UNCOUNTED}" for n in work), _count(activations)]
+    return [*map(_count, _figures(row))]
+
+
+def uncounted_notes(rows: Sequence[Any]) -> list[str]:
+    """What the mark means and which operations it stands for, as a line; none where everything was counted."""
+    names = sorted({name for row in rows for name in row.uncounted})
+    return [f"{UNCOUNTED.strip()}  without {', '.join(names)}: no formula for their multiplications"] if names else []
 
 
 def _count(n: int) -> str:
