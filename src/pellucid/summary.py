@@ -56,7 +56,7 @@ class ModelSummary:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        table = [list(HEAD)]
+        table: list[list[str]] = [[*HEAD]]
         for row in self.rows:
             work = f"{row.n_multiplications:,}{UNCOUNTED if row.uncounted else ''}"
             table.append([row.kind, _by(row.shape), f"{row.n_params:,}", str(row.trainable), work])
