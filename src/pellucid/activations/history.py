@@ -18,24 +18,19 @@ replaces its predecessor in one move, so it can be read at any time while a run 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.activations import history_file
 from pellucid.activations.pictures import Pictures
 from pellucid.errors import UsageError
+from pellucid.text import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-SCHEMA = 1
-FILE = "history.safetensors"
-RANGE = (-10.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -135,10 +130,10 @@ class History(Pictures):
         if isinstance(layer, str):
             if layer in names:
                 return names.index(layer)
-            raise UsageError(f"no layer {layer!r} was watched; there are {', '.join(names)}")
+            raise UsageError(f"no layer {layer!r} was watched; there are {printable(', '.join(names))}")
         rows = [i for i, each in enumerate(self.layers) if each.role == "layer"] or list(range(len(names)))
         if not -len(rows) <= layer < len(rows):
-            listed = ", ".join(f"{i} {names[row]} ({self.layers[row].kind})" for i, row in enumerate(rows))
+            listed = printable(", ".join(f"{i} {names[row]} ({self.layers[row].kind})" for i, row in enumerate(rows)))
             raise UsageError(f"there is no layer {layer}; the {len(rows)} watched ones are {listed}")
         return rows[layer]
 
@@ -155,41 +150,21 @@ class History(Pictures):
         return arrays | self.series
 
     def save(self, folder: str | Path) -> Path:
-        """Write `history.safetensors` and `history.json` into a folder; returns the first."""
-        from safetensors.numpy import save_file
+        """Write `history.safetensors` and `history.json` into a folder; returns the first.
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.ascontiguousarray(value) for name, value in self.to_arrays().items()}
-        description = {
-            "schema": SCHEMA,
-            "layers": [asdict(layer) for layer in self.layers],
-            "params": self.params,
-            "hist_range": RANGE,
-            "arrays": {name: [str(value.dtype), *value.shape] for name, value in arrays.items()},
-        }
-        unfinished = folder / f".{FILE}.{os.getpid()}"
-        save_file(arrays, unfinished, metadata={"pellucid": json.dumps(description)})
-        unfinished.replace(folder / FILE)
-        (folder / "history.json").write_text(json.dumps(description, indent=1) + "\n")
-        return folder / FILE
+        Raises:
+            UsageError: they cannot be written.
+        """
+        return history_file.write(folder, self.to_arrays(), [asdict(layer) for layer in self.layers], self.params)
 
     @classmethod
     def load(cls, folder: str | Path) -> History:
-        """Read what `save` wrote, from its folder or the file itself.
+        """Read what `save` wrote, from its folder or the file itself, which may be anybody's.
 
         Raises:
-            UsageError: there is none, it is truncated, or a newer version of pellucid wrote it.
+            UsageError: there is none, a newer version of pellucid wrote it, or it is damaged or not a history.
         """
-        file = Path(folder)
-        file = file / FILE if file.is_dir() else file
-        if not file.is_file():
-            raise UsageError(f"{file}: no such file; `watch(...).history.save(folder)` writes one")
-        arrays, description = _read(file)
-        if description["schema"] > SCHEMA:
-            raise UsageError(
-                f"{file}: its schema is {description['schema']}, this pellucid reads up to {SCHEMA}; update pellucid"
-            )
+        arrays, layers, params = history_file.read(folder)
         sections = {
             phase: Section(**{k.removeprefix(f"{phase}."): v for k, v in arrays.items() if k.startswith(f"{phase}.")})
             for phase in ("train", "valid")
@@ -197,8 +172,8 @@ class History(Pictures):
         own = {"kernels", "kernel_steps"}
         series = {k: v for k, v in arrays.items() if k not in own and not k.startswith(("train.", "valid."))}
         return cls(
-            [Layer(**(layer | {"shape": tuple(layer["shape"])})) for layer in description["layers"]],
-            description["params"],
+            [Layer(each["name"], each["kind"], tuple(each["shape"]), each["role"]) for each in layers],
+            params,
             series=series,
             kernels=arrays.get("kernels"),
             kernel_steps=arrays.get("kernel_steps"),
@@ -231,16 +206,3 @@ class History(Pictures):
             frame |= {name: section.share(name).ravel() for name in shares}
             frames.append(pd.DataFrame(frame))
         return pd.concat(frames, ignore_index=True)
-
-
-def _read(file: Path) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as opened:
-            description = json.loads((opened.metadata() or {})["pellucid"])
-            return {name: opened.get_tensor(name) for name in opened.keys()}, description  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{file}: truncated or damaged ({error})") from None
-    except (KeyError, ValueError):
-        raise UsageError(f"{file}: holds no layer statistics; train with --stats or use watch()") from None
