@@ -371,7 +371,8 @@ class Learner(TrainingLoop):
             yield self
         finally:
             for cb in added:
-                self.remove_cb(cb)
+                if cb in self.cbs:  # unless it has removed itself
+                    self.remove_cb(cb)
 
     def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         self.model.to(self.dls.device)

@@ -82,10 +82,34 @@ class TrainingLoop:
         self.n_epoch, self.train_iter = n_epoch, 0
         try:
             self._phase("fit", CancelFitException, self._epochs)
-        finally:
-            self.training = False
-            self.opt.zero_grad()
-            self._call("cleanup_fit")
+        except BaseException as error:
+            self._clean_up(error)
+            raise
+        self._clean_up(None)
+
+    def _clean_up(self, ended_by: BaseException | None) -> None:
+        """Clear gradients and run every callback's cleanup, whatever the others do; then report what went wrong.
+
+        The error that ended the fit stays the one that is raised and those of the cleanup become notes of it, with one
+        exception: Ctrl-C is never hidden in a note, where a caller who goes on after errors would not see it.
+        """
+        self.training = False
+        errors: list[BaseException] = []
+        for step in (self.opt.zero_grad, *self._handlers.get("cleanup_fit", ())):
+            try:
+                step()
+            except BaseException as error:  # Ctrl-C too: the hooks and files that come after must still be closed
+                errors.append(error)
+        if not errors:
+            return
+        first = next((error for error in errors if not isinstance(error, Exception)), errors[0])
+        if ended_by is not None and (isinstance(first, Exception) or not isinstance(ended_by, Exception)):
+            first = ended_by
+        for error in errors:
+            if error is not first:
+                first.add_note(f"(while cleaning up after the fit: {type(error).__name__}: {error})")
+        if first is not ended_by:
+            raise first
 
     def _epochs(self) -> None:
         for epoch in range(self.n_epoch):
