@@ -22,8 +22,9 @@ from pellucid.callback.progress import ProgressCallback
 from pellucid.data.block import DataBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
-from pellucid.data.items import FuncSplitter, parent_label
+from pellucid.data.items import parent_label
 from pellucid.data.loader import DataLoaders
+from pellucid.data.splits import FuncSplitter
 from pellucid.data.store import stores_folder
 from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError

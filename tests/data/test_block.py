@@ -14,8 +14,9 @@ from PIL import Image
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
-from pellucid.data.items import GrandparentSplitter, IndexSplitter, parent_label
+from pellucid.data.items import parent_label
 from pellucid.data.loader import DataLoaders
+from pellucid.data.splits import GrandparentSplitter, IndexSplitter
 from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, UsageError
 

@@ -1,23 +1,12 @@
-"""Finding, labelling and splitting items."""
+"""Finding and labelling items."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pellucid.data.items import (
-    FuncSplitter,
-    GrandparentSplitter,
-    IndexSplitter,
-    RandomSplitter,
-    RegexLabeller,
-    csv_items,
-    get_image_files,
-    parent_label,
-)
+from pellucid.data.items import RegexLabeller, csv_items, get_image_files, parent_label
 from pellucid.errors import DataError, UsageError
 
 
@@ -106,69 +95,6 @@ def test_regex_labels_match_from_the_start_when_asked():
 def test_a_regex_without_a_group_is_refused():
     with pytest.raises(UsageError, match="no group: put the label in parentheses"):
         RegexLabeller(r"\d+")
-
-
-def test_grandparents_split_and_others_are_left_out():
-    items = [Path("x/train/a/1.png"), Path("x/valid/a/2.png"), Path("x/test/a/3.png"), Path("x/train/b/4.png")]
-    assert GrandparentSplitter()(items) == ([0, 3], [1])
-    assert GrandparentSplitter("train", ["valid", "test"])(list(map(str, items))) == ([0, 3], [1, 2])
-
-
-def test_grandparents_that_do_not_occur_are_named_with_those_that_do():
-    items = [Path("x/training/a/1.png"), Path("x/holdout/a/2.png")]
-    with pytest.raises(DataError) as caught:
-        GrandparentSplitter("training", "valid")(items)
-    message = str(caught.value)
-    assert "no validation images" in message and "'valid'" in message
-    assert "there are 'holdout', 'training'" in message and "GrandparentSplitter(" in message
-    with pytest.raises(DataError, match="no training images: no folder is named 'train'"):
-        GrandparentSplitter()(items)
-
-
-@settings(deadline=None)
-@given(n=st.integers(2, 400), share=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
-def test_a_random_split_is_a_partition_of_the_right_proportion(n, share, seed):
-    train, valid = RandomSplitter(share, seed)(range(n))
-    assert sorted(train + valid) == list(range(n))
-    assert len(valid) == 1 or abs(len(valid) - share * n) <= 1
-
-
-def test_a_seed_repeats_the_random_split():
-    items = range(1000)
-    assert RandomSplitter(seed=3)(items) == RandomSplitter(seed=3)(items)
-    assert RandomSplitter(seed=3)(items) != RandomSplitter(seed=4)(items)
-    assert RandomSplitter()(items) != RandomSplitter()(items)
-    assert len(RandomSplitter()(items)[1]) == 200
-
-
-def test_a_random_split_is_random_over_the_whole_set():
-    _, valid = RandomSplitter(0.5, seed=0)(range(1000))
-    assert 150 < sum(i < 500 for i in valid) < 350
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.2, 20])
-def test_a_share_outside_0_to_1_is_refused(share):
-    with pytest.raises(UsageError, match=f"between 0 and 1, got {share}"):
-        RandomSplitter(share)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1)))))
-def test_an_index_split_is_a_partition(n_and_positions):
-    n, positions = n_and_positions
-    train, valid = IndexSplitter(positions)(range(n))
-    assert set(valid) == set(positions)
-    assert sorted(train + valid) == list(range(n))
-
-
-def test_an_index_outside_the_items_is_named():
-    for position in (5, -1):
-        with pytest.raises(DataError, match=f"position {position} lies outside the 5 items"):
-            IndexSplitter([0, position])("abcde")
-
-
-def test_a_function_splits():
-    assert FuncSplitter(str.isupper)("aBcD") == ([0, 2], [1, 3])
 
 
 def write_csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:

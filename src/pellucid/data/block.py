@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
-from pellucid.data.items import RandomSplitter, Splitter, get_image_files
+from pellucid.data.items import get_image_files
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
+from pellucid.data.splits import RandomSplitter, Splitter, checked_split
 from pellucid.data.store import PixelStore
-from pellucid.data.transforms import BatchTransform, Normalize
+from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
 from pellucid.errors import DataError, UsageError
+from pellucid.text import printable
 
 LISTED = 100  # damaged files named in a message
 Label = str | int
@@ -86,7 +89,10 @@ class DataBlock:
         get_y: Item → label, a string or an integer.
         get_x: Item → path, Pillow image or array; default: the item itself.
         item_tfms: `Resize`, or callables image → image. Only a lone `Resize` can be stored; others make the set stream.
-        batch_tfms: `Normalize()` and callables on float batches in [0, 1].
+            All images go through them, so random ones are refused.
+        batch_tfms: `Normalize()` and callables on float batches in [0, 1]. Training and validation images go through
+            them, unless they have an attribute `split_idx`: 0 for training only, 1 for validation only. Random ones
+            need `split_idx = 0`, and are refused without it.
     """
 
     def __init__(
@@ -196,10 +202,21 @@ class DataBlock:
                 f"{source if is_path(source) else 'source'}: no images found in it; "
                 "a folder of images has one sub-folder a class, with .jpg, .png or other image files"
             )
-        train, valid = (list(part) for part in self.splitter(items)[:2])
-        for part, role in ((train, "training"), (valid, "validation")):
-            if not part:
-                raise DataError(f"no {role} images: the splitter put none of the {len(items)} items there")
+        train, valid, neither = checked_split(self.splitter(items), items)
+        if neither:
+            warnings.warn(
+                f"{len(neither)} of {len(items)} items are on neither side of the split and left out, "
+                f"such as {printable(items[neither[0]])}",
+                stacklevel=3,
+            )
+        get_x = self.get_x or (lambda item: item)
+        files = [get_x(item) for item in items]
+        _refuse_leaks(files, train, valid)
+        labels, vocab = self._labelled(items, train, valid)
+        return Declared(items, files, labels, train, valid, vocab)
+
+    def _labelled(self, items: list[Any], train: list[int], valid: list[int]) -> tuple[list[int], list[Label]]:
+        """Class index of each item, -1 on neither side, and the classes."""
         if self.get_y is None:
             raise UsageError("DataBlock needs get_y, the function that labels an item (such as parent_label)")
         found = {i: _label(self.get_y, items[i]) for i in train + valid}
@@ -213,11 +230,7 @@ class DataBlock:
                     f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}); "
                     "add training images of it or take it out of validation"
                 )
-        get_x = self.get_x or (lambda item: item)
-        files = [get_x(item) for item in items]
-        return Declared(
-            items, files, [index[found[i]] if i in found else -1 for i in range(len(items))], train, valid, vocab
-        )
+        return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab
 
 
 def make_loaders(
@@ -236,6 +249,8 @@ def make_loaders(
         Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
         for t in batch_tfms
     ]
+    device = torch.device(device or default_device())
+    refuse_random(ready, source.shape, device)
     sides = [
         DataLoader(
             source,
@@ -245,7 +260,7 @@ def make_loaders(
             shuffle=training,
             drop_last=training,
             batch_tfms=ready,
-            device=device or default_device(),
+            device=device,
             training=training,
             items=[items[row] for row in part],
         )
@@ -257,6 +272,7 @@ def make_loaders(
 def _open_source(
     files: list[Any], decoding: Decoding, cache: bool, on_error: OnError, workers: int | None
 ) -> tuple[Source, set[int]]:
+    _refuse_random_items(files, decoding)
     if not (cache and decoding.storable and all(map(is_path, files))):
         return StreamedImages(files, decoding, None, workers, on_error), set()
     store = PixelStore.open(files, decoding, workers)
@@ -269,6 +285,38 @@ def _open_source(
             )
         warnings.warn(f"skipped {len(store.bad)} of {len(files)} images:\n  {reasons}", stacklevel=3)
     return StoredImages(store.pixels, store.moments), set(store.bad)
+
+
+def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
+    """Refuse random item transforms: every image goes through them, also in validation and prediction."""
+    plain = replace(decoding, transforms=())
+    for file in files if decoding.transforms else []:
+        try:
+            image = plain.image(file)
+        except DataError:
+            continue  # reported or skipped with the others
+        for transform in decoding.transforms:
+            _, drawn = tried_twice(lambda image=image, t=transform: np.array(t(image.copy())))
+            if drawn:
+                name = getattr(transform, "__name__", type(transform).__name__)
+                raise UsageError(
+                    f"item_tfms: {name} is random, and validation images and predictions would go through it too; "
+                    "make it a batch transform with the attribute split_idx = 0, which is for training only"
+                )
+            image = transform(image)
+        return
+
+
+def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> None:
+    """Refuse a file that is on both sides, as when a label file lists it twice: it would be validated on as learnt."""
+    # normpath, not resolve: a system call for each of a million files would cost more than opening the store.
+    trained = {os.path.normpath(files[i]) for i in train if is_path(files[i])}
+    both = sorted({str(files[i]) for i in valid if is_path(files[i]) and os.path.normpath(files[i]) in trained})
+    if both:
+        raise DataError(
+            f"{len(both)} files are in both training and validation, such as {printable(both[0])}: "
+            "they are listed twice; list each once, or put all its entries on one side"
+        )
 
 
 def _label(get_y: Callable[[Any], Any], item: Any) -> Label:

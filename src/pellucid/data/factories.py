@@ -13,9 +13,10 @@ from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, ma
 from pellucid.data.decoder import moments
 from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW
-from pellucid.data.items import GrandparentSplitter, RandomSplitter, csv_items, get_image_files, parent_label
+from pellucid.data.items import csv_items, folder_above, get_image_files, parent_label
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import StoredImages
+from pellucid.data.splits import GrandparentSplitter, RandomSplitter
 from pellucid.errors import DataError
 
 TRAIN_NAMES = ("train", "training")
@@ -58,7 +59,9 @@ class ImageDataLoaders(DataLoaders):
         )
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock),
-            get_items=lambda p: [f for f in get_image_files(p) if f.parent != root],
+            get_items=lambda p: [
+                f for f in get_image_files(p) if f.parent != root and (not names or folder_above(f, 2) in names)
+            ],
             splitter=splitter,
             get_y=parent_label,
             item_tfms=item_tfms,

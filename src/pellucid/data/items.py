@@ -1,20 +1,17 @@
-"""Find the items of a data set, label them and split them."""
+"""Find the items of a data set and label them."""
 
 from __future__ import annotations
 
 import csv
 import os
-import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastcore.foundation import L
 
 from pellucid.errors import DataError, UsageError
-
-Splitter = Callable[[Sequence[Any]], tuple[list[int], list[int]]]
 
 IMAGE_EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -74,7 +71,13 @@ def csv_items(path: str | Path) -> list[tuple[Path, str]]:
 
 def parent_label(item: str | Path) -> str:
     """Label an item with the name of its folder."""
-    return _folder(item, 1)
+    return folder_above(item, 1)
+
+
+def folder_above(item: Any, up: int) -> str:
+    """Name of the folder `up` levels above a file, "" where there is none."""
+    parts = item.parts if isinstance(item, Path) else os.fspath(item).split(os.sep)
+    return parts[-1 - up] if len(parts) > up else ""
 
 
 class RegexLabeller:
@@ -99,77 +102,7 @@ class RegexLabeller:
         return found.group(1)
 
 
-def GrandparentSplitter(
-    train_name: str | Sequence[str] = "train", valid_name: str | Sequence[str] = "valid"
-) -> Splitter:
-    """Split by the name of the folder above the label's: `train/cat/1.png` trains, `valid/cat/2.png` validates.
-
-    The splitter raises DataError, naming the folders there are, when one of the two sides stays empty.
-    """
-    wanted = [{name} if isinstance(name, str) else set(name) for name in (train_name, valid_name)]
-
-    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        folders = [_folder(item, 2) for item in items]
-        train, valid = ([i for i, folder in enumerate(folders) if folder in names] for names in wanted)
-        for part, names, role in ((train, wanted[0], "training"), (valid, wanted[1], "validation")):
-            if not part and items:
-                raise DataError(
-                    f"no {role} images: no folder is named {_quoted(names)}; there are {_quoted(set(folders))}. "
-                    "Name yours: GrandparentSplitter('my-train-folder', 'my-valid-folder')"
-                )
-        return train, valid
-
-    return split
-
-
-def RandomSplitter(valid_pct: float = 0.2, seed: int | None = None) -> Splitter:
-    """Put a random share `valid_pct` of the items (at least one) aside for validation; `seed` makes it repeatable."""
-    if not 0 < valid_pct < 1:
-        raise UsageError(f"valid_pct must lie between 0 and 1, got {valid_pct}")
-
-    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        order = list(range(len(items)))
-        random.Random(seed).shuffle(order)
-        cut = max(1, int(valid_pct * len(items)))
-        return order[cut:], order[:cut]
-
-    return split
-
-
-def IndexSplitter(valid_idx: Sequence[int]) -> Splitter:
-    """Validate on the items at these positions, train on the others."""
-
-    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        valid = set(map(int, valid_idx))
-        outside = sorted(i for i in valid if not 0 <= i < len(items))
-        if outside:
-            raise DataError(f"IndexSplitter position {outside[0]} lies outside the {len(items)} items")
-        return [i for i in range(len(items)) if i not in valid], sorted(valid)
-
-    return split
-
-
-def FuncSplitter(is_valid: Callable[[Any], bool]) -> Splitter:
-    """Validate on the items for which `is_valid` is true, train on the others."""
-
-    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        flags = [bool(is_valid(item)) for item in items]
-        return [i for i, flag in enumerate(flags) if not flag], [i for i, flag in enumerate(flags) if flag]
-
-    return split
-
-
 def _leads_up(folder: str, name: str) -> bool:
     """Whether a sub-folder is a link to its own folder or one above, where following it would go round."""
     path = os.path.join(folder, name)
     return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
-
-
-def _folder(item: Any, up: int) -> str:
-    parts = item.parts if isinstance(item, Path) else os.fspath(item).split(os.sep)
-    return parts[-1 - up] if len(parts) > up else ""
-
-
-def _quoted(names: set[str]) -> str:
-    shown = sorted(names)[:8]
-    return ", ".join(map(repr, shown)) + (" …" if len(names) > len(shown) else "")

@@ -30,7 +30,8 @@ class DataLoader:
         bs: Images a batch.
         shuffle: New random order each epoch, from torch's global generator.
         drop_last: Leave out a last batch of fewer than `bs`, unless it is the only one.
-        batch_tfms: Applied to float batches in [0, 1]; one with `split_idx = 0` is applied in training only.
+        batch_tfms: Applied to float batches in [0, 1]; one with `split_idx = 0` is applied in training only,
+            one with `split_idx = 1` in validation only.
         device: Where batches are put.
         training: Whether this loader is for training.
         items: What each row was made from, for titles and messages.
@@ -56,7 +57,7 @@ class DataLoader:
         self.rows = torch.as_tensor(rows, dtype=torch.long)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
         self.drop_last = drop_last
-        self.batch_tfms = [t for t in batch_tfms if training or getattr(t, "split_idx", None) != 0]
+        self.batch_tfms = [t for t in batch_tfms if getattr(t, "split_idx", None) in (None, 0 if training else 1)]
 
     @property
     def n(self) -> int:

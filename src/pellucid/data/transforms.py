@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
+from pellucid.seed import kept_rng
 
 BatchTransform = Callable[[Tensor], Tensor]
 
@@ -59,6 +62,49 @@ class Normalize:
             mean, std = (torch.tensor(s, device=device).view(1, -1, 1, 1) for s in (self.mean, self.std))
             self._on[device] = mean, std
         return self._on[device]
+
+
+def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], device: torch.device) -> None:
+    """Refuse random transforms among those that validation images go through too.
+
+    Each is tried twice on made-up images, and the random numbers are put back.
+
+    Args:
+        transforms: All of them, in order; those with a `split_idx` of 0 are for training only, and may be random.
+        shape: (channel, row, column) of an image.
+        device: Where batches are.
+
+    Raises:
+        UsageError: one draws random numbers, or gives two results.
+    """
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    for transform in (t for t in transforms if getattr(t, "split_idx", None) != 0):
+        x, drawn = tried_twice(lambda x=x, t=transform: t(x.clone()), device)
+        if drawn:
+            name = getattr(transform, "__name__", type(transform).__name__)
+            raise UsageError(
+                f"batch_tfms: {name} is random, and would change validation images and predictions too; give it the "
+                f"attribute split_idx = 0 ({name}.split_idx = 0), and only training images go through it"
+            )
+
+
+def tried_twice(call: Callable[[], Any], device: torch.device | str = "cpu") -> tuple[Any, bool]:
+    """The result of a call, and whether it is random: it drew random numbers, or a second call gave another result."""
+    with kept_rng():
+        before = _states(torch.device(device))
+        first, second = call(), call()
+        drawn = _states(torch.device(device)) != before
+    one, two = (torch.as_tensor(value) for value in (first, second))
+    # Not to the last bit: some kernels of accelerators add in another order each time.
+    return first, drawn or one.shape != two.shape or not torch.allclose(one, two, equal_nan=True)
+
+
+def _states(device: torch.device) -> list[Any]:
+    """Where the generators of Python, numpy and torch stand."""
+    modules = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+    torches = [bytes(module.get_rng_state().numpy()) for module in modules]
+    name, *numpy = np.random.get_state()
+    return [random.getstate(), name, *(np.asarray(part).tolist() for part in numpy), *torches]
 
 
 imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

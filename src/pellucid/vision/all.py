@@ -46,17 +46,9 @@ from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
-from pellucid.data.items import (
-    FuncSplitter,
-    GrandparentSplitter,
-    IndexSplitter,
-    RandomSplitter,
-    RegexLabeller,
-    csv_items,
-    get_image_files,
-    parent_label,
-)
+from pellucid.data.items import RegexLabeller, csv_items, get_image_files, parent_label
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter
 from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
 from pellucid.groups import default_split, params, split_at, trainable_params
