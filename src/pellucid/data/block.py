@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
+from pellucid.data.assembly import make_loaders, open_source
+from pellucid.data.contract import refuse
+from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
+from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
 from pellucid.data.items import get_image_files
-from pellucid.data.loader import DataLoader, DataLoaders, default_device
-from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
+from pellucid.data.loader import DataLoaders, whole_batch
+from pellucid.data.sources import OnError, is_path
 from pellucid.data.splits import RandomSplitter, Splitter, checked_split
-from pellucid.data.store import PixelStore
-from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
 from pellucid.errors import DataError, UsageError
 from pellucid.text import printable
-
-LISTED = 100  # damaged files named in a message
-Label = str | int
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,33 @@ class ImageBlock:
 
 @dataclass(frozen=True)
 class CategoryBlock:
-    """The target is one class; `vocab` fixes the names and their order, None takes the training labels, sorted."""
+    """The target is one class.
+
+    Args:
+        vocab: Names of the classes; None takes the training labels, sorted.
+        sort: Sort a vocabulary that is given; False keeps its order. Without it, one that is not sorted is refused:
+            fastai sorts it, and what class 0 is should not depend on who reads the line.
+        add_na: A class for unknown labels, which is refused here.
+    """
 
     vocab: Sequence[Label] | None = None
+    sort: bool | None = field(default=None, repr=False)
+    add_na: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.add_na:
+            raise UsageError("CategoryBlock cannot add_na: each label is a class; label the unknown ones yourself")
+        if self.vocab is None:
+            return
+        names, ordered = list(self.vocab), sorted(self.vocab)
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"CategoryBlock got the class {twice!r} twice")
+        if self.sort is None and names != ordered:
+            raise UsageError(
+                f"the vocabulary {names} is not sorted: sort it, or keep its order by CategoryBlock(vocab, sort=False)"
+            )
+        object.__setattr__(self, "vocab", ordered if self.sort else names)
 
 
 @dataclass(frozen=True)
@@ -52,31 +75,10 @@ class Declared:
     valid: list[int]
     vocab: list[Label]
 
-
-class Dataset:
-    """One side of a split: `dataset[i]` is (Pillow image, class index as int64 tensor)."""
-
-    def __init__(self, declared: Declared, positions: Sequence[int], decoding: Decoding):
-        self.items = [declared.items[i] for i in positions]
-        self.vocab = declared.vocab
-        self._files = [declared.files[i] for i in positions]
-        self._labels = [declared.labels[i] for i in positions]
-        self._decoding = decoding
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> tuple[Image.Image, Tensor]:
-        return self._decoding.image(self._files[i]), torch.tensor(self._labels[i])
-
-
-@dataclass(frozen=True)
-class Datasets:
-    """Training and validation items before batching."""
-
-    train: Dataset
-    valid: Dataset
-    vocab: list[Label]
+    def side(self, positions: Sequence[int], decoding: Decoding) -> Dataset:
+        """The items at these positions."""
+        items, files, labels = ([part[i] for i in positions] for part in (self.items, self.files, self.labels))
+        return Dataset(items, files, labels, self.vocab, decoding)
 
 
 class DataBlock:
@@ -97,22 +99,31 @@ class DataBlock:
 
     def __init__(
         self,
-        blocks: tuple[Any, Any] = (ImageBlock, CategoryBlock),
+        blocks: Sequence[Any] = (ImageBlock, CategoryBlock),
+        *,
         get_items: Callable[[Any], Sequence[Any]] | None = None,
         splitter: Splitter | None = None,
         get_y: Callable[[Any], Any] | None = None,
         get_x: Callable[[Any], Any] | None = None,
         item_tfms: Any = None,
         batch_tfms: Any = None,
+        **others: Any,
     ):
+        refuse("DataBlock", others)
         made = [block() if isinstance(block, type) else block for block in blocks]
         if len(made) != 2 or not isinstance(made[0], ImageBlock) or not isinstance(made[1], CategoryBlock):
             raise UsageError(f"blocks must be (ImageBlock, CategoryBlock), got {blocks}")
         self.image_block, self.category_block = made
-        self.get_items = get_items or (lambda source: get_image_files(source) if is_path(source) else source)
+        self.get_items = get_items or images_or_itself
         self.splitter = splitter or RandomSplitter()
         self.get_y, self.get_x = get_y, get_x
         self.item_tfms, self.batch_tfms = listed(item_tfms), listed(batch_tfms)
+
+    def new(self, item_tfms: Any = None, batch_tfms: Any = None) -> DataBlock:
+        """The same declaration with these transforms in place of its own; None for none."""
+        other = copy.copy(self)
+        other.item_tfms, other.batch_tfms = listed(item_tfms), listed(batch_tfms)
+        return other
 
     @property
     def decoding(self) -> Decoding:
@@ -124,7 +135,7 @@ class DataBlock:
     def datasets(self, source: Any) -> Datasets:
         """Find, split and label the items of `source`, without decoding any."""
         declared = self._declare(source)
-        train, valid = (Dataset(declared, part, self.decoding) for part in (declared.train, declared.valid))
+        train, valid = (declared.side(part, self.decoding) for part in (declared.train, declared.valid))
         return Datasets(train, valid, declared.vocab)
 
     def dataloaders(
@@ -133,10 +144,14 @@ class DataBlock:
         bs: int = 64,
         val_bs: int | None = None,
         *,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
         device: torch.device | str | None = None,
+        path: str | Path = ".",
         cache: bool = True,
         on_error: OnError = "raise",
         workers: int | None = None,
+        **others: Any,
     ) -> DataLoaders:
         """Make the loaders: training shuffled without its last incomplete batch, validation whole and in order.
 
@@ -144,7 +159,10 @@ class DataBlock:
             source: What `get_items` takes, usually a folder.
             bs: Training images a batch.
             val_bs: Validation images a batch; None takes `bs`.
+            shuffle: Give the training images in a new random order in every epoch.
+            drop_last: Leave out the last incomplete training batch; None does where they are shuffled.
             device: Where batches go; None takes the accelerator if there is one.
+            path: Kept as `dls.path`.
             cache: Decode once into the pixel store; False decodes anew in every epoch.
             on_error: What to do about images that cannot be decoded: `raise` lists them, `skip` leaves them out.
             workers: Decoder processes (or threads without cache); None takes one a core.
@@ -153,56 +171,73 @@ class DataBlock:
             DataError: no images, one class only, an empty side of the split, a validation class that training lacks,
                 labels that are no strings, damaged images, or sizes that differ without a Resize.
         """
+        refuse("dataloaders", others)
+        whole_batch(bs)
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-        declared = self._declare(source)
+        declared, decoding = self._declare(source), self.decoding
         used = declared.train + declared.valid
-        files = [declared.files[i] for i in used]
-        pixels, bad = _open_source(files, self.decoding, cache, on_error, workers)
         n_train = len(declared.train)
-        rows_train = [row for row in range(n_train) if row not in bad]
-        rows_valid = [row for row in range(n_train, len(used)) if row not in bad]
-        labels = [declared.labels[i] for i in used]
-        for part, role in ((rows_train, "training"), (rows_valid, "validation")):
+        pixels, bad = open_source([declared.files[i] for i in used], decoding, cache, on_error, workers)
+        rows_of = [[row for row in part if row not in bad] for part in (range(n_train), range(n_train, len(used)))]
+        for part, role in zip(rows_of, ("training", "validation"), strict=True):
             if not part:
                 raise DataError(f"no {role} image is left: all of them are damaged")
+        train, valid = (declared.side([used[row] for row in part], decoding) for part in rows_of)
         return make_loaders(
             pixels,
-            (rows_train, rows_valid),
-            labels,
-            declared.vocab,
-            self.decoding,
-            self.batch_tfms,
-            (bs, val_bs or bs),
-            device,
-            items=[declared.items[i] for i in used],
+            (rows_of[0], rows_of[1]),
+            (train, valid),
+            batch_tfms=self.batch_tfms,
+            bs=bs,
+            val_bs=val_bs,
+            device=device,
+            getters=Getters(self.get_x, self.get_y, type(declared.items[0])),
+            shuffle=shuffle,
+            drop_last=drop_last,
+            path=path,
         )
 
     def summary(self, source: Any) -> None:
         """Print each step from `source` to a batch, with counts, an example and shapes."""
         declared = self._declare(source)
         i = declared.train[0]
-        image = self.decoding.image(declared.files[i])
+        file = declared.files[i]
+        image = self.decoding.image(file)
         counts = np.bincount([declared.labels[j] for j in declared.train], minlength=len(declared.vocab))
         classes = ", ".join(f"{label!r} {n:,}" for label, n in zip(declared.vocab, counts, strict=True))
         print(f"items       {len(declared.items):,} from {source if is_path(source) else type(source).__name__}")
         print(f"split       {len(declared.train):,} training, {len(declared.valid):,} validation")
         print(f"classes     {len(declared.vocab)}: {classes}")
-        print(f"example     {declared.items[i]}")
+        print(f"example     {printable(file if is_path(file) else type(file).__name__)}")
         print(f"  label     {declared.vocab[declared.labels[i]]!r} → {declared.labels[i]}")
         print(f"  image     {image.mode}, {image.height}×{image.width} (height×width)")
-        print(f"  pixels    uint8 {tuple(self.decoding.pixels(declared.files[i]).shape)}")
+        print(f"  pixels    uint8 {tuple(self.decoding.pixels(file).shape)}")
         steps = ["float32 in [0, 1]", *(type(t).__name__ for t in self.batch_tfms)]
         print(f"batch       {' → '.join(steps)}")
 
+    def __repr__(self) -> str:
+        shown = {
+            "get_items": None if self.get_items is images_or_itself else self.get_items,
+            "splitter": self.splitter,
+            "get_x": self.get_x,
+            "get_y": self.get_y,
+            "item_tfms": self.item_tfms,
+            "batch_tfms": self.batch_tfms,
+        }
+        parts = [f"{name}={_named(value)}" for name, value in shown.items() if value]
+        kind = f"ImageBlock({self.image_block.cls.__name__}), {self.category_block!r}"
+        return f"DataBlock(({kind}), {', '.join(parts)})"
+
     def _declare(self, source: Any) -> Declared:
-        items = list(self.get_items(source))
+        found = self.get_items(source)
+        items = rows(found) if is_frame(found) else list(found)
         if not items:
             raise DataError(
                 f"{source if is_path(source) else 'source'}: no images found in it; "
                 "a folder of images has one sub-folder a class, with .jpg, .png or other image files"
             )
-        train, valid, neither = checked_split(self.splitter(items), items)
+        train, valid, neither = checked_split(self.splitter(found if is_frame(found) else items), items)
         if neither:
             warnings.warn(
                 f"{len(neither)} of {len(items)} items are on neither side of the split and left out, "
@@ -219,7 +254,7 @@ class DataBlock:
         """Class index of each item, -1 on neither side, and the classes."""
         if self.get_y is None:
             raise UsageError("DataBlock needs get_y, the function that labels an item (such as parent_label)")
-        found = {i: _label(self.get_y, items[i]) for i in train + valid}
+        found = {i: label_of(self.get_y, items[i]) for i in train + valid}
         vocab = vocabulary(self.category_block, [found[i] for i in train])
         index = {label: i for i, label in enumerate(vocab)}
         for i, label in found.items():
@@ -231,80 +266,6 @@ class DataBlock:
                     "add training images of it or take it out of validation"
                 )
         return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab
-
-
-def make_loaders(
-    source: Source,
-    rows: tuple[list[int], list[int]],
-    labels: list[int],
-    vocab: list[Label],
-    decoding: Decoding,
-    batch_tfms: Sequence[BatchTransform],
-    bs: tuple[int, int],
-    device: torch.device | str | None,
-    items: Sequence[Any],
-) -> DataLoaders:
-    """Put both sides of a split into loaders; `rows` are positions in `source`, `labels` and `items`."""
-    ready = [
-        Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
-        for t in batch_tfms
-    ]
-    device = torch.device(device or default_device())
-    refuse_random(ready, source.shape, device)
-    sides = [
-        DataLoader(
-            source,
-            part,
-            [labels[row] for row in part],
-            bs=size,
-            shuffle=training,
-            drop_last=training,
-            batch_tfms=ready,
-            device=device,
-            training=training,
-            items=[items[row] for row in part],
-        )
-        for part, size, training in zip(rows, bs, (True, False), strict=True)
-    ]
-    return DataLoaders(*sides, vocab=vocab, decoding=decoding)
-
-
-def _open_source(
-    files: list[Any], decoding: Decoding, cache: bool, on_error: OnError, workers: int | None
-) -> tuple[Source, set[int]]:
-    _refuse_random_items(files, decoding)
-    if not (cache and decoding.storable and all(map(is_path, files))):
-        return StreamedImages(files, decoding, None, workers, on_error), set()
-    store = PixelStore.open(files, decoding, workers)
-    if store.bad:
-        reasons = "\n  ".join([*list(store.bad.values())[:LISTED], *(["…"] if len(store.bad) > LISTED else [])])
-        if on_error == "raise":
-            raise DataError(
-                f"{len(store.bad)} of {len(files)} images cannot be decoded:\n  {reasons}\n"
-                "remove them, or pass on_error='skip' to leave them out"
-            )
-        warnings.warn(f"skipped {len(store.bad)} of {len(files)} images:\n  {reasons}", stacklevel=3)
-    return StoredImages(store.pixels, store.moments), set(store.bad)
-
-
-def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
-    """Refuse random item transforms: every image goes through them, also in validation and prediction."""
-    plain = replace(decoding, transforms=())
-    for file in files if decoding.transforms else []:
-        try:
-            image = plain.image(file)
-        except DataError:
-            continue  # reported or skipped with the others
-        for transform in decoding.transforms:
-            _, drawn = tried_twice(lambda image=image, t=transform: np.array(t(image.copy())))
-            if drawn:
-                name = getattr(transform, "__name__", type(transform).__name__)
-                raise UsageError(
-                    f"item_tfms: {name} is random, and validation images and predictions would go through it too; "
-                    "make it a batch transform with the attribute split_idx = 0, which is for training only"
-                )
-            image = transform(image)
-        return
 
 
 def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> None:
@@ -319,15 +280,9 @@ def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> None:
         )
 
 
-def _label(get_y: Callable[[Any], Any], item: Any) -> Label:
-    label = get_y(item)
-    if isinstance(label, np.generic):
-        label = label.item()
-    if not isinstance(label, str | int):
-        raise DataError(
-            f"{item}: get_y returned {label!r} ({type(label).__name__}); a label must be a string or an integer"
-        )
-    return label
+def images_or_itself(source: Any) -> Any:
+    """The image files under a folder; anything else is a sequence of items already."""
+    return get_image_files(source) if is_path(source) else source
 
 
 def vocabulary(block: CategoryBlock, labels: list[Label]) -> list[Label]:
@@ -343,6 +298,15 @@ def vocabulary(block: CategoryBlock, labels: list[Label]) -> list[Label]:
     if len({isinstance(label, str) for label in distinct}) > 1:
         raise DataError(f"labels mix strings and integers: {list(distinct)[:6]}; make get_y return one kind")
     return sorted(distinct)  # type: ignore[type-var]
+
+
+def _named(value: Any) -> str:
+    """A function by its name; one that a function such as RandomSplitter made by that one's."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_named, value))}]"
+    if getattr(value, "__module__", "").startswith("pellucid.") and hasattr(value, "__qualname__"):
+        return value.__qualname__.split(".<locals>")[0]
+    return getattr(value, "__name__", None) or repr(value)
 
 
 def listed(value: Any) -> list[Any]:

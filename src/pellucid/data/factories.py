@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, make_loaders, vocabulary
+from pellucid.data.assembly import make_loaders
+from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, vocabulary
+from pellucid.data.dataset import Dataset, item_list
 from pellucid.data.decoder import moments
+from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
 from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW
-from pellucid.data.items import csv_items, folder_above, get_image_files, parent_label
+from pellucid.data.items import RegexLabeller, csv_items, folder_above, get_image_files, parent_label
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import StoredImages
 from pellucid.data.splits import GrandparentSplitter, RandomSplitter
-from pellucid.errors import DataError
+from pellucid.errors import DataError, UsageError
 
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation", "test", "testing")
+ImageClass = type[PILImage] | type[PILImageBW]
 
 
 class ImageDataLoaders(DataLoaders):
@@ -34,8 +40,9 @@ class ImageDataLoaders(DataLoaders):
         valid: str | None = None,
         valid_pct: float | None = None,
         seed: int | None = None,
+        vocab: Sequence[Any] | None = None,
         *,
-        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
+        img_cls: ImageClass = PILImage,
         item_tfms: Any = None,
         batch_tfms: Any = None,
         bs: int = 64,
@@ -50,7 +57,8 @@ class ImageDataLoaders(DataLoaders):
             valid_pct: Validate on this random share of all images instead; None means 0.2 where there are no
                 sub-folders to tell.
             seed: Makes the random split repeatable.
-            options: `val_bs`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
+            vocab: Names of the classes, sorted; None takes the training folders'.
+            options: `val_bs`, `shuffle`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
         """
         root = Path(path)
         names = _split_names(root, train, valid) if valid_pct is None else None
@@ -58,7 +66,7 @@ class ImageDataLoaders(DataLoaders):
             GrandparentSplitter(*names) if names else RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
         )
         block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock),
+            (ImageBlock(img_cls), CategoryBlock(vocab)),
             get_items=lambda p: [
                 f for f in get_image_files(p) if f.parent != root and (not names or folder_above(f, 2) in names)
             ],
@@ -67,7 +75,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
-        return block.dataloaders(root, bs, **options)
+        return block.dataloaders(root, bs, path=root, **options)
 
     @classmethod
     def from_csv(
@@ -76,7 +84,7 @@ class ImageDataLoaders(DataLoaders):
         valid_pct: float = 0.2,
         seed: int | None = None,
         *,
-        img_cls: type[PILImage] | type[PILImageBW] = PILImage,
+        img_cls: ImageClass = PILImage,
         item_tfms: Any = None,
         batch_tfms: Any = None,
         bs: int = 64,
@@ -92,7 +100,7 @@ class ImageDataLoaders(DataLoaders):
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
-        return block.dataloaders(path, bs, **options)
+        return block.dataloaders(path, bs, path=Path(path).parent, **options)
 
     @classmethod
     def from_idx(
@@ -131,13 +139,166 @@ class ImageDataLoaders(DataLoaders):
         if unknown:
             raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
         parts = [moments(part) for part in np.array_split(pixels, 1 + len(pixels) // 1000)]
-        source = StoredImages(pixels, np.concatenate(parts))
-        rows = list(range(len(train_x))), list(range(len(train_x), len(pixels)))
+        n, n_train, decoding = len(pixels), len(train_x), Decoding("L")
         indices = np.searchsorted(vocab, labels).tolist()
-        tfms = listed(batch_tfms)
-        return make_loaders(
-            source, rows, indices, vocab, Decoding("L"), tfms, (bs, val_bs or bs), device, items=labels.tolist()
+        train, valid = (
+            Dataset(labels[part].tolist(), pixels[part, 0], indices[part], vocab, decoding)
+            for part in (slice(n_train), slice(n_train, n))
         )
+        return make_loaders(
+            StoredImages(pixels, np.concatenate(parts)),
+            (range(n_train), range(n_train, n)),
+            (train, valid),
+            batch_tfms=listed(batch_tfms),
+            bs=bs,
+            val_bs=val_bs,
+            device=device,
+            path=path,
+        )
+
+    @classmethod
+    def from_path_func(
+        cls,
+        path: str | Path,
+        fnames: Sequence[Any],
+        label_func: Callable[[Any], Any],
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        *,
+        img_cls: ImageClass = PILImage,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        **options: Any,
+    ) -> DataLoaders:
+        """Files in a list, labelled by a function of their paths, split at random.
+
+        Args:
+            path: Kept as `dls.path`; `fnames` are opened as they are.
+            fnames: Paths of the images.
+            label_func: Path → label, a string or an integer.
+            valid_pct: Share of the images to validate on.
+            seed: Makes the random split repeatable.
+            img_cls: `PILImage` (colour) or `PILImageBW` (grey).
+            item_tfms: `Resize`, or callables image → image.
+            batch_tfms: `Normalize()`, and callables on float batches in [0, 1].
+            bs: Images a batch.
+            options: `val_bs`, `shuffle`, `device` and the others of `DataBlock.dataloaders`.
+
+        Raises:
+            UsageError: `fnames` is empty.
+            DataError: as `DataBlock.dataloaders`.
+        """
+        block = _block(img_cls, item_tfms, batch_tfms, splitter=RandomSplitter(valid_pct, seed), get_y=label_func)
+        return block.dataloaders(item_list(fnames, "fnames"), bs, path=path, **options)
+
+    @classmethod
+    def from_name_func(
+        cls, path: str | Path, fnames: Sequence[Any], label_func: Callable[[str], Any], *args: Any, **options: Any
+    ) -> DataLoaders:
+        """As `from_path_func`, but the function is given the file's name alone: "cat_12.jpg"."""
+        return cls.from_path_func(path, fnames, partial(_by_name, label_func), *args, **options)
+
+    @classmethod
+    def from_path_re(cls, path: str | Path, fnames: Sequence[Any], pat: str, *args: Any, **options: Any) -> DataLoaders:
+        """As `from_path_func`, with the first group of the regular expression `pat` in the path as the label."""
+        return cls.from_path_func(path, fnames, RegexLabeller(pat), *args, **options)
+
+    @classmethod
+    def from_name_re(cls, path: str | Path, fnames: Sequence[Any], pat: str, *args: Any, **options: Any) -> DataLoaders:
+        """As `from_path_re`, but `pat` is looked for in the file's name alone."""
+        return cls.from_name_func(path, fnames, RegexLabeller(pat), *args, **options)
+
+    @classmethod
+    def from_df(
+        cls,
+        df: Any,
+        path: str | Path = ".",
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        fn_col: Column = 0,
+        folder: str | Path | None = None,
+        suff: str = "",
+        label_col: Column = 1,
+        *,
+        valid_col: Column | None = None,
+        img_cls: ImageClass = PILImage,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        **options: Any,
+    ) -> DataLoaders:
+        """A pandas DataFrame with a column of file names and one of labels.
+
+        Args:
+            df: The table.
+            path: Folder that the file names are in.
+            valid_pct: Share of the rows to validate on, at random.
+            seed: Makes the random split repeatable.
+            fn_col: Name or number of the column of file names.
+            folder: Sub-folder of `path` that they are in.
+            suff: Put behind each name, such as `.jpg`.
+            label_col: Name or number of the column of labels.
+            valid_col: Name or number of a column that is true for the rows to validate on, instead of `valid_pct`.
+            img_cls: As of `from_path_func`, like the further arguments.
+
+        Raises:
+            UsageError: `df` is no DataFrame.
+            DataError: a column is missing, or as `DataBlock.dataloaders`.
+        """
+        if not is_frame(df):
+            raise UsageError(f"from_df takes a DataFrame first, then the path; got a {type(df).__name__}")
+        block = _block(
+            img_cls,
+            item_tfms,
+            batch_tfms,
+            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
+            get_x=ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff),
+            get_y=ColReader(label_col),
+        )
+        return block.dataloaders(df, bs, path=path, **options)
+
+    @classmethod
+    def from_lists(
+        cls,
+        path: str | Path,
+        fnames: Sequence[Any],
+        labels: Sequence[Any],
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        *,
+        img_cls: ImageClass = PILImage,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        bs: int = 64,
+        **options: Any,
+    ) -> DataLoaders:
+        """Files in a list and their labels in another, split at random; arguments as of `from_path_func`.
+
+        Raises:
+            UsageError: the two differ in length.
+        """
+        files = item_list(fnames, "fnames")
+        if isinstance(labels, str) or len(files) != len(labels):
+            n = "one string" if isinstance(labels, str) else len(labels)
+            raise UsageError(f"from_lists needs a label for each file, got {len(files)} files and {n} for labels")
+        block = _block(
+            img_cls,
+            item_tfms,
+            batch_tfms,
+            splitter=RandomSplitter(valid_pct, seed),
+            get_x=itemgetter(0),
+            get_y=itemgetter(1),
+        )
+        return block.dataloaders(list(zip(files, labels, strict=True)), bs, path=path, **options)
+
+
+def _block(img_cls: ImageClass, item_tfms: Any, batch_tfms: Any, **functions: Any) -> DataBlock:
+    return DataBlock((ImageBlock(img_cls), CategoryBlock), item_tfms=item_tfms, batch_tfms=batch_tfms, **functions)
+
+
+def _by_name(label_func: Callable[[str], Any], item: Any) -> Any:
+    return label_func(Path(item).name)
 
 
 def _split_names(root: Path, train: str | None, valid: str | None) -> tuple[str, str] | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable
+from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
 from pellucid.data.sources import Source, StreamedImages
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import UsageError
-from pellucid.plot.images import photo_style, show_images
 from pellucid.seed import kept_rng
+from pellucid.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,26 +37,35 @@ class DataLoader:
             one with `split_idx = 1` in validation only.
         device: Where batches are put.
         training: Whether this loader is for training.
-        items: What each row was made from, for titles and messages.
+        dataset: The images one by one, with what each was made from.
+        vocab: Class names, for titles.
+
+    Raises:
+        UsageError: called like torch's or fastai's loader, with a data set; or a batch size below 1.
     """
 
     def __init__(
         self,
         source: Source,
-        rows: Sequence[int],
-        labels: Sequence[int] | None,
+        rows: Sequence[int] | None = None,
+        labels: Sequence[int] | None = None,
         *,
-        bs: int,
+        bs: int = 64,
         shuffle: bool = False,
         drop_last: bool = False,
         batch_tfms: Sequence[BatchTransform] = (),
         device: torch.device | str = "cpu",
         training: bool = False,
-        items: Sequence[Any] = (),
+        dataset: Dataset | None = None,
+        vocab: Sequence[Any] = (),
     ):
-        if bs < 1:
-            raise UsageError(f"batch size must be at least 1, got {bs}")
-        self.source, self.bs, self.shuffle, self.device, self.items = source, bs, shuffle, torch.device(device), items
+        if rows is None:
+            raise UsageError(
+                "DataLoader makes batches of decoded images and needs their rows; for a data set of your own use "
+                "torch.utils.data.DataLoader, which DataLoaders and Learner take as well"
+            )
+        self.source, self.bs, self.shuffle, self.device = source, whole_batch(bs), shuffle, torch.device(device)
+        self.dataset, self.vocab = dataset, list(vocab)
         self.rows = torch.as_tensor(rows, dtype=torch.long)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
         self.drop_last = drop_last
@@ -63,6 +75,11 @@ class DataLoader:
     def n(self) -> int:
         """Number of images."""
         return len(self.rows)
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """What each row was made from, as far as it is known."""
+        return self.dataset.items if self.dataset is not None else ()
 
     def __len__(self) -> int:
         return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
@@ -78,7 +95,7 @@ class DataLoader:
     def one_batch(self) -> tuple[Tensor, ...]:
         """The batch that the next pass begins with; looking at it takes no random numbers from that pass."""
         with kept_rng():
-            return next(iter(self))
+            return first_batch(self)
 
     def sample(self, n: int) -> tuple[Tensor, ...]:
         """Up to `n` images evenly spaced over the loader, as one batch."""
@@ -101,6 +118,25 @@ class DataLoader:
             xb = transform.decode(xb) if isinstance(transform, Normalize) else xb
         return xb.clamp(0, 1).cpu()
 
+    def show_batch(self, b: Any = None, max_n: int = 9, *, unique: bool = False, **options: Any) -> Figure:
+        """Show up to `max_n` images with their labels.
+
+        Args:
+            b: The batch to show; None takes `one_batch`.
+            max_n: Most images to show.
+            unique: Show the first image `max_n` times, to see what random batch transforms do to it.
+            options: `nrows`, `ncols` of the grid, and further arguments of `show_images`, such as `figsize`.
+        """
+        with kept_rng():
+            if unique:
+                b = self.take(torch.zeros(max_n, dtype=torch.long))
+            elif b is None:
+                b = self.one_batch()
+        return show_batch(b, self.decode, self.vocab, max_n, **options)
+
+    def __repr__(self) -> str:
+        return f"DataLoader of {summary_of(self)} on {self.device}"
+
     def _finish(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, ...]:
         xb = pixels.to(self.device, non_blocking=True).float().div_(255)
         for transform in self.batch_tfms:
@@ -115,23 +151,35 @@ class DataLoaders:
 
     Args:
         train: Training batches: ours, or any sized iterable of (xb, yb) such as a torch DataLoader.
-        valid: Validation batches.
-        vocab: Class names, in order of their index.
+        valid: Validation batches, likewise; None for none.
+        vocab: Class names, in order of their index; empty takes the training loader's.
         decoding: How a file becomes pixels; needed for `test_dl`.
+        getters: How an item becomes a file and a label, for `test_dl` of the items a data set is declared on.
         device: Where the model is trained; None takes the loaders'.
+        path: Folder that the data came from, for your own use.
+
+    Raises:
+        UsageError: a loader has no length, is used up after one pass, or gives single items.
     """
 
     def __init__(
         self,
         train: Any,
-        valid: Any,
+        valid: Any = None,
         *,
         vocab: Sequence[Any] = (),
         decoding: Decoding | None = None,
+        getters: Getters | None = None,
         device: torch.device | str | None = None,
+        path: str | Path = ".",
     ):
-        self.train, self.valid, self.vocab, self.decoding = train, valid, list(vocab), decoding
-        self.device = torch.device(device or getattr(train, "device", None) or default_device())
+        check_loader(train, "training")
+        if valid is not None:
+            check_loader(valid, "validation")
+        self.train, self.decoding, self.getters, self.path = train, decoding, getters, Path(path)
+        self.valid: Any = valid
+        self.vocab = list(vocab if len(vocab) else getattr(train, "vocab", ()))
+        self._device = torch.device(device or getattr(train, "device", None) or default_device())
 
     @property
     def c(self) -> int:
@@ -139,12 +187,54 @@ class DataLoaders:
         return len(self.vocab)
 
     @property
+    def n(self) -> int:
+        """Number of training images."""
+        return _n_items(self.train)
+
+    @property
     def bs(self) -> int:
         """Training batch size."""
-        return self.train.bs if isinstance(self.train, DataLoader) else self.train.batch_size
+        size = getattr(self.train, "bs", None) or getattr(self.train, "batch_size", None)
+        return size or len(take_apart(self.one_batch(), "cpu")[0][0])
+
+    @property
+    def loaders(self) -> list[Any]:
+        """The training loader, and the validation loader if there is one."""
+        return [self.train] if self.valid is None else [self.train, self.valid]
+
+    @property
+    def train_ds(self) -> Any:
+        """Data set of the training loader: item by item (image, class index), before batching."""
+        return self.train.dataset
+
+    @property
+    def valid_ds(self) -> Any:
+        """Data set of the validation loader."""
+        return self[1].dataset
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go; setting it moves both loaders."""
+        return self._device
+
+    @device.setter
+    def device(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        for loader in self.loaders:
+            if isinstance(loader, DataLoader):
+                loader.device = self._device
 
     def __getitem__(self, i: int) -> Any:
-        return (self.train, self.valid)[i]
+        """The training (0) or validation loader (1); raises UsageError where there is none."""
+        if isinstance(i, bool) or not isinstance(i, int) or not -2 <= i < 2:
+            raise UsageError(f"loader {i!r} does not exist: 0 is training, 1 is validation")
+        loader = (self.train, self.valid)[i]
+        if loader is None:
+            raise UsageError("these DataLoaders have no validation loader: DataLoaders(train, valid)")
+        return loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loaders)
 
     def __len__(self) -> int:
         return 2
@@ -152,49 +242,70 @@ class DataLoaders:
     def one_batch(self) -> tuple[Tensor, ...]:
         """The batch that the next pass over the training set begins with; looking at it changes nothing."""
         with kept_rng(self.train):
-            return next(iter(self.train))
+            return first_batch(self.train)
 
     def to(self, device: torch.device | str) -> DataLoaders:
         """Put further batches on `device`."""
-        self.device = self.train.device = self.valid.device = torch.device(device)
+        self.device = device
         return self
 
     def cpu(self) -> DataLoaders:
         """Put further batches on the CPU."""
         return self.to("cpu")
 
-    def show_batch(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> Figure:
-        """Show up to `max_n` training images with their labels."""
-        xb, yb = self.one_batch()[:2]
-        images = self.train.decode(xb[:max_n]) if isinstance(self.train, DataLoader) else xb[:max_n].cpu()
-        titles = [self.label(y) for y in yb[:max_n].tolist()]
-        return show_images(list(images), titles=titles, figsize=figsize, **photo_style())[0, 0].figure
+    def cuda(self) -> DataLoaders:
+        """Put further batches on the accelerator if there is one, else on the CPU."""
+        return self.to(default_device())
+
+    def show_batch(self, b: Any = None, max_n: int = 9, **options: Any) -> Figure:
+        """Show up to `max_n` training images with their labels; arguments as of `DataLoader.show_batch`."""
+        if isinstance(self.train, DataLoader):
+            return self.train.show_batch(b, max_n, **options)
+        return show_batch(self.one_batch() if b is None else b, viewable, self.vocab, max_n, **options)
 
     def label(self, index: int) -> str:
         """Name of a class."""
-        return str(self.vocab[index]) if self.vocab else str(index)
+        return label(self.vocab, index)
 
-    def test_dl(self, items: Sequence[Any], bs: int | None = None, workers: int | None = None) -> DataLoader:
-        """Batches (xb,) of new items (paths, Pillow images, arrays), treated as the validation images were.
+    def test_dl(
+        self, items: Sequence[Any], *, with_labels: bool = False, bs: int | None = None, workers: int | None = None
+    ) -> DataLoader:
+        """Batches of new items, treated as the validation images were.
+
+        Args:
+            items: Paths, Pillow images or arrays; or items of the kind the set was declared on (rows of a DataFrame,
+                or the DataFrame), of which `get_x` then makes the images. One path or image counts as a list of it.
+            with_labels: Give batches (xb, yb), with the labels that `get_y` finds, instead of (xb,).
+            bs: Images a batch; None takes the validation batches'.
+            workers: Decoding threads; None takes one a core.
 
         Raises:
-            UsageError: these loaders were not made from images.
-            DataError: an item cannot be decoded or has another size.
+            UsageError: these loaders were not made from images, or have no way to label items.
+            DataError: an item cannot be decoded or has another size, or its class is not in the vocabulary.
         """
         if self.decoding is None or not isinstance(self.valid, DataLoader):
             raise UsageError("test_dl needs loaders made by a DataBlock or ImageDataLoaders")
-        items = list(items)
-        if not items:
-            raise UsageError("test_dl got no items")
+        items = item_list(items, "test_dl")
+        getters = self.getters or Getters()
+        labels = getters.labels(items, self.vocab) if with_labels else None
+        files = getters.files(items)
         return DataLoader(
-            StreamedImages(items, self.decoding, self.valid.source.shape, workers),
+            StreamedImages(files, self.decoding, self.valid.source.shape, workers),
             range(len(items)),
-            None,
+            labels,
             bs=bs or self.valid.bs,
             batch_tfms=self.valid.batch_tfms,
             device=self.device,
-            items=items,
+            dataset=Dataset(items, files, labels, self.vocab, self.decoding),
+            vocab=self.vocab,
         )
+
+    def __repr__(self) -> str:
+        names = printable(", ".join(map(str, self.vocab[:8]))) + (", …" if self.c > 8 else "")
+        lines = [f"DataLoaders on {self.device}" + (f", {self.c} classes: {names}" if self.vocab else "")]
+        for role, loader in (("train", self.train), ("valid", self.valid)):
+            lines.append(f"  {role}  {'none' if loader is None else summary_of(loader)}")
+        return "\n".join(lines)
 
 
 def default_device() -> torch.device:
@@ -202,3 +313,31 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def whole_batch(bs: Any) -> int:
+    """A batch size as an integer; raises UsageError where it is none or below 1."""
+    if isinstance(bs, bool) or not hasattr(bs, "__index__"):
+        raise UsageError(f"batch size must be a whole number, got {bs!r} (fastai's `path` is named: path=…)")
+    if int(bs) < 1:
+        raise UsageError(f"batch size must be at least 1, got {bs}")
+    return int(bs)
+
+
+def summary_of(loader: Any) -> str:
+    """A loader in one line: images, batches, order."""
+    if not isinstance(loader, DataLoader):
+        return f"{_count(len(loader), 'batch', 'batches')} of a {type(loader).__name__}"
+    size = "×".join(map(str, loader.source.shape))
+    order = "shuffled" if loader.shuffle else "in order"
+    images, batches = _count(loader.n, "image", "images"), _count(len(loader), "batch", "batches")
+    return f"{images} ({size}), {batches} of {loader.bs}, {order}"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def _n_items(loader: Any) -> int:
+    n = getattr(loader, "n", None)
+    return len(loader.dataset) if n is None else n

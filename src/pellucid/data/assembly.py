@@ -1,0 +1,101 @@
+"""From files and a split to loaders: where the pixels come from, and the two sides of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pellucid.data.dataset import Dataset, Getters
+from pellucid.data.images import Decoding
+from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
+from pellucid.data.store import PixelStore
+from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
+from pellucid.errors import DataError, UsageError
+
+LISTED = 100  # damaged files named in a message
+
+
+def make_loaders(
+    source: Source,
+    rows: tuple[Sequence[int], Sequence[int]],
+    sides: tuple[Dataset, Dataset],
+    *,
+    batch_tfms: Sequence[BatchTransform],
+    bs: int,
+    val_bs: int | None,
+    device: torch.device | str | None,
+    getters: Getters | None = None,
+    shuffle: bool = True,
+    drop_last: bool | None = None,
+    path: str | Path = ".",
+) -> DataLoaders:
+    """Put both sides of a split into loaders; `rows` are their positions in `source`."""
+    ready = [
+        Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
+        for t in batch_tfms
+    ]
+    device = torch.device(device or default_device())
+    refuse_random(ready, source.shape, device)
+    common = {"batch_tfms": ready, "device": device, "vocab": sides[0].vocab}
+    drop_last = shuffle if drop_last is None else drop_last
+    train = DataLoader(
+        source,
+        rows[0],
+        sides[0].labels,
+        bs=bs,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        training=True,
+        dataset=sides[0],
+        **common,
+    )
+    valid = DataLoader(
+        source, rows[1], sides[1].labels, bs=bs if val_bs is None else val_bs, dataset=sides[1], **common
+    )
+    return DataLoaders(train, valid, decoding=sides[0].decoding, getters=getters, path=path)
+
+
+def open_source(
+    files: list[Any], decoding: Decoding, cache: bool, on_error: OnError, workers: int | None
+) -> tuple[Source, set[int]]:
+    """Where the pixels of `files` come from, and the positions of those that are damaged and to be left out."""
+    _refuse_random_items(files, decoding)
+    if not (cache and decoding.storable and all(map(is_path, files))):
+        return StreamedImages(files, decoding, None, workers, on_error), set()
+    store = PixelStore.open(files, decoding, workers)
+    if store.bad:
+        reasons = "\n  ".join([*list(store.bad.values())[:LISTED], *(["…"] if len(store.bad) > LISTED else [])])
+        if on_error == "raise":
+            raise DataError(
+                f"{len(store.bad)} of {len(files)} images cannot be decoded:\n  {reasons}\n"
+                "remove them, or pass on_error='skip' to leave them out"
+            )
+        warnings.warn(f"skipped {len(store.bad)} of {len(files)} images:\n  {reasons}", stacklevel=4)
+    return StoredImages(store.pixels, store.moments), set(store.bad)
+
+
+def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
+    """Refuse random item transforms: every image goes through them, also in validation and prediction."""
+    plain = replace(decoding, transforms=())
+    for file in files if decoding.transforms else []:
+        try:
+            image = plain.image(file)
+        except DataError:
+            continue  # reported or skipped with the others
+        for transform in decoding.transforms:
+            _, drawn = tried_twice(lambda image=image, t=transform: np.array(t(image.copy())))
+            if drawn:
+                name = getattr(transform, "__name__", type(transform).__name__)
+                raise UsageError(
+                    f"item_tfms: {name} is random, and validation images and predictions would go through it too; "
+                    "make it a batch transform with the attribute split_idx = 0, which is for training only"
+                )
+            image = transform(image)
+        return

@@ -1,0 +1,146 @@
+"""One batch: taken apart into inputs and targets, and shown as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pellucid.errors import UsageError
+from pellucid.plot.images import photo_style, show_images
+from pellucid.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Parts = tuple[Any, ...]
+
+
+def take_apart(batch: Any, device: torch.device | str, n_inp: int | None = None) -> tuple[Parts, Parts]:
+    """Inputs and targets of a batch, on the device; no targets where it has one member, or is a bare tensor.
+
+    Args:
+        batch: A tuple or list of tensors, or one tensor.
+        device: Where its members are put.
+        n_inp: How many members are inputs; None takes all but the last.
+
+    Raises:
+        UsageError: it is a dict or something else, or has a member that is no tensor.
+    """
+    parts = (batch,) if isinstance(batch, Tensor) else batch
+    if not isinstance(parts, tuple | list) or not parts or not all(hasattr(part, "to") for part in parts):
+        raise UsageError(
+            f"a batch must be a tuple of tensors, (inputs, labels), got {_described(batch)}; {_fix(batch)}"
+        )
+    n_inp = n_inp or max(1, len(parts) - 1)
+    moved = tuple(part.to(device) for part in parts)
+    return moved[:n_inp], moved[n_inp:]
+
+
+def check_loader(loader: Any, role: str) -> None:
+    """See that a loader can be gone through in every epoch and has a length.
+
+    Raises:
+        UsageError: it is a data set, an iterator that one pass uses up, nothing to iterate over, or has no length.
+    """
+    kind = f"the {role} loader is a {type(loader).__name__}"
+    if isinstance(loader, Dataset):
+        raise UsageError(f"{kind}, which gives single items: wrap it, torch.utils.data.DataLoader(dataset, 64)")
+    if isinstance(loader, Iterator):
+        raise UsageError(f"{kind}, which one pass uses up: give a loader, or list(…) of its batches")
+    if isinstance(loader, str | Mapping) or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        raise UsageError(f"{kind}, which holds no batches: give a loader, such as torch.utils.data.DataLoader")
+    try:
+        len(loader)
+    except TypeError:
+        raise UsageError(
+            f"{kind} without a length, which schedules and progress need: "
+            "give its IterableDataset a __len__ that returns the number of items"
+        ) from None
+
+
+def first_batch(loader: Any) -> Any:
+    """The first batch of a new pass; raises UsageError where there is none."""
+    for batch in loader:
+        return batch
+    raise UsageError("the loader has no batch: fewer images than the batch size, with drop_last?")
+
+
+def show_batch(
+    batch: Any,
+    pictures: Callable[[Tensor], Tensor],
+    vocab: Sequence[Any],
+    max_n: int = 9,
+    *,
+    nrows: int | None = None,
+    ncols: int | None = None,
+    **options: Any,
+) -> Figure:
+    """Show the images of a batch with their labels.
+
+    Args:
+        batch: (xb, yb), or (xb,) without labels.
+        pictures: Turns inputs into images to show.
+        vocab: Class names.
+        max_n: Most images to show; `nrows` × `ncols` if both are given and fewer.
+        nrows: Rows of the grid.
+        ncols: Its columns.
+        options: Further arguments of `show_images`, such as `figsize`.
+    """
+    if isinstance(batch, int):
+        raise UsageError(f"show_batch takes a batch first; for {batch} images say show_batch(max_n={batch})")
+    if max_n < 1:
+        raise UsageError(f"max_n must be at least 1, got {max_n}")
+    (xb, *_), targets = take_apart(batch, "cpu")
+    n = min(max_n, nrows * ncols) if nrows and ncols else max_n
+    titles = [_title(y, vocab) for y in targets[0][:n]] if targets else None
+    axes = show_images(list(pictures(xb[:n])), nrows, ncols, titles, **(photo_style() | options))
+    return axes[0, 0].figure
+
+
+def viewable(images: Tensor) -> Tensor:
+    """Images (image, channel, row, column) on [0, 1]; one that is not, normalised perhaps, is stretched to it.
+
+    Raises:
+        UsageError: these are no images.
+    """
+    if images.dim() not in (3, 4) or (images.dim() == 4 and images.shape[1] > 4):
+        raise UsageError(f"only images can be shown, (batch, channel, row, column); these inputs are {_size(images)}")
+    images = images.detach().float().cpu()
+    flat = images.flatten(1)
+    low, high = (edge.view(-1, *[1] * (images.dim() - 1)) for edge in (flat.amin(1), flat.amax(1)))
+    inside = (low >= 0) & (high <= 1)
+    return torch.where(inside, images, (images - low) / (high - low).clamp(min=1e-12))
+
+
+def label(vocab: Sequence[Any], index: int) -> str:
+    """Name of a class; its number where the vocabulary has none."""
+    return str(vocab[index]) if 0 <= index < len(vocab) else str(index)
+
+
+def _title(target: Tensor, vocab: Sequence[Any]) -> str:
+    if target.dim() == 0 and not target.is_floating_point():
+        return label(vocab, int(target))
+    return f"{target.item():.4g}" if target.numel() == 1 else _size(target)
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} with keys {', '.join(printable(repr(key)) for key in batch)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {', '.join(map(_size, batch[:6])) or 'nothing'}"
+    return f"a {type(batch).__name__}"
+
+
+def _size(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{'×'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
+
+
+def _fix(batch: Any) -> str:
+    keys = [f"batch[{printable(repr(key))}]" for key in batch] if isinstance(batch, Mapping) else []
+    return f"give the loader a collate_fn that returns {', '.join(keys[:2]) or 'two tensors'}"

@@ -1,0 +1,119 @@
+"""Tables as a source of items: pandas DataFrames, whose rows are the items. pandas itself is never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.errors import DataError, UsageError
+from pellucid.text import printable
+
+Column = str | int
+# What a column of flags may hold: strings from a CSV would all be true, "False" too.
+_FLAGS = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
+
+
+def is_frame(source: Any) -> bool:
+    """Whether this is a pandas DataFrame."""
+    return hasattr(source, "iterrows") and hasattr(source, "iloc")
+
+
+def rows(frame: Any) -> list[Any]:
+    """Rows of a DataFrame, each as a pandas Series."""
+    return [row for _, row in frame.iterrows()]
+
+
+class ColReader:
+    """Read one column of a row, as `get_x` or `get_y` of items that are rows.
+
+    Args:
+        cols: Name or number of the column.
+        pref: Put before the value; a `Path` as a folder, a string as it is.
+        suff: Put behind it, such as `.jpg`.
+        label_delim: Several labels in one cell, which classifiers of one class do not take: refused.
+    """
+
+    def __init__(
+        self, cols: Column | Sequence[Column], pref: str | Path = "", suff: str = "", label_delim: str | None = None
+    ):
+        listed = [cols] if isinstance(cols, str | int | np.integer) else list(cols)
+        if len(listed) != 1:
+            raise UsageError(f"ColReader reads one column, one image or one label a row; got {listed}")
+        if label_delim is not None:
+            raise UsageError("ColReader cannot take label_delim: here an item has one label, not several in one cell")
+        self.col, self.suff = listed[0], suff
+        self.pref = pref
+
+    def __call__(self, row: Any) -> Any:
+        """Return the value of the column; raises DataError where the row has none of that name."""
+        value = _cell(row, self.col)
+        if isinstance(self.pref, Path):
+            return str(self.pref / f"{value}{self.suff}")
+        return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
+
+    def __repr__(self) -> str:
+        more = "".join(f", {name}={value!r}" for name, value in (("pref", self.pref), ("suff", self.suff)) if value)
+        return f"ColReader({self.col!r}{more})"
+
+
+def ColSplitter(col: Column = "is_valid", on: Any = None) -> Callable[[Any], tuple[list[int], list[int]]]:
+    """Validate on the rows of a DataFrame whose column `col` is true (or 1), train on the others.
+
+    Args:
+        col: Name or number of the column.
+        on: Validate instead on the rows whose value is this, or one of these.
+
+    The splitter raises DataError where the column is missing, or holds anything but true and false and `on` is not
+    given; UsageError where the items are no DataFrame.
+    """
+
+    def split(items: Any) -> tuple[list[int], list[int]]:
+        if not is_frame(items):
+            raise UsageError(f"ColSplitter splits the rows of a DataFrame, the items are a {type(items).__name__}")
+        values = column(items, col)
+        if on is None:
+            chosen = [_flag(value, col) for value in values]
+        else:
+            wanted = set(on) if isinstance(on, list | tuple | set | frozenset) else {on}
+            chosen = [value in wanted for value in values]
+        return [i for i, yes in enumerate(chosen) if not yes], [i for i, yes in enumerate(chosen) if yes]
+
+    return split
+
+
+def column(frame: Any, col: Column) -> list[Any]:
+    """Values of a column, by name or number; raises DataError where there is none."""
+    names = list(frame.columns)
+    if col in names:
+        return frame.iloc[:, names.index(col)].tolist()
+    if isinstance(col, int) and -len(names) <= col < len(names):
+        return frame.iloc[:, col].tolist()
+    raise DataError(f"the table has no column {col!r}; there are {', '.join(printable(repr(n)) for n in names)}")
+
+
+def _cell(row: Any, col: Column) -> Any:
+    try:
+        if hasattr(row, "iloc"):
+            return row.iloc[col] if isinstance(col, int) and col not in row.index else row[col]
+        if isinstance(row, Mapping) or not isinstance(col, str):
+            return row[col]
+        return getattr(row, col)
+    except (KeyError, IndexError, AttributeError, TypeError):
+        names = (
+            list(getattr(row, "index", ())) if hasattr(row, "iloc") else list(row) if isinstance(row, Mapping) else []
+        )
+        there = f"; there are {', '.join(printable(repr(n)) for n in names)}" if names else ""
+        raise DataError(f"ColReader: the row has no column {col!r}{there}") from None
+
+
+def _flag(value: Any, col: Column) -> bool:
+    try:
+        return _FLAGS[value]
+    except (KeyError, TypeError):
+        raise DataError(
+            f"ColSplitter: column {col!r} holds {value!r}, which is neither true nor false; "
+            "name the value that marks validation, ColSplitter(col, on='valid')"
+        ) from None
