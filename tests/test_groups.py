@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -27,16 +30,47 @@ def test_numbers_lists_and_open_slices(lr, n):
     assert spread(lr, n) == [lr] * n
     assert spread([lr] * n, n) == [lr] * n
     assert spread(slice(lr), n) == [lr / 10] * (n - 1) + [lr]
+    assert spread(slice(2 * lr, lr), 1) == [lr]  # as fastai has it
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [float, np.float64, np.float32, np.array, torch.tensor, Fraction, lambda v: torch.tensor(v).double()],
+)
+def test_numbers_of_any_kind_are_rates(kind):
+    lr = kind(0.25)  # the same in every type
+    for given_, expected in ((lr, [0.25] * 3), ([lr] * 3, [0.25] * 3), (slice(lr), [0.025, 0.025, 0.25])):
+        rates = spread(given_, 3)
+        assert rates == expected and all(type(rate) is float for rate in rates)
+    assert spread(slice(lr, lr), 2) == [0.25, 0.25]
+    assert spread(np.array([1, 2]), 2) == spread(torch.tensor([1.0, 2.0]), 2) == [1.0, 2.0]
+
+
+def test_a_parameter_is_in_the_first_group_that_has_it():
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight, tied[1].bias = tied[0].weight, tied[0].bias
+    assert split(tied, lambda m: [params(m[0]), params(m[1]), params(m[2])]) == [params(tied[0]), params(tied[2])]
 
 
 @pytest.mark.parametrize(
     ("lr", "n", "said"),
     [
-        (slice(1e-4, 1e-2), 1, r"slice\(0.0001, 0.01\) spreads .* has only one: .*splitter=split_at\(-1\)"),
         (slice(1e-4, None), 2, "slice"),
         (slice(1e-4, 1e-2, 3), 2, "slice"),
         (slice(0, 1e-2), 2, "positive"),
         (slice(-1, 1e-2), 2, "positive"),
+        (slice(-1, 1e-2), 1, "positive"),
+        (slice(-1e-2), 2, "cannot be negative"),
+        (-1e-3, 1, "cannot be negative, got -0.001"),
+        (float("nan"), 1, "one finite number, got nan"),
+        (np.inf, 2, "one finite number, got inf"),
+        (["0.1"], 1, "one finite number, got '0.1'"),
+        ("0.1", 1, "a number, one number a parameter group, or a slice, got '0.1'"),
+        (None, 1, "got None"),
+        (True, 1, "got True"),
+        (1j, 1, "got 1j"),
+        (np.array(1j), 1, "one finite number"),
+        (torch.tensor([[0.1]]), 1, "one finite number"),
         ([1, 2, 3], 2, "3 learning rates for 2 parameter groups"),
     ],
 )

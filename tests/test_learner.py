@@ -228,8 +228,9 @@ def test_rates_over_parameter_groups():
     assert learn.recorder.hypers["lr"][0] == pytest.approx([1e-4 / 25, 1e-2 / 25])
     with pytest.raises(UsageError, match="3 learning rates for 2 parameter groups"):
         learn.fit(1, [1, 2, 3])
-    with pytest.raises(UsageError, match="only one"):
-        learner().fit(1, slice(1e-4, 1e-2))
+    alone = learner()
+    alone.fit(1, slice(1e-4, 1e-2))
+    assert alone.recorder.lrs == [1e-2] * 6
 
 
 def test_freezing_keeps_the_first_group_but_its_norms():

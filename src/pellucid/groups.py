@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
+from pellucid.number import is_number, number
 
 LearningRate = float | Sequence[float] | slice
 Splitter = Callable[[nn.Module], Iterable[nn.Parameter] | Iterable[Iterable[nn.Parameter]]]
@@ -64,7 +65,7 @@ def split_at(*children: int) -> Callable[[nn.Module], list[list[nn.Parameter]]]:
 
 
 def split(model: nn.Module, splitter: Splitter) -> list[list[nn.Parameter]]:
-    """The groups a splitter makes of a model, without those that hold no parameter.
+    """The groups a splitter makes of a model: each parameter in the first that holds it, none without parameters.
 
     Raises:
         UsageError: it gave something that is no parameter.
@@ -79,38 +80,56 @@ def split(model: nn.Module, splitter: Splitter) -> list[list[nn.Parameter]]:
                 f"the splitter's group {i} holds a {type(wrong).__name__}, not parameters: "
                 "return lists of them, [params(model.body), params(model.head)]"
             )
-    return [group for group in made if group] or [[]]
+    seen: set[int] = set()
+    first = [[p for p in group if id(p) not in seen and not seen.add(id(p))] for group in made]
+    return [group for group in first if group] or [[]]
 
 
 def spread(lr: LearningRate, n_groups: int) -> list[float]:
     """One learning rate for each of `n_groups` parameter groups, from the input on.
 
     A number is the rate of all groups, a sequence has one a group. `slice(a, b)` spreads from a to b in equal ratios;
-    `slice(b)` gives b to the last group and b / 10 to the others.
+    `slice(b)` gives b to the last group and b / 10 to the others. A single group takes b.
+
+    Args:
+        lr: Numbers may be Python's, numpy's or those of arrays and tensors.
+        n_groups: How many.
 
     Raises:
-        UsageError: the sequence has another length; a slice of two rates meets a single group, has no end, a step, or
-            ends that are not positive.
+        UsageError: the sequence has another length; a slice has no end, a step, or ends that are not positive; a rate
+            is negative or no number.
 
     >>> spread(slice(1e-4, 1e-2), 3)
     [0.0001, 0.001, 0.01]
     """
-    if isinstance(lr, int | float):
-        return [float(lr)] * n_groups
-    if not isinstance(lr, slice):
-        if len(lr) != n_groups:
-            raise UsageError(f"{len(lr)} learning rates for {n_groups} parameter groups")
-        return [float(rate) for rate in lr]
-    start, stop = lr.start, lr.stop
-    if stop is None or lr.step is not None:
+    if isinstance(lr, slice):
+        return _spread_slice(lr, n_groups)
+    if is_number(lr):
+        return [_rate(lr)] * n_groups
+    if isinstance(lr, str) or not isinstance(lr, Iterable):
+        raise UsageError(f"a learning rate is a number, one number a parameter group, or a slice, got {lr!r}")
+    rates = [_rate(rate) for rate in lr]
+    if len(rates) != n_groups:
+        raise UsageError(f"{len(rates)} learning rates for {n_groups} parameter groups")
+    return rates
+
+
+def _spread_slice(lr: slice, n_groups: int) -> list[float]:
+    if lr.stop is None or lr.step is not None:
         raise UsageError(f"learning rates are slice(first group's, last group's) or slice(last group's), got {lr}")
-    if start is None:
-        return [stop / 10] * (n_groups - 1) + [float(stop)]
-    if n_groups == 1:
-        raise UsageError(
-            f"slice({start}, {stop}) spreads learning rates over parameter groups, but this model has only one: give "
-            f"one rate, or give the Learner a splitter, such as splitter=split_at(-1) for a Sequential"
-        )
-    if start <= 0 or stop <= 0:
+    start = None if lr.start is None else number(lr.start, "a learning rate")
+    stop = _rate(lr.stop) if start is None else number(lr.stop, "a learning rate")
+    if start is not None and min(start, stop) <= 0:
         raise UsageError(f"slice({start}, {stop}) spreads in equal ratios: both rates must be positive")
+    if n_groups == 1:
+        return [stop]
+    if start is None:
+        return [stop / 10] * (n_groups - 1) + [stop]
     return [start * (stop / start) ** (i / (n_groups - 1)) for i in range(n_groups)]
+
+
+def _rate(value: Any) -> float:
+    rate = number(value, "a learning rate")
+    if rate < 0:
+        raise UsageError(f"a learning rate cannot be negative, got {rate:g}")
+    return rate

@@ -249,7 +249,7 @@ class Learner(TrainingLoop):
         finder = LRFinder(self._lrs(start_lr), self._lrs(end_lr), num_it, stop_div)
         self.model.to(self.dls.device)
         held = [p for group in self._groups() for p in group]
-        with rewound(self.model, held, self.dls.train):
+        with rewound(self._modules(), held, self.dls.train):
             trial = self._trial(held)
             trial.fit(-(-num_it // max(1, len(self.dls.train))), cbs=finder)
         functions = [] if suggest_funcs is None else _listed(suggest_funcs)
@@ -391,6 +391,10 @@ class Learner(TrainingLoop):
         if hasattr(self, "opt"):
             trial.opt = copy.deepcopy(self.opt, {id(p): p for p in held})
         return trial
+
+    def _modules(self) -> list[nn.Module]:
+        """Everything of the learner's that may hold weights or statistics."""
+        return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
 
     def _groups(self) -> list[list[nn.Parameter]]:
         return split(self.model, self.splitter)

@@ -1,7 +1,8 @@
 """Optimizers are torch's, with the chapter's defaults; hyper-parameters go by one name whichever optimizer it is.
 
 A learner's parameter groups (from its splitter) each become up to two torch groups, so that norms and biases keep out
-of weight decay; the key `group` of a torch group tells which of the learner's it belongs to.
+of weight decay; the key `group` of a torch group is the number of the learner's it belongs to, and `exempt` marks those
+that do not decay.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from pellucid.errors import UsageError
+from pellucid.number import is_number, number
 
 OptFunc = Callable[..., Optimizer]
 
@@ -27,12 +29,50 @@ NORMS = (
 )
 
 
-class _Adam(AdamW):
-    # torch wraps these three so that they can live inside a compiled graph; the wrappers import torch._dynamo, 1 to
-    # 2 seconds, at the first optimizer of every process, and a step pays for two graph breaks. Ours run eagerly.
+class _Eager(Optimizer):
+    # torch wraps these so that they can live inside a compiled graph; the wrappers import torch._dynamo, 1 to 2
+    # seconds, at the first optimizer of every process, and a step pays for two graph breaks. Ours run eagerly.
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
+
+
+class _Adam(_Eager, AdamW):
     step = torch.no_grad()(inspect.unwrap(AdamW.step))
+
+
+class _AdamL2(_Eager, torch.optim.Adam):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class _SGD(_Eager, torch.optim.SGD):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class _SGDW(_Eager, torch.optim.SGD):
+    """SGD whose weight decay scales the weights and stays out of gradient and momentum."""
+
+    _step = inspect.unwrap(torch.optim.SGD.step)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            kept = 1 - group["lr"] * group["weight_decay"]
+            if kept != 1:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.mul_(kept)
+            group["weight_decay"] = 0.0  # or torch would add it to the gradient as well
+        try:
+            self._step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
+        return loss
 
 
 def Adam(
@@ -42,6 +82,7 @@ def Adam(
     sqr_mom: float = 0.99,
     eps: float = 1e-5,
     wd: float = 0.01,
+    decouple_wd: bool = True,
 ) -> Optimizer:
     """torch's AdamW with the chapter's settings, fused where the parameters allow it.
 
@@ -51,29 +92,85 @@ def Adam(
         mom: Decay of the gradient mean (beta 1).
         sqr_mom: Decay of the squared-gradient mean (beta 2).
         eps: Added to the root of the squared-gradient mean.
-        wd: Decoupled weight decay: each step scales weights by 1 − lr · wd.
+        wd: Weight decay.
+        decouple_wd: Decay scales weights by 1 − lr · wd at each step; False adds wd · weight to the gradient instead.
 
     Source: Loshchilov and Hutter, arXiv:1711.05101, algorithm 2.
     """
-    groups = list(params)
-    tensors = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
-    return _Adam(groups, lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd, fused=fused)
+    groups = _listed(params)
+    kind = _Adam if decouple_wd else _AdamL2
+    betas = number(mom, "mom"), number(sqr_mom, "sqr_mom")
+    settings: dict[str, Any] = {"eps": number(eps, "eps"), "weight_decay": number(wd, "wd")}
+    return kind(groups, number(lr, "lr"), betas=betas, fused=all(map(_fusible, _tensors(groups))), **settings)
 
 
-def SGD(params: Iterable[Any], lr: float = 1e-3, mom: float = 0.9, wd: float = 0.0) -> Optimizer:
-    """torch's SGD with momentum `mom` and weight decay `wd` under our names."""
-    return torch.optim.SGD(params, lr, momentum=mom, weight_decay=wd)
+def SGD(
+    params: Iterable[Any], lr: float = 1e-3, mom: float = 0.0, wd: float = 0.0, decouple_wd: bool = True
+) -> Optimizer:
+    """torch's SGD under our names, without momentum unless asked for, as fastai has it.
+
+    Args:
+        params: Parameters or torch parameter groups.
+        lr: Learning rate.
+        mom: Momentum: each step goes along the sum of all gradients so far, the one of k steps ago times mom^k.
+        wd: Weight decay.
+        decouple_wd: Decay scales weights by 1 − lr · wd at each step; False adds wd · weight to the gradient instead,
+            so that momentum builds up of it.
+
+    Source: Loshchilov and Hutter, arXiv:1711.05101, algorithm 1, with the decay times the learning rate.
+    """
+    kind = _SGDW if decouple_wd else _SGD
+    return kind(_listed(params), number(lr, "lr"), momentum=number(mom, "mom"), weight_decay=number(wd, "wd"))
 
 
-def param_groups(model: nn.Module, groups: Sequence[Iterable[nn.Parameter]]) -> list[dict[str, Any]]:
+def _listed(params: Iterable[Any]) -> list[Any]:
+    """Parameters or groups as lists, since looking at a generator would use it up."""
+    each = [dict(g) if isinstance(g, dict) else g for g in params]
+    for g in each:
+        if isinstance(g, dict) and not isinstance(g["params"], Tensor):
+            g["params"] = list(g["params"])
+    return each
+
+
+def _tensors(params: Iterable[Any]) -> list[Tensor]:
+    given = [p for g in params for p in (g["params"] if isinstance(g, dict) else [g])]
+    return [p[1] if isinstance(p, tuple) else p for p in given]  # torch also takes (name, parameter)
+
+
+def _fusible(p: Tensor) -> bool:
+    # The fused kernels walk through memory: a parameter with holes in it, such as every second column of a larger
+    # tensor, would be paired with other elements' moments. Only of one without, `empty_like` keeps the strides.
+    dense = torch.empty_like(p, device="meta").stride() == p.stride()
+    return p.is_floating_point() and p.device.type in ("cpu", "cuda") and dense
+
+
+def makes_decay(opt_func: OptFunc) -> bool:
+    """Whether the optimizer that this makes knows weight decay; where that cannot be seen, it is taken to."""
+    try:
+        arguments = inspect.signature(opt_func).parameters
+    except (TypeError, ValueError):
+        return True
+    open_ended = any(a.kind is a.VAR_KEYWORD for a in arguments.values())
+    return open_ended or "wd" in arguments or "weight_decay" in arguments
+
+
+def param_groups(
+    model: nn.Module, groups: Sequence[Iterable[nn.Parameter]], *, decay_all: bool = False
+) -> list[dict[str, Any]]:
     """Make torch's parameter groups of a learner's: within each, norms and biases get no weight decay.
 
     Parameters that occur twice (tied weights) are taken once; those that need no gradient are left in, so that
     unfreezing them later keeps the optimizer's state.
+
+    Args:
+        model: Says which parameters belong to norms, and which are biases.
+        groups: The learner's groups.
+        decay_all: Treat norms and biases as all others.
     """
-    exempt = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
-    exempt |= {id(p) for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"}
+    exempt: set[int] = set()
+    if not decay_all:
+        exempt |= {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+        exempt |= {id(p) for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"}
     seen: set[int] = set()
     made: list[dict[str, Any]] = []
     for i, group in enumerate(groups):
@@ -81,7 +178,7 @@ def param_groups(model: nn.Module, groups: Sequence[Iterable[nn.Parameter]]) -> 
         decayed = [p for p in params if id(p) not in exempt]
         plain = [p for p in params if id(p) in exempt]
         made += [{"params": decayed, "group": i}] if decayed else []
-        made += [{"params": plain, "group": i, "weight_decay": 0.0}] if plain else []
+        made += [{"params": plain, "group": i, "weight_decay": 0.0, "exempt": True}] if plain else []
     return made
 
 
@@ -98,17 +195,27 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
     """Set a hyper-parameter, one value for all learner groups or one each.
 
     Raises:
-        UsageError: the optimizer has no such hyper-parameter, or the number of values is not that of the groups.
+        UsageError: the optimizer has no such hyper-parameter, the number of values is not that of the groups, or one of
+            them is no number.
     """
     first = _first_of_each(opt)
     if name not in _names(first[0]):
         raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first[0]))}")
-    each = [float(values)] * len(first) if isinstance(values, int | float) else list(values)
+    several = isinstance(values, Iterable) and not isinstance(values, str) and not is_number(values)
+    each = list(values) if several else [values] * len(first)
     if len(each) != len(first):
         raise UsageError(f"{len(each)} values of {name} for {len(first)} parameter groups")
-    for group in opt.param_groups:
-        if not (name == "wd" and _exempt(opt, group)):
-            _set(group, name, each[group.get("group", 0)])
+    each = [number(value, name) for value in each]
+    places = _places(opt)
+    for place, group in zip(places, opt.param_groups, strict=True):
+        if not (name == "wd" and group.get("exempt")):
+            _set(group, name, each[place])
+
+
+def has_momentum(opt: Optimizer) -> bool:
+    """Whether it was made to use momentum; SGD of momentum 0 keeps no mean of gradients that a schedule could decay."""
+    groups = _first_of_each(opt)
+    return any("betas" in group or group.get("momentum", 0) != 0 for group in groups)
 
 
 def snapshot_hypers(opt: Optimizer) -> list[dict[str, Any]]:
@@ -122,11 +229,38 @@ def restore_hypers(opt: Optimizer, snapshot: list[dict[str, Any]]) -> None:
         group.update(settings)
 
 
+def carry_state(old: Optimizer, new: Optimizer) -> None:
+    """Give a new optimizer the moments of those parameters that an old one of its kind held too."""
+    if type(old) is type(new):
+        new.state.update({p: old.state[p] for p in _tensors(new.param_groups) if p in old.state})
+
+
+def align_state(opt: Optimizer) -> None:
+    """Give moments the type, device and memory order of their parameter, whatever was done to that.
+
+    Fused kernels pair a parameter's elements with their moments by the place in memory.
+    """
+    for p, state in opt.state.items():
+        for name, value in state.items():
+            if name == "step" or not isinstance(value, Tensor) or value.shape != p.shape:
+                continue
+            dtype = p.dtype if value.is_floating_point() else value.dtype
+            if (value.stride(), value.dtype, value.device) != (p.stride(), dtype, p.device):
+                state[name] = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value)
+
+
+def _places(opt: Optimizer) -> list[int]:
+    """For each torch group the place of its learner group; a group that is not ours stands for itself."""
+    numbers = [group.get("group", i) for i, group in enumerate(opt.param_groups)]
+    order = sorted(set(numbers))
+    return [order.index(n) for n in numbers]
+
+
 def _first_of_each(opt: Optimizer) -> list[dict[str, Any]]:
     first: dict[int, dict[str, Any]] = {}
-    for group in opt.param_groups:
-        first.setdefault(group.get("group", 0), group)
-    return [first[i] for i in sorted(first)]
+    for place, group in zip(_places(opt), opt.param_groups, strict=True):
+        first.setdefault(place, group)
+    return [first[place] for place in sorted(first)]
 
 
 _TORCH = {"lr": "lr", "eps": "eps", "wd": "weight_decay"}
@@ -154,7 +288,3 @@ def _set(group: dict[str, Any], name: str, value: float) -> None:
         group["betas"] = (value, group["betas"][1]) if name == "mom" else (group["betas"][0], value)
     else:
         group["momentum" if name == "mom" else _TORCH.get(name, name)] = value
-
-
-def _exempt(opt: Optimizer, group: dict[str, Any]) -> bool:
-    return group.get("weight_decay") == 0.0 and opt.defaults.get("weight_decay") != 0.0

@@ -275,8 +275,8 @@ def test_wrong_arguments():
         learn.lr_find(num_it=5)
     with pytest.raises(UsageError, match="positive"):
         learn.lr_find(start_lr=0)
-    with pytest.raises(UsageError, match="only one"):
-        learn.lr_find(slice(1e-6, 1e-5))
+    with pytest.raises(UsageError, match="cannot be negative"):
+        learn.lr_find(-1e-6)
     with pytest.raises(UsageError, match="name of its own"):
         learn.lr_find(num_it=20, suggest_funcs=(slide, partial(slide, thresh=0.1)))
 

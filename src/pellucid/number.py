@@ -1,0 +1,34 @@
+"""One plain number, out of whatever people hold it in."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from pellucid.errors import UsageError
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one number: Python's or numpy's, or an array or tensor without axes."""
+    return not isinstance(value, bool) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0)
+
+
+def number(value: Any, name: str) -> float:
+    """A Python float of one number.
+
+    Args:
+        value: Python's or numpy's number, or an array or tensor without axes.
+        name: What it is, for the message.
+
+    Raises:
+        UsageError: it is something else, nan or infinite.
+    """
+    if is_number(value):
+        try:
+            found = float(value.item() if hasattr(value, "item") else value)
+        except (TypeError, ValueError):  # an array of no axes may hold text or a complex number
+            found = math.nan
+        if math.isfinite(found):
+            return found
+    raise UsageError(f"{name} must be one finite number, got {value!r}")
