@@ -201,8 +201,8 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
     first = _first_of_each(opt)
     if name not in _names(first[0]):
         raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first[0]))}")
-    several = isinstance(values, Iterable) and not isinstance(values, str) and not is_number(values)
-    each = list(values) if several else [values] * len(first)
+    several: Any = values if isinstance(values, Iterable) and not isinstance(values, str) else [values] * len(first)
+    each = [values] * len(first) if is_number(values) else list(several)
     if len(each) != len(first):
         raise UsageError(f"{len(each)} values of {name} for {len(first)} parameter groups")
     each = [number(value, name) for value in each]
