@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from pellucid.callback.core import Callback
 from pellucid.callback.guard import NonFiniteGuard
+from pellucid.callback.holder import listed
 from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, suggestions, valley
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
@@ -72,6 +71,7 @@ class Learner(TrainingLoop):
         loss_func: LossFunc = F.cross_entropy,
         opt_func: OptFunc = Adam,
         lr: float = 1e-3,
+        *,
         metrics: Any = (),
         cbs: Any = (),
         wd: float | None = None,
@@ -82,11 +82,25 @@ class Learner(TrainingLoop):
         super().__init__()
         self.dls, self.loss_func, self.opt_func, self.lr, self.wd = dls, loss_func, opt_func, lr, wd
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
-        self.metrics = _listed(metrics)
+        self.metrics = listed(metrics)
         self.moms, self.path = moms, Path(path)
         self.splitter = splitter or params
-        for cb in [*DEFAULT_CALLBACKS, *_listed(cbs)]:
-            self.add_cb(cb)
+        self.add_cbs([*DEFAULT_CALLBACKS, *listed(cbs)])
+        self._call("after_create")
+
+    @property
+    def smooth_loss(self) -> float:
+        """The smoothed training loss after the last batch that was recorded; no attribute before there is one."""
+        if not len(self.recorder.steps):
+            raise AttributeError("no training batch was recorded yet")
+        return self.recorder.losses[-1]
+
+    @property
+    def final_record(self) -> list[float]:
+        """Values of the last finished epoch: (train_loss, valid_loss, metrics…); no attribute before there is one."""
+        if not self.recorder.values:
+            raise AttributeError("no epoch was finished yet")
+        return self.recorder.values[-1].copy()
 
     def fit(
         self,
@@ -162,7 +176,7 @@ class Learner(TrainingLoop):
             "lr": [one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, legs=legs) for lr in lrs],
             "mom": cyclical_momentum(moms or self.moms, pct_start=pct_start, legs=legs),
         }
-        self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *_listed(cbs)], reset_opt)
+        self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *listed(cbs)], reset_opt)
 
     def fit_flat_cos(
         self,
@@ -177,7 +191,7 @@ class Learner(TrainingLoop):
         """Train at a constant rate for `pct_start` of the batches, then along a cosine down to lr / div_final."""
         lrs = self._lrs(self.lr if lr is None else lr)
         schedule = [flat_cosine(lr, div_final=div_final, pct_start=pct_start) for lr in lrs]
-        self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *_listed(cbs)], reset_opt)
+        self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *listed(cbs)], reset_opt)
 
     def fine_tune(
         self,
@@ -252,7 +266,7 @@ class Learner(TrainingLoop):
         with rewound(self._modules(), held, self.dls.train):
             trial = self._trial(held)
             trial.fit(-(-num_it // max(1, len(self.dls.train))), cbs=finder)
-        functions = [] if suggest_funcs is None else _listed(suggest_funcs)
+        functions = listed(suggest_funcs)
         found = suggestions(trial.recorder.lrs, trial.recorder.losses, functions, num_it)
         if show_plot:
             plot_lr_find(found.lrs, found.losses, found._asdict())
@@ -295,7 +309,8 @@ class Learner(TrainingLoop):
         for pred, yb in self._outputs(self.dls.valid if dl is None else dl):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
-            evaluation.update(self._loss(pred, yb), pred, yb)
+            targets: Any = yb if isinstance(yb, tuple) else (yb,)
+            evaluation.update(self._loss(pred, targets), pred, yb)  # pyright: ignore[reportArgumentType]
         return evaluation.values()
 
     def get_preds(
@@ -310,8 +325,8 @@ class Learner(TrainingLoop):
         """
         activation = activation or activation_of(self.loss_func)
         pairs = [(activation(pred).cpu(), yb) for pred, yb in self._outputs(self.dls.valid if dl is None else dl)]
-        labels = [yb.cpu() for _, yb in pairs if yb is not None]
-        return torch.cat([pred for pred, _ in pairs]), torch.cat(labels) if labels else None
+        labels = [yb for _, yb in pairs if yb is not None]
+        return torch.cat([pred for pred, _ in pairs]), _joined(labels) if labels else None
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
@@ -359,27 +374,12 @@ class Learner(TrainingLoop):
         load_weights(self.model, self._model_file(name))
         return self
 
-    @contextmanager
-    def added_cbs(self, cbs: Any) -> Iterator[Learner]:
-        """Have further callbacks inside the block only."""
-        added: list[Callback] = []
-        try:
-            for cb in _listed(cbs):
-                before = set(map(id, self.cbs))
-                self.add_cb(cb)
-                added += [c for c in self.cbs if id(c) not in before]
-            yield self
-        finally:
-            for cb in added:
-                if cb in self.cbs:  # unless it has removed itself
-                    self.remove_cb(cb)
-
-    def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
         self.model.to(self.dls.device)
         with looking(self.model, dl), torch.no_grad():
             for batch in dl:
-                xb, *rest = (t.to(self.dls.device) for t in batch)
-                yield self.model(xb), rest[0] if rest else None
+                inputs, targets = self._split(batch)
+                yield self.model(*inputs), targets[0] if len(targets) == 1 else targets or None
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""
@@ -420,5 +420,8 @@ def load_weights(model: nn.Module, file: Path) -> None:
         raise UsageError(f"{file}: its weights do not fit this {type(model).__name__}: {error}") from None
 
 
-def _listed(items: Any) -> list[Any]:
-    return list(items) if isinstance(items, list | tuple) else [items]
+def _joined(batches: list[Any]) -> Any:
+    """Labels of all batches, on the CPU; a tuple of them where there are several an item."""
+    if isinstance(batches[0], tuple):
+        return tuple(_joined(list(each)) for each in zip(*batches, strict=True))
+    return torch.cat([yb.cpu() for yb in batches])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pellucid.callback.core import (
-    EVENTS,
-    Callback,
     CancelBackwardException,
     CancelBatchException,
     CancelEpochException,
@@ -20,21 +18,25 @@ from pellucid.callback.core import (
     CancelTrainException,
     CancelValidException,
 )
+from pellucid.callback.holder import HasCallbacks
 from pellucid.errors import TrainingError, UsageError
 
-LossFunc = Callable[[Tensor, Tensor], Tensor]
+LossFunc = Callable[..., Tensor]
 
 
-class TrainingLoop:
+class TrainingLoop(HasCallbacks):
     """Runs epochs of a model over data loaders and tells the callbacks; `Learner` is its face.
 
     Attributes:
         epoch, n_epoch: Current epoch, and how many this fit has.
+        dl: Loader of the current pass.
         iter, n_iter: Current batch of the current pass, and how many it has.
-        train_iter: Training batches done in this fit.
-        pct_train: Fraction of this fit's training batches done before the current one.
+        train_iter: Training batches done in this fit; at `after_batch` the current one counts.
+        pct_train: Fraction of this fit's training done, counted likewise.
         training: Whether the current pass trains.
-        xb, yb, pred, loss: Those of the current batch.
+        xb, yb: Inputs and targets of the current batch, each a tuple; of a batch with several tensors the last is the
+            target, unless `dls.n_inp` says how many are inputs.
+        pred, loss: Output and loss of the current batch. Assign `loss` to train on another one.
     """
 
     model: nn.Module
@@ -43,43 +45,54 @@ class TrainingLoop:
     dls: Any
 
     def __init__(self) -> None:
-        self.cbs: list[Callback] = []
-        self._handlers: dict[str, list[Callable[[], None]]] = {}
-        self.training = False
+        super().__init__()
         self.epoch = self.iter = self.train_iter = 0
         self.n_epoch = self.n_iter = 1
         self.pct_train = 0.0
+        self._loss_grad: Tensor | None = None
 
-    def add_cb(self, cb: Callback | type[Callback]) -> TrainingLoop:
-        """Add a callback; it is reachable as the attribute of its name.
+    @property
+    def xb(self) -> tuple[Any, ...]:
+        """Inputs of the current batch."""
+        return self._xb
 
-        Raises:
-            UsageError: the name is taken, by another callback or by the learner itself.
-        """
-        cb = cb() if isinstance(cb, type) else cb
-        if hasattr(self, cb.name):
-            raise UsageError(
-                f"cannot add {type(cb).__name__}: learn.{cb.name} exists already; remove that, or rename the class"
-            )
-        cb.learn = self  # type: ignore[assignment]
-        setattr(self, cb.name, cb)
-        self.cbs = sorted([*self.cbs, cb], key=lambda cb: cb.order)
-        self._wire()
-        return self
+    @xb.setter
+    def xb(self, inputs: Sequence[Any]) -> None:
+        self._xb = _tuple("xb", inputs)
 
-    def remove_cb(self, cb: Callback | type[Callback]) -> TrainingLoop:
-        """Remove a callback, or all of a class."""
-        gone = [c for c in self.cbs if c is cb or (isinstance(cb, type) and isinstance(c, cb))]
-        if not gone:
-            raise UsageError(f"no such callback to remove: {cb}; there are {', '.join(c.name for c in self.cbs)}")
-        for c in gone:
-            self.cbs.remove(c)
-            delattr(self, c.name)
-        self._wire()
-        return self
+    @property
+    def yb(self) -> tuple[Any, ...]:
+        """Targets of the current batch."""
+        return self._yb
+
+    @yb.setter
+    def yb(self, targets: Sequence[Any]) -> None:
+        self._yb = _tuple("yb", targets)
+
+    @property
+    def x(self) -> Any:
+        """The input of the current batch, if it is one, else all of them."""
+        return self.xb[0] if len(self.xb) == 1 else self.xb
+
+    @property
+    def y(self) -> Any:
+        """The target of the current batch, if it is one, else all of them."""
+        return self.yb[0] if len(self.yb) == 1 else self.yb
+
+    @property
+    def loss_grad(self) -> Tensor:
+        """What the backward pass starts from: the loss, until another tensor is assigned, which is not recorded."""
+        if self._loss_grad is None:
+            self._loss_grad = self.loss.clone()  # so that `loss_grad /= 2` leaves the recorded loss alone
+        return self._loss_grad
+
+    @loss_grad.setter
+    def loss_grad(self, value: Tensor) -> None:
+        self._loss_grad = value
 
     def _run(self, n_epoch: int) -> None:
-        self.n_epoch, self.train_iter = n_epoch, 0
+        self.n_epoch, self.epoch, self.train_iter, self.pct_train = n_epoch, 0, 0, 0.0
+        self.wire()  # an event may have been patched into a class since
         try:
             self._phase("fit", CancelFitException, self._epochs)
         except BaseException as error:
@@ -94,8 +107,10 @@ class TrainingLoop:
         exception: Ctrl-C is never hidden in a note, where a caller who goes on after errors would not see it.
         """
         self.training = False
+        for cb in self.cbs:
+            vars(cb).pop("run", None)
         errors: list[BaseException] = []
-        for step in (self.opt.zero_grad, *self._handlers.get("cleanup_fit", ())):
+        for step in (self.opt.zero_grad, *self._handlers[False]["cleanup_fit"]):
             try:
                 step()
             except BaseException as error:  # Ctrl-C too: the hooks and files that come after must still be closed
@@ -117,34 +132,60 @@ class TrainingLoop:
             self._phase("epoch", CancelEpochException, self._epoch)
 
     def _epoch(self) -> None:
-        self._phase("train", CancelTrainException, lambda: self._pass(self.dls.train, training=True))
+        self._begin(self.dls.train, training=True)
+        self._phase("train", CancelTrainException, self._batches)
+        self._begin(self.dls.valid, training=False)
         with torch.no_grad():
-            self._phase("validate", CancelValidException, lambda: self._pass(self.dls.valid, training=False))
+            self._phase("validate", CancelValidException, self._batches)
 
-    def _pass(self, dl: Iterable[Any], *, training: bool) -> None:
-        self.training, self.n_iter = training, len(dl)  # type: ignore[arg-type]
+    def _begin(self, dl: Any, *, training: bool) -> None:
+        """Get ready for a pass, before its first event: what callbacks then do to the model's modes stays."""
+        self.dl, self.n_iter, self.training = dl, len(dl), training
+        if training:
+            self.pct_train = self.epoch / self.n_epoch
         self.model.train(training)
-        for self.iter, batch in enumerate(dl):
-            if training:
-                self.pct_train = self.train_iter / (self.n_iter * self.n_epoch)
-            self.xb, self.yb = (t.to(self.dls.device) for t in batch)
-            self._phase("batch", CancelBatchException, self._batch)
-            self.train_iter += training
+
+    def _batches(self) -> None:
+        n_batches = self.n_iter * self.n_epoch
+        for i, batch in enumerate(self.dl):
+            self.iter = i
+            self._xb, self._yb = self._split(batch)
+            try:
+                self._call("before_batch")
+                self._batch()
+            except CancelBatchException:
+                self._call("after_cancel_batch")
+            if self.training:
+                self.train_iter += 1
+                self.pct_train = (self.epoch * self.n_iter + i + 1) / n_batches
+            self._call("after_batch")
+
+    def _split(self, batch: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Inputs and targets of a batch, on the device; no targets if the batch has one tensor only."""
+        parts = tuple(t.to(self.dls.device) for t in batch)
+        n_inputs = getattr(self.dls, "n_inp", None) or max(1, len(parts) - 1)
+        return parts[:n_inputs], parts[n_inputs:]
 
     def _batch(self) -> None:
-        self.pred = self.model(self.xb)
+        self.pred = self.model(*self._xb)
         self._call("after_pred")
-        self.loss = self._loss(self.pred, self.yb)
+        self.loss, self._loss_grad = self._loss(self.pred, self._yb), None
         self._call("after_loss")
         if not self.training:
             return
-        self._phase("backward", CancelBackwardException, lambda: self.loss.backward())
+        self._phase("backward", CancelBackwardException, self._backward)
         self._phase("step", CancelStepException, lambda: self.opt.step())
         self.opt.zero_grad()
 
-    def _loss(self, pred: Any, yb: Tensor) -> Tensor:
+    def _backward(self) -> None:
+        (self.loss if self._loss_grad is None else self._loss_grad).backward()
+
+    def _loss(self, pred: Any, targets: tuple[Any, ...]) -> Tensor:
+        if not targets:
+            raise UsageError("the batch has no labels: fit and validate need (input, label); for predictions get_preds")
+        yb = targets[0]
         try:
-            return self.loss_func(pred, yb)
+            return self.loss_func(pred, *targets)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
             shapes = f"model output {_described(pred)} and labels {_described(yb)}"
             if not getattr(self.loss_func, "__module__", "").startswith(("torch.", "pellucid.")):
@@ -156,25 +197,6 @@ class TrainingLoop:
                 "The last layer needs one output per class, as (batch, classes)"
             ) from error
 
-    def _phase(self, name: str, cancel: type[Exception], body: Callable[[], None]) -> None:
-        try:
-            self._call(f"before_{name}")
-            body()
-        except cancel:
-            self._call(f"after_cancel_{name}")
-        self._call(f"after_{name}")
-
-    def _call(self, event: str) -> None:
-        for handler in self._handlers.get(event, ()):
-            handler()
-
-    def _wire(self) -> None:
-        """List per event the callbacks that override it, so that a batch pays for nothing else."""
-        self._handlers = {
-            event: [getattr(cb, event) for cb in self.cbs if getattr(type(cb), event) is not getattr(Callback, event)]
-            for event in EVENTS
-        }
-
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
@@ -184,3 +206,12 @@ def _described(value: Any) -> str:
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise UsageError(
+            f"learn.{name} is a tuple of tensors, got {_described(value)}: assign (tensor,); a single one is read as "
+            f"learn.{name[0]}"
+        )
+    return tuple(value)

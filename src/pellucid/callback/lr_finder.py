@@ -65,12 +65,10 @@ class LRFinder(Callback):
         raise CancelFitException
 
     def after_batch(self) -> None:
-        recorder = self.learn.recorder
-        recorder.flush()
-        loss = recorder.losses[-1]
+        loss = self.learn.recorder.losses[-1]
         self.lowest = min(self.lowest, loss)
         exploded = loss > self.lowest + 3 * abs(self.lowest)
-        if (exploded and self.stop_div) or self.learn.train_iter + 1 >= self.num_it:
+        if (exploded and self.stop_div) or self.learn.train_iter >= self.num_it:
             raise CancelFitException
 
     def before_validate(self) -> None:

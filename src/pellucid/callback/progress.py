@@ -7,6 +7,7 @@ import time
 from typing import Any, Protocol
 
 from pellucid.callback.core import Callback
+from pellucid.callback.holder import nothing
 
 REFRESH_S = 0.1
 CELL = 11
@@ -16,7 +17,7 @@ class Display(Protocol):
     """Where progress is shown."""
 
     def header(self, names: list[str]) -> None:
-        """Start the table."""
+        """Start the table; without names there is none."""
         ...
 
     def row(self, cells: list[str]) -> None:
@@ -35,44 +36,54 @@ class Display(Protocol):
 class ProgressCallback(Callback):
     """Print the chapter's columns: epoch, train_loss, valid_loss, the metrics, time.
 
-    A terminal shows a live bar, a notebook a live table, anything else plain lines.
+    A terminal shows a live bar, a notebook a live table, anything else plain lines. The table is the learner's `logger`
+    while a fit runs, unless another one was set; `learn.no_bar()` and `learn.no_logging()` leave a part out.
+
+    Args:
+        bar: Show how far the epoch is.
     """
 
-    order = 70
+    order = 60
+
+    def __init__(self, bar: bool = True):
+        self.bar = bar
 
     def before_fit(self) -> None:
-        self.display = make_display()
-        self.display.header(self.learn.recorder.metric_names)
+        self._display = make_display(self.bar)
+        self._logged = self.learn.logger is nothing
+        if self._logged:
+            self.learn.logger = self._row
+        self._display.header(self.learn.recorder.metric_names if self._logged else [])
         self._shown = 0.0
 
     def after_batch(self) -> None:
         now = time.monotonic()
-        if now - self._shown < REFRESH_S:
+        if not self.bar or now - self._shown < REFRESH_S:
             return
         self._shown = now
         learn = self.learn
         losses = learn.recorder.losses
         phase = f"loss {losses[-1]:.4f}" if losses else ""
-        self.display.bar(
+        self._display.bar(
             learn.iter + 1, learn.n_iter, f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
         )
 
-    def after_epoch(self) -> None:
-        recorder = self.learn.recorder
-        minutes, seconds = divmod(round(recorder.seconds[-1]), 60)
-        values = [f"{value:.6f}" for value in recorder.values[-1]]
-        self.display.row([str(self.learn.epoch), *values, f"{minutes:02d}:{seconds:02d}"])
-
     def cleanup_fit(self) -> None:
-        if hasattr(self, "display"):
-            self.display.close()
+        if hasattr(self, "_display"):
+            self._display.close()
+            if self._logged:
+                self.learn.logger = nothing
+            del self._display
+
+    def _row(self, log: list[Any]) -> None:
+        self._display.row([f"{value:.6f}" if isinstance(value, float) else str(value) for value in log])
 
 
-def make_display() -> Display:
+def make_display(bar: bool = True) -> Display:
     """The display that fits where the output goes."""
     if _in_notebook():
         return NotebookDisplay()
-    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+    return TerminalDisplay() if bar and sys.stdout.isatty() else PlainDisplay()
 
 
 def _in_notebook() -> bool:
@@ -87,7 +98,8 @@ class PlainDisplay:
     def header(self, names: list[str]) -> None:
         """Print the column names."""
         self.widths = [max(CELL, len(name) + 2) for name in names]
-        self.row(names)
+        if names:
+            self.row(names)
 
     def row(self, cells: list[str]) -> None:
         """Print a line."""
@@ -149,6 +161,8 @@ class NotebookDisplay:
         self.handle.update(self.html(self._table()))
 
     def _table(self) -> str:
+        if not self.names:
+            return ""
         head = "".join(f"<th>{name}</th>" for name in self.names)
         body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.callback.core import Callback
+from pellucid.callback.curves import Curve, Curves
 from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation, metric_name
 from pellucid.optimizer import hypers
@@ -29,13 +31,17 @@ SCHEDULED = ("lr", "mom")
 class Recorder(Callback):
     """What happened in the last fit.
 
+    The values of a batch are there from its `after_batch` on, for callbacks with a higher `order`. Reading a loss waits
+    for an accelerator to compute it. `raw_losses`, `losses`, `lrs`, `hypers` and `hps` have one exact value a batch for
+    131,072 batches. Longer runs keep at most as many values, which stand for 2, 4, 8, … batches each, as `steps` says:
+    their mean in `raw_losses`, the value at the last of them in the others.
+
     Attributes:
-        raw_losses: Training loss of each batch.
-        losses: The same as exponential mean over the whole fit (beta 0.98, debiased).
-        hypers: Hyper-parameter → its value at each batch, one per parameter group.
         values: Per epoch (train_loss, valid_loss, metrics…); train_loss is the smoothed one at its end.
+        log: The last finished epoch as it is shown: its number, its values, its duration as text.
         iters: Batches trained at the end of each epoch.
         seconds: Duration of each epoch.
+        scheduled: Names of the hyper-parameters that a schedule set in the last fit.
     """
 
     order = 50
@@ -43,15 +49,52 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self._clear()
 
+    def __repr__(self) -> str:
+        n, n_epochs = len(self.steps), len(self.values)
+        if not n:
+            return "Recorder: nothing recorded yet"
+        shown = zip(self.metric_names[1:-1], self.values[-1] if self.values else [], strict=False)
+        last = "".join(f", {name} {value:.4g}" for name, value in shown)
+        return f"Recorder: {self.steps[-1]:,} batches, {n_epochs} epoch{'s' * (n_epochs != 1)}{last}"
+
     @property
     def metric_names(self) -> list[str]:
         """Column headings of the result table."""
         return ["epoch", "train_loss", "valid_loss", *map(metric_name, self.learn.metrics), "time"]
 
     @property
-    def lrs(self) -> list[float]:
+    def raw_losses(self) -> Curve:
+        """Training loss of each batch."""
+        self.flush()
+        return Curve(self._raw.values[:, 0])
+
+    @property
+    def losses(self) -> Curve:
+        """Training loss of each batch as exponential mean over the whole fit (beta 0.98, debiased)."""
+        self.flush()
+        return Curve(self._smooth.values[:, 0])
+
+    @property
+    def lrs(self) -> Curve:
         """Learning rate of the last parameter group at each batch."""
-        return [values[-1] for values in self.hypers.get("lr", [])]
+        return Curve(self._hyper("lr")[:, -1]) if "lr" in self.hypers else Curve(np.zeros(0))
+
+    @property
+    def hypers(self) -> dict[str, Curve]:
+        """Hyper-parameter → its value at each batch, one per parameter group; nan for a group that was not there."""
+        self._keep_hypers()
+        return {name: Curve(self._hyper(name)) for name in dict.fromkeys(name for name, _ in self._rows)}
+
+    @property
+    def hps(self) -> dict[str, Curve]:
+        """Scheduled hyper-parameter → its value at each batch, of the last parameter group."""
+        return {name: Curve(self._hyper(name)[:, -1]) for name in self.hypers if name in self.scheduled}
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Batches trained at each value: 1, 2, 3, … for the first 131,072 batches; int64."""
+        self._keep_hypers()
+        return self._hypers.steps
 
     def before_fit(self) -> None:
         self._clear()
@@ -67,12 +110,11 @@ class Recorder(Callback):
         learn = self.learn
         if not learn.training:
             if self._evaluation is not None:
-                self._evaluation.update(learn.loss, learn.pred.detach(), learn.yb)
+                self._evaluation.update(learn.loss, learn.pred.detach(), learn.y)
             return
-        self._pending.append(learn.loss.detach())
-        for name, values in hypers(learn.opt).items():
-            self.hypers.setdefault(name, []).append(values)
-        if len(self._pending) >= FLUSH_EVERY:
+        self._losses.append(learn.loss.detach())
+        self._settings.append(hypers(learn.opt))
+        if len(self._losses) >= FLUSH_EVERY:
             self.flush()
 
     def after_train(self) -> None:
@@ -81,60 +123,120 @@ class Recorder(Callback):
     def after_epoch(self) -> None:
         n_columns = 1 + len(self.learn.metrics)
         measured = self._evaluation.values() if self._evaluation else [float("nan")] * n_columns
-        self.values.append([self.losses[-1] if self.losses else float("nan"), *measured])
-        self.iters.append(len(self.raw_losses))
+        losses = self.losses
+        self.values.append([float(losses[-1]) if losses else float("nan"), *measured])
+        self.iters.append(self._raw.n)
         self.seconds.append(time.perf_counter() - self._started)
+        self.log = [self.learn.epoch, *self.values[-1], clock(self.seconds[-1])]
+        self.learn.logger(self.log)
 
     def cleanup_fit(self) -> None:
         self.flush()
 
     def flush(self) -> None:
         """Read the losses recorded since the last call: the only place that waits for the device inside an epoch."""
-        if not self._pending:
+        self._keep_hypers()
+        pending, self._losses = self._losses, []
+        if not pending:
             return
-        fresh = torch.stack([loss.float() for loss in self._pending]).tolist()
-        self._pending.clear()
-        for loss in fresh:
+        raw = torch.stack([loss.float() for loss in pending]).tolist()
+        smooth = []
+        for i, loss in enumerate(raw, self._raw.n + 1):
             self._mean = BETA * self._mean + (1 - BETA) * loss
-            self.raw_losses.append(loss)
-            self.losses.append(self._mean / (1 - BETA ** len(self.raw_losses)))
+            smooth.append(self._mean / (1 - BETA**i))
+        self._raw.extend(np.array(raw)[:, None])
+        self._smooth.extend(np.array(smooth)[:, None])
 
-    def plot_loss(self, skip_start: int = 5, with_valid: bool = True, ax: Axes | None = None) -> Figure:
-        """Plot the smoothed training loss, and the validation loss at the end of each epoch."""
+    def plot_loss(
+        self,
+        skip_start: int = 5,
+        with_valid: bool = True,
+        log: bool = False,
+        show_epochs: bool = False,
+        ax: Axes | None = None,
+    ) -> Figure:
+        """Plot the smoothed training loss, and the validation loss at the end of each epoch.
+
+        Args:
+            skip_start: First batches left out, whose loss would stretch the axis.
+            with_valid: Show the validation loss.
+            log: Logarithmic axes.
+            show_epochs: Mark the ends of epochs.
+            ax: Draw here; None makes a new figure.
+        """
         valid = [row[1] for row in self.values] if with_valid else []
-        return figure_of(plot_loss(self.losses, valid, self.iters[: len(valid)], skip_start=skip_start, ax=ax))
+        ends = self.iters[: len(valid)]
+        ax = plot_loss(self.losses, valid, ends, train_at=self.steps, skip_start=skip_start, ax=ax)
+        if log:
+            ax.set(xscale="log", yscale="log")
+        for end in self.iters if show_epochs else []:
+            ax.axvline(end, color="grey", linestyle=":", linewidth=1)
+        return figure_of(ax)
 
-    def plot_sched(self, names: str | Sequence[str] | None = SCHEDULED) -> Figure:
+    def plot_sched(self, keys: str | Sequence[str] | None = SCHEDULED) -> Figure:
         """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
 
         Args:
-            names: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
+            keys: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
 
         Raises:
             UsageError: nothing was trained yet, or the optimizer has no hyper-parameter of that name.
         """
-        if not self.hypers:
+        recorded = self.hypers
+        if not recorded:
             raise UsageError("nothing was recorded yet: train at least one batch first")
-        names = list(self.hypers) if names is None else [names] if isinstance(names, str) else names
-        missing = [name for name in names if name not in self.hypers]
-        if missing and tuple(names) != SCHEDULED:
-            raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(self.hypers)}")
-        return plot_sched({name: self.hypers[name] for name in names if name in self.hypers})
+        keys = list(recorded) if keys is None else [keys] if isinstance(keys, str) else keys
+        missing = [name for name in keys if name not in recorded]
+        if missing and tuple(keys) != SCHEDULED:
+            raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(recorded)}")
+        return plot_sched({name: recorded[name] for name in keys if name in recorded}, at=self.steps)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The record as arrays: `loss [step]`, `<hyper-parameter> [step, group]`, `epoch_values [epoch, column]`."""
+        """The record as arrays.
+
+        `loss [value]`, `smooth_loss [value]`, `hyper.<name> [value, group]`, each value after `step [value]` batches;
+        `epoch_values [epoch, column]`, `epoch_end [epoch]` (batches).
+        """
         arrays = {"loss": np.array(self.raw_losses, np.float32), "smooth_loss": np.array(self.losses, np.float32)}
         arrays |= {f"hyper.{name}": np.array(values, np.float32) for name, values in self.hypers.items()}
-        return arrays | {"epoch_values": np.array(self.values, np.float32), "epoch_end": np.array(self.iters, np.int64)}
+        arrays |= {"step": self.steps, "epoch_values": np.array(self.values, np.float32)}
+        return arrays | {"epoch_end": np.array(self.iters, np.int64)}
+
+    def _keep_hypers(self) -> None:
+        """Put hyper-parameters in their rows, which follow when parameter groups or the optimizer change."""
+        pending, self._settings = self._settings, []
+        for shape, some in groupby(pending, lambda values: [(name, len(groups)) for name, groups in values.items()]):
+            keys = [(name, group) for name, n_groups in shape for group in range(n_groups)]
+            rows = [self._rows.setdefault(key, len(self._rows)) for key in keys]
+            settings = [[value for groups in values.values() for value in groups] for values in some]
+            self._hypers.widen(len(self._rows))
+            table = np.full((len(settings), len(self._rows)), np.nan)
+            table[:, rows] = settings
+            self._hypers.extend(table)
+
+    def _hyper(self, name: str) -> np.ndarray:
+        self._keep_hypers()
+        rows = [row for (of, _), row in self._rows.items() if of == name]
+        together = rows[-1] - rows[0] == len(rows) - 1
+        return self._hypers.values[:, slice(rows[0], rows[-1] + 1) if together else rows]
 
     def _clear(self) -> None:
-        self.raw_losses: list[float] = []
-        self.losses: list[float] = []
-        self.hypers: dict[str, list[list[float]]] = {}
+        self._raw, self._smooth, self._hypers = Curves(mean=True), Curves(), Curves(0)
+        self._rows: dict[tuple[str, int], int] = {}
+        self._losses: list[Tensor] = []
+        self._settings: list[dict[str, list[float]]] = []
+        self._mean = 0.0
         self.values: list[list[float]] = []
         self.iters: list[int] = []
         self.seconds: list[float] = []
-        self._pending: list[Tensor] = []
-        self._mean = 0.0
+        self.log: list[Any] = []
+        self.scheduled: set[str] = set()
         self._evaluation: Evaluation | None = None
         self._started = time.perf_counter()
+
+
+def clock(seconds: float) -> str:
+    """A duration as `MM:SS`, or `H:MM:SS` from an hour on."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m:02d}:{s:02d}"

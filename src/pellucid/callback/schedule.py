@@ -19,13 +19,16 @@ class ParamScheduler(Callback):
     """
 
     order = 60
+    run_valid = False
 
     def __init__(self, schedules: Mapping[str, Schedule | Sequence[Schedule]]):
         self.schedules = schedules
 
+    def before_fit(self) -> None:
+        if hasattr(self.learn, "recorder"):
+            self.learn.recorder.scheduled.update(self.schedules)
+
     def before_batch(self) -> None:
-        if not self.learn.training:
-            return
         pos = self.learn.pct_train
         for name, schedule in self.schedules.items():
             value = [s(pos) for s in schedule] if isinstance(schedule, Sequence) else schedule(pos)

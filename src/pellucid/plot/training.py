@@ -28,6 +28,7 @@ def plot_loss(
     valid: Sequence[float] = (),
     valid_at: Sequence[int] = (),
     *,
+    train_at: Sequence[int] | np.ndarray | None = None,
     skip_start: int = 5,
     ax: Axes | None = None,
 ) -> Axes:
@@ -35,6 +36,7 @@ def plot_loss(
 
     Args:
         train: Smoothed training loss after each batch.
+        train_at: Number of batches trained at each of them; None counts from 1.
         valid: Validation losses.
         valid_at: Number of batches trained before each of them.
         skip_start: First batches left out, whose loss would stretch the axis.
@@ -43,7 +45,8 @@ def plot_loss(
     if ax is None:
         ax = new_axes(6, 4)
     skip = skip_start if len(train) > 2 * skip_start else 0
-    ax.plot(range(skip + 1, len(train) + 1), train[skip:], label="training (smoothed)", linewidth=1.6)
+    at = range(1, len(train) + 1) if train_at is None else train_at
+    ax.plot(at[skip:], train[skip:], label="training (smoothed)", linewidth=1.6)
     if len(valid):
         ax.plot(valid_at, valid, "o-", label="validation", linewidth=1.6, markersize=4)
         ax.legend(frameon=False)
@@ -52,12 +55,15 @@ def plot_loss(
     return ax
 
 
-def plot_sched(hypers: Mapping[str, Any], axes: Sequence[Axes] | None = None) -> Figure:
+def plot_sched(
+    hypers: Mapping[str, Any], axes: Sequence[Axes] | None = None, *, at: Sequence[int] | np.ndarray | None = None
+) -> Figure:
     """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
 
     Args:
         hypers: Name → its values, [batch] or [batch, group].
         axes: Draw here, one each; None makes a new figure with three panels a row.
+        at: Number of batches trained at each value; None counts from 1.
     """
 
     if axes is None:
@@ -69,7 +75,8 @@ def plot_sched(hypers: Mapping[str, Any], axes: Sequence[Axes] | None = None) ->
         for spare in axes[len(hypers) :]:
             spare.remove()
     for ax, (name, values) in zip(axes, hypers.items(), strict=False):
-        _plot_hyper(ax, np.asarray(values, float).reshape(len(values), -1))
+        x = range(1, len(values) + 1) if at is None else at
+        _plot_hyper(ax, x, np.asarray(values, float).reshape(len(values), -1))
         ax.set(xlabel="batch", ylabel=LONG_NAMES.get(name, name.replace("_", " ")))
         ax.grid(alpha=0.25)
     return axes[0].figure  # type: ignore[return-value]
@@ -109,9 +116,8 @@ def plot_lr_find(
     return ax.figure  # type: ignore[return-value]
 
 
-def _plot_hyper(ax: Axes, values: np.ndarray) -> None:
+def _plot_hyper(ax: Axes, x: Sequence[int] | np.ndarray, values: np.ndarray) -> None:
     """Draw [batch, group]: one line if all groups agree, else one each, labelled."""
-    x = np.arange(1, len(values) + 1)
     if (values == values[:, :1]).all():
         ax.plot(x, values[:, -1], linewidth=1.6)
         if (values == values[0]).all():
