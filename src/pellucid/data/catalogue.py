@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
+import re
 import shutil
 from hashlib import blake2b
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
@@ -15,9 +18,11 @@ from urllib.request import url2pathname
 import numpy as np
 from PIL import Image
 
+from pellucid.data.archives import ENDINGS, MOST_FILES, is_web_page, single_folder, unpack
 from pellucid.data.home import appearing, home, locked
 from pellucid.data.progress import DownloadBar, Tick, progress
 from pellucid.errors import DataError, PellucidError, UsageError
+from pellucid.files import write_text
 
 N_TRAIN, N_TEST, SIDE = 60_000, 10_000, 28
 
@@ -29,35 +34,51 @@ class URLs:
     MNIST_SAMPLE = "pellucid://mnist_sample"
 
 
-def untar_data(url: str, sha256: str | None = None, force: bool = False) -> Path:
+def untar_data(
+    url: str,
+    sha256: str | None = None,
+    force: bool = False,
+    *,
+    max_bytes: int | None = None,
+    max_files: int = MOST_FILES,
+) -> Path:
     """Return the folder of a data set, laying it out in the cache folder on first use; each address has its own.
 
     Args:
         url: One of `URLs`, or the address (http, https, file) of a .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz.
         sha256: Checksum the download must have; without one its own is printed for you to pin.
         force: Lay out (and download) again.
+        max_bytes: Most bytes that may come out of the archive; None allows 100 times its size, and always 1 GiB.
+        max_files: Most files and folders that may come out of it.
 
     Raises:
-        UsageError: an address that is no archive, or not known.
-        DataError: the download's checksum differs, or its archive is damaged or unsafe.
+        UsageError: an address that is no archive, or not known, or a checksum for a set that is not downloaded.
+        DataError: the download's checksum differs, or its archive is damaged, unsafe, empty or too large.
         PellucidError: the address cannot be reached, or the cache folder not be written.
     """
     embedded = {URLs.MNIST: _mnist, URLs.MNIST_SAMPLE: _mnist_sample}
     parts = urlparse(url)
     if url not in embedded and parts.scheme not in ("http", "https", "file"):
         raise UsageError(f"{url!r} is neither one of {', '.join(sorted(embedded))} nor an http(s) address")
+    if sha256 is not None and url in embedded:
+        raise UsageError(f"{url} is part of this package and not downloaded: leave sha256 out, nothing can be checked")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}")
     name = (
         parts.netloc if url in embedded else f"{_stem(parts.path)}-{blake2b(url.encode(), digest_size=4).hexdigest()}"
     )
     target = home() / "data" / name
-    if not target.is_dir() or force:
-        try:
+    try:
+        if force or not _laid_out(url, sha256, target):
             with locked(target):
-                if not target.is_dir() or force:
-                    with appearing(target) as scratch:
-                        embedded[url](scratch) if url in embedded else _download(url, sha256, scratch)
-        except OSError as error:
-            raise PellucidError(f"cannot lay out {name} in {target.parent}: {error}; PELLUCID_HOME moves it") from error
+                if force or not _laid_out(url, sha256, target):  # another process may have done it while we waited
+                    if url in embedded:
+                        with appearing(target) as scratch:
+                            embedded[url](scratch)
+                    else:
+                        _download_and_unpack(url, sha256, target, max_bytes, max_files)
+    except OSError as error:
+        raise PellucidError(f"cannot lay out {name} in {target.parent}: {error}; PELLUCID_HOME moves it") from error
     return target
 
 
@@ -98,23 +119,64 @@ def _write_tree(folder: Path, images: np.ndarray, labels: np.ndarray, tick: Tick
 
 def _stem(path: str) -> str:
     name = Path(unquote(path)).name
-    for ending in (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip"):
-        stem = name.removesuffix(ending)
-        if stem != name and stem.strip("."):  # a stem of dots alone would be another folder
-            return stem
-    raise UsageError(f"{name or path!r} is no archive: expected .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
+    ending = _ending(name)
+    if not name.removesuffix(ending).strip("."):  # a stem of dots alone would be another folder
+        raise UsageError(f"{name or path!r} is no archive: expected .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
+    return name.removesuffix(ending)
 
 
-def _download(url: str, sha256: str | None, folder: Path) -> None:
+def _ending(name: str) -> str:
+    return next((ending for ending in ENDINGS if name.endswith(ending)), name)
+
+
+def _laid_out(url: str, sha256: str | None, target: Path) -> bool:
+    """Whether the set is there, made from a download with this checksum."""
+    if not target.is_dir() or sha256 is None:
+        return target.is_dir()
+    noted = _checksum_file(target)
+    if not noted.is_file():
+        return False  # it was not noted what the folder was made from
+    if noted.read_text() != sha256.lower():
+        raise DataError(
+            f"{url}: was laid out from a download with sha256={noted.read_text()!r}, not {sha256!r}; "
+            "force=True downloads it again"
+        )
+    return True
+
+
+def _checksum_file(target: Path) -> Path:
+    return target.with_name(f".{target.name}.sha256")
+
+
+def _download_and_unpack(url: str, sha256: str | None, target: Path, max_bytes: int | None, max_files: int) -> None:
+    with appearing(target) as scratch, TemporaryDirectory(".tmp", f".{target.name}.", target.parent) as spare:
+        archive, unpacked = Path(spare) / f"archive{_ending(unquote(urlparse(url).path))}", Path(spare) / "unpacked"
+        _download(url, sha256, archive)
+        unpacked.mkdir()
+        try:
+            unpack(archive, unpacked, max_bytes, max_files)
+        except DataError as error:
+            reason = "a web page came, not an archive" if is_web_page(archive) else error
+            raise DataError(f"{url}: {reason}") from None
+        for entry in list(single_folder(unpacked).iterdir()):
+            entry.rename(scratch / entry.name)
+        with archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _checksum_file(target).unlink(missing_ok=True)  # a killed process leaves none rather than a wrong one
+    write_text(_checksum_file(target), digest)
+    if sha256 is None:
+        print(f"{url}\n  sha256={digest!r} pins this download")
+
+
+def _download(url: str, sha256: str | None, archive: Path) -> None:
     import pooch
 
     address = urlparse(url)
-    archive = folder / f"archive-{Path(address.path).name}"
     bar: Any = DownloadBar(f"downloading {Path(address.path).name}")
     fetch: Any = _copy_file if address.scheme == "file" else pooch.HTTPDownloader(progressbar=bar)
     pooch.get_logger().setLevel("WARNING")
     try:
-        pooch.retrieve(url, sha256 and f"sha256:{sha256}", archive.name, folder, downloader=fetch)
+        pooch.retrieve(url, sha256 and f"sha256:{sha256}", archive.name, archive.parent, downloader=fetch)
     except ValueError as error:
         raise DataError(f"{url}: {error}") from None
     except OSError as error:
@@ -123,23 +185,6 @@ def _download(url: str, sha256: str | None, folder: Path) -> None:
         raise PellucidError(f"{url}: cannot be downloaded ({error})") from None
     finally:
         bar.close()
-    if sha256 is None:
-        print(f"{url}\n  sha256={pooch.file_hash(archive)!r} pins this download")
-    try:
-        # The `data` filter refuses absolute paths, `..`, links that lead outside, and devices; zip is safe by itself.
-        options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(archive, folder, **options)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # the disk's fault; all others are the archive's, each format has its own
-        raise DataError(f"{url}: damaged or unsafe archive ({error})") from None
-    archive.unlink()
-    entries = list(folder.iterdir())
-    if len(entries) == 1 and entries[0].is_dir():  # the usual single top folder
-        top = entries[0].rename(archive)  # it may hold an entry of its own name
-        for entry in list(top.iterdir()):
-            entry.rename(folder / entry.name)
-        top.rmdir()
 
 
 def _copy_file(url: str, target: Any, pooch: Any) -> None:
