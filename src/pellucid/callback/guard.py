@@ -1,76 +1,90 @@
-"""Stop a run whose loss is no longer a number, before it takes the model with it."""
+"""Stop a run whose loss is no longer a number, and give the model back as it last was sound."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.callback.core import Callback
 from pellucid.errors import TrainingError
+from pellucid.rewind import Snapshot
 
-COPY_EVERY = 50
+LOOK_EVERY = 50
+EXPLODED = 3  # as in the rate test: the loss has risen by three times what it was, to four times
 
 
 class NonFiniteGuard(Callback):
-    """End the fit with `TrainingError` when a training loss is nan or infinite, leaving a model of finite weights.
+    """End the fit with `TrainingError` when a training loss is nan or infinite, and undo what led to it.
+
+    By then weights are often finite and useless: a rate that is too high takes them to 1e15 before the loss overflows.
+    So model, loss and moments of the optimizer go back to the end of the last sound epoch, bit for bit, or to where
+    they were before the fit. An epoch ended soundly if the loss of the next batch, the first that was computed with its
+    weights, is at most four times the fit's first loss.
 
     On the CPU each loss is looked at before its backward pass; on an accelerator every 50 batches, because reading one
-    waits for the device. If weights or running statistics are non-finite by then, those of the last good look (at most
-    50 batches back) are put back.
+    waits for the device.
     """
 
     order = 40
 
     def before_fit(self) -> None:
-        self._state = self._tensors()
-        self._copy = [tensor.clone() for tensor in self._state]
+        self._sound, self._when = self._snapshot(), "before this fit"
+        self._candidate: Snapshot | None = None
+        self._first: float | None = None
         self._unread: list[Tensor] = []
-        self._steps = 0
+
+    def before_train(self) -> None:
+        if self._first is not None:  # a batch was trained already
+            self._candidate = self._snapshot()
 
     def after_loss(self) -> None:
         if not self.learn.training:
             return
-        self._unread.append(self.learn.loss.detach())
-        due = self._steps % COPY_EVERY == 0
-        if due or self.learn.loss.device.type == "cpu":
-            self._look(refresh=due)
-        self._steps += 1
+        loss = self.learn.loss.detach()
+        self._unread.append(loss)
+        if self._first is None or self._candidate is not None:
+            self._judge(loss)
+        if len(self._unread) >= LOOK_EVERY or loss.device.type == "cpu":
+            self._look()
 
     def after_train(self) -> None:
-        self._look(refresh=True)
+        self._look()
+        # The last step of all has no loss after it that would show what it did.
+        floating = [p for group in self.learn.opt.param_groups for p in group["params"] if p.is_floating_point()]
+        if floating and not torch.stack([p.detach().isfinite().all() for p in floating]).all():
+            self._stop("weights became nan or infinite in the last step")
 
     def cleanup_fit(self) -> None:
-        self._copy, self._state, self._unread = [], [], []
+        self._sound = self._candidate = None
+        self._unread = []
 
-    def _look(self, refresh: bool) -> None:
+    def _judge(self, loss: Tensor) -> None:
+        value = float(loss)
+        if self._first is None:
+            self._first = value
+        elif self._candidate is not None and value <= self._first + EXPLODED * abs(self._first):
+            self._sound, self._when = self._candidate, f"at the end of epoch {self.learn.epoch - 1}"
+        self._candidate = None
+
+    def _look(self) -> None:
         losses, self._unread = self._unread, []
         value = losses[0].item() if len(losses) == 1 else torch.stack(losses).sum().item() if losses else 0.0
         if not math.isfinite(value):
-            self._stop(value)
-        if refresh and self._finite():
-            _copy(self._state, into=self._copy)
+            self._stop(f"the training loss became {value}")
 
-    def _stop(self, value: float) -> None:
-        restored = not self._finite()
-        if restored:
-            _copy(self._copy, into=self._state)
-        lr = self.learn.opt.param_groups[-1]["lr"]
-        kept = "put back as it was a few batches earlier" if restored else "kept as it is, its weights are finite"
+    def _stop(self, what: str) -> None:
+        assert self._sound is not None
+        self._sound.restore()
+        learn = self.learn
+        place = f"epoch {learn.epoch}, batch {learn.iter} (learning rate {learn.opt.param_groups[-1]['lr']:.3g})"
         raise TrainingError(
-            f"the training loss became {value} at epoch {self.learn.epoch}, batch {self.learn.iter} (learning rate "
-            f"{lr:.3g}); the model is {kept}. Lower the learning rate, or look for bad values in inputs and loss"
+            f"{what} at {place}; model and optimizer are put back as they were {self._when}. "
+            "Lower the learning rate, or look for bad values in inputs and loss"
         )
 
-    def _finite(self) -> bool:
-        return bool(torch.stack([tensor.isfinite().all() for tensor in self._state]).all()) if self._state else True
-
-    def _tensors(self) -> list[Tensor]:
-        return [tensor for tensor in self.learn.model.state_dict().values() if tensor.is_floating_point()]
-
-
-def _copy(tensors: list[Tensor], into: list[Tensor]) -> None:
-    with torch.no_grad():
-        for source, target in zip(tensors, into, strict=True):
-            target.copy_(source)
+    def _snapshot(self) -> Snapshot:
+        held = [p for group in self.learn.opt.param_groups for p in group["params"]]
+        modules = [m for m in (self.learn.model, self.learn.loss_func) if isinstance(m, nn.Module)]
+        return Snapshot(modules, held, self.learn.opt)
