@@ -40,6 +40,22 @@ def appearing_file(target: str | Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+@contextmanager
+def result_file(target: str | Path) -> Iterator[Path]:
+    """`appearing_file` for a result that a user gave a name: its folder is made, and what goes wrong is an answer.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    target = Path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with appearing_file(target) as scratch:
+            yield scratch
+    except OSError as error:
+        raise UsageError(f"{printable(target)}: cannot be written ({error.strerror or error})") from None
+
+
 def write_text(target: str | Path, text: str) -> None:
     """Write UTF-8 text as `appearing_file` does."""
     with appearing_file(target) as scratch:

@@ -43,6 +43,13 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
         return self.label_smoothing
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda pred: pred.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "exp": torch.exp,
+}
+
+
 def activation_of(loss_func: Any) -> Callable[[Tensor], Tensor]:
     """What turns outputs into predictions under a loss.
 
@@ -51,14 +58,22 @@ def activation_of(loss_func: Any) -> Callable[[Tensor], Tensor]:
     """
     if callable(getattr(loss_func, "activation", None)):
         return loss_func.activation
+    name = activation_name(loss_func)
+    return ACTIVATIONS[name] if name else lambda pred: pred
+
+
+def activation_name(loss_func: Any) -> str | None:
+    """Which of `ACTIVATIONS` turns outputs into predictions under a loss of torch's; None for any other loss."""
     function = _unwrapped(loss_func)
+    if callable(getattr(function, "activation", None)):
+        return None
     if function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss):
-        return lambda pred: pred.softmax(-1)
+        return "softmax"
     if function is F.binary_cross_entropy_with_logits or isinstance(function, nn.BCEWithLogitsLoss):
-        return torch.sigmoid
+        return "sigmoid"
     if function is F.nll_loss or isinstance(function, nn.NLLLoss):
-        return torch.exp
-    return lambda pred: pred
+        return "exp"
+    return None
 
 
 def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:

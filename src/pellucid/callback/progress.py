@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from html import escape
 from typing import Any, Protocol
 
 from pellucid.callback.core import Callback
 from pellucid.callback.holder import nothing
+from pellucid.output import is_terminal, say
 
 REFRESH_S = 0.1
 CELL = 11
@@ -53,7 +56,8 @@ class ProgressCallback(Callback):
         self._logged = self.learn.logger is nothing
         if self._logged:
             self.learn.logger = self._row
-        self._display.header(self.learn.recorder.metric_names if self._logged else [])
+        names = self.learn.recorder.metric_names if self._logged else []
+        self._show(lambda: self._display.header(names))
         self._shown = 0.0
 
     def after_batch(self) -> None:
@@ -64,26 +68,34 @@ class ProgressCallback(Callback):
         learn = self.learn
         losses = learn.recorder.losses
         phase = f"loss {losses[-1]:.4f}" if losses else ""
-        self._display.bar(
-            learn.iter + 1, learn.n_iter, f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
-        )
+        text = f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
+        self._show(lambda: self._display.bar(learn.iter + 1, learn.n_iter, text))
 
     def cleanup_fit(self) -> None:
         if hasattr(self, "_display"):
-            self._display.close()
+            self._show(self._display.close)
             if self._logged:
                 self.learn.logger = nothing
             del self._display
 
     def _row(self, log: list[Any]) -> None:
-        self._display.row([f"{value:.6f}" if isinstance(value, float) else str(value) for value in log])
+        cells = [f"{value:.6f}" if isinstance(value, float) else str(value) for value in log]
+        self._show(lambda: self._display.row(cells))
+
+    def _show(self, action: Callable[[], None]) -> None:
+        """Show something; where the terminal or notebook has gone meanwhile, go on with lines that cannot fail."""
+        try:
+            action()
+        except (OSError, UnicodeError):
+            self._display = PlainDisplay()
+            self._display.set_widths(self.learn.recorder.metric_names)
 
 
 def make_display(bar: bool = True) -> Display:
     """The display that fits where the output goes."""
     if _in_notebook():
         return NotebookDisplay()
-    return TerminalDisplay() if bar and sys.stdout.isatty() else PlainDisplay()
+    return TerminalDisplay() if bar and is_terminal(sys.stdout) else PlainDisplay()
 
 
 def _in_notebook() -> bool:
@@ -97,13 +109,17 @@ class PlainDisplay:
 
     def header(self, names: list[str]) -> None:
         """Print the column names."""
-        self.widths = [max(CELL, len(name) + 2) for name in names]
+        self.set_widths(names)
         if names:
             self.row(names)
 
+    def set_widths(self, names: list[str]) -> None:
+        """Make the columns wide enough for their names."""
+        self.widths = [max(CELL, len(name) + 2) for name in names]
+
     def row(self, cells: list[str]) -> None:
         """Print a line."""
-        print("".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip(), flush=True)
+        say("".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip())
 
     def bar(self, done: int, total: int, text: str) -> None:
         """Nothing: a file or pipe gets whole lines only."""
@@ -153,7 +169,7 @@ class NotebookDisplay:
 
     def bar(self, done: int, total: int, text: str) -> None:
         """Show the bar above the table."""
-        bar = f'<progress value="{done}" max="{total}" style="width:240px"></progress> {done}/{total} {text}'
+        bar = f'<progress value="{done}" max="{total}" style="width:240px"></progress> {done}/{total} {escape(text)}'
         self.handle.update(self.html(bar + self._table()))
 
     def close(self) -> None:
@@ -163,6 +179,6 @@ class NotebookDisplay:
     def _table(self) -> str:
         if not self.names:
             return ""
-        head = "".join(f"<th>{name}</th>" for name in self.names)
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in self.rows)
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.names)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
+from typing import Any
 
 import typer
 
@@ -12,6 +15,8 @@ from pellucid.cli.explaining import arithmetic, explain
 from pellucid.cli.showing import show
 from pellucid.cli.training import cache, predict, summary, train
 from pellucid.errors import PellucidError, UsageError
+from pellucid.output import accept_every_character, complain
+from pellucid.text import printable
 
 app = typer.Typer(
     help="Train image classifiers you can see through.",
@@ -26,15 +31,48 @@ for command in (train, predict, summary, show, arithmetic, explain, experiment, 
 
 def main() -> None:
     """Run the command line; exit codes: 0, 2 for what the user got wrong, 1 for a failure."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    accept_every_character()
+    warnings.showwarning = lambda message, *_: complain(f"warning: {_shown(message)}")
+    _treat_as_ctrl_c("SIGTERM", "SIGHUP")
+    sys.exit(_flushed(_run()))
+
+
+def _run() -> Any:
     try:
         app()
-    except UsageError as error:
-        sys.exit(_report(error, 2))
+    except SystemExit as done:
+        return done.code
     except PellucidError as error:
-        sys.exit(_report(error, 1))
+        complain(f"error: {_shown(error)}")
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
 
 
-def _report(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _treat_as_ctrl_c(*names: str) -> None:
+    """End as Ctrl-C would, keeping what was trained, when the machine shuts down or the terminal closes."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for each in (getattr(signal, name, None) for name in names):  # Windows has one of the two
+        if each is not None and signal.getsignal(each) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(each, interrupt)
+
+
+def _flushed(code: Any) -> Any:
+    """Write out what waits on standard output while a failure can still be reported."""
+    if sys.stdout is None:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails as it ends
+        if not isinstance(error, BrokenPipeError):
+            complain(f"error: standard output cannot be written ({error.strerror})")
+        return code or 1
     return code
+
+
+def _shown(message: object) -> str:
+    """Line by line, for messages name files and classes of others."""
+    return "\n".join(map(printable, str(message).split("\n")))

@@ -1,11 +1,28 @@
-"""Arguments that several commands have."""
+"""Arguments that several commands have, and the run and files they stand for."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-PICTURES = (".png", ".svg", ".pdf")
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `pellucid train` writes it.")]
+if TYPE_CHECKING:
+    from pellucid.runs import Run
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `pellucid train` or `learn.save_run` writes it.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE:NAME", help="Code outside pellucid that may be called to make the run's model."),
+]
+
+
+def open_run(folder: Path, allow: list[str] | None) -> Run:
+    """Open a run; modules it is allowed to use are also looked for in the working folder, after all other places."""
+    from pellucid.runs import load_run
+
+    if allow:
+        sys.path.append(os.getcwd())  # last, so that nothing there passes for a library
+    return load_run(folder, allow=allow or ())

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli.arguments import PICTURES, RunFolder
+from pellucid.cli.arguments import Allow, RunFolder, open_run
+from pellucid.cli.pictures import PICTURES, save_picture
 from pellucid.errors import UsageError
+from pellucid.text import printable
 
 
 def explain(
@@ -23,35 +25,34 @@ def explain(
     layers: Annotated[
         str | None, typer.Option(help="Layers to show, by name, such as 0,1; in a spreadsheet also how many.")
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Show what made an activation: which pixels, with which weights."""
     import matplotlib
 
     matplotlib.use("Agg")
     from pellucid import convolution as cv
-    from pellucid.runs import load_run
 
     page = out or (None if xlsx else Path("trace.html"))
     if page is None and (layer or at or channel is not None):
         raise UsageError("--layer, --at and --channel choose what --out shows; a spreadsheet takes --layers")
     if page and page.suffix.lower() not in (".html", *PICTURES):
-        raise UsageError(f"{page}: needs the ending .html for a page, or .png, .svg or .pdf for a picture")
-    opened = load_run(run)
+        raise UsageError(f"{printable(page)}: needs the ending .html for a page, or .png, .svg or .pdf for a picture")
+    opened = open_run(run, allow)
     batch = opened.batch([image])
     chosen = layers.split(",") if layers else None
     if page:
         trace = cv.trace(opened.model, batch, layer, _position(at), channel=channel)
-        page.parent.mkdir(parents=True, exist_ok=True)
         if page.suffix.lower() in PICTURES:
-            trace.show().savefig(page, dpi=150)
+            save_picture(trace.show(), page, dpi=150)
         else:
             trace.animate(page, layers=chosen)
-        print(f"{trace}\n{page}")
+        print(f"{trace}\n{printable(page)}")
     if xlsx:
-        parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdigit() else chosen
+        parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdecimal() else chosen
         norm = opened.settings["normalize"]
         cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=(norm["mean"], norm["std"]))
-        print(xlsx)
+        print(printable(xlsx))
 
 
 def arithmetic(

@@ -1,17 +1,24 @@
-"""Pictures of what the layers did."""
+"""Pictures of what a training did."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.cli.arguments import PICTURES, RunFolder
+from pellucid.cli.arguments import RunFolder
 from pellucid.errors import UsageError
+from pellucid.text import printable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pellucid.activations.history import History
+
+KINDS = ("sheet", "loss", "colors", "stats", "hist", "dead", "gradients", "kernels")
+OF_ONE_LAYER = ("stats", "colors", "hist")
 
 
 def show(
@@ -20,21 +27,60 @@ def show(
         str | None, typer.Option(help="Number among the layers with parameters, such as -2, or name; default all.")
     ] = None,
     picture: Annotated[
-        str | None, typer.Option(help="stats, colors, sheet, dead, gradients, kernels or hist; default fits.")
+        str | None,
+        typer.Option(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}; default fits.", autocompletion=lambda: list(KINDS)),
     ] = None,
     step: Annotated[int | None, typer.Option(help="Training step of kernels and hist; default the last.")] = None,
-    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("picture.png"),
+    size: Annotated[
+        str | None, typer.Option(help="Width and height in pixels, such as 1200x800; default fits a screen.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="The picture: .png, .svg or .pdf; - draws on the terminal, or sends PNG down a pipe.")
+    ] = Path("picture.png"),
 ) -> None:
-    """Draw what the layers did while a run trained with --stats; works while it is still training."""
+    """Draw the loss of a run, and what its layers did if it trained with --stats; works while it is still training."""
     import matplotlib
 
     matplotlib.use("Agg")
+    from pellucid.cli.pictures import TERMINAL, check_target, fit, read_size, save_picture
+    from pellucid.runs import describe_run
+    from pellucid.text import drawable
+
+    if picture is not None and picture not in KINDS:
+        raise UsageError(f"picture {picture!r} does not exist: use one of {', '.join(KINDS)}")
+    check_target(out)
+    wanted = read_size(size)
+    figure = _loss(run) if picture == "loss" else _layers(run, layer, picture, step)
+    figure.suptitle(drawable(describe_run(run)), fontsize="medium")
+    fit(figure, wanted)
+    save_picture(figure, out)
+    if out != TERMINAL:
+        print(printable(out))
+
+
+def _loss(run: Path) -> Figure:
+    from pellucid.plot.figure import figure_of
+    from pellucid.plot.training import plot_loss
+    from pellucid.runs import RECORD, load_history, load_record
+
+    if (run / RECORD).exists() or not (run / "seen").is_dir():
+        record = load_record(run)
+        valid = record["epoch_values"][:, 1].tolist() if record["epoch_values"].size else []
+        losses, ends = record["smooth_loss"].tolist(), record["epoch_end"].tolist()
+        return figure_of(plot_loss(losses, valid, ends, train_at=record["step"]))
+    losses = load_history(run).loss
+    if losses is None:
+        raise UsageError(f"{printable(run)}: no loss was recorded yet")
+    return figure_of(plot_loss(losses.tolist(), label="training"))
+
+
+def _layers(run: Path, layer: str | None, picture: str | None, step: int | None) -> Figure:
     from pellucid.runs import load_history
 
     history = load_history(run)
-    idx = int(layer) if layer and layer.lstrip("-").isdigit() and layer not in _names(history) else layer
+    idx = _index(layer, history)
     kind = picture or ("sheet" if layer is None else "colors" if history.train.hist is not None else "stats")
-    if idx is None and kind in ("stats", "colors", "hist"):
+    if idx is None and kind in OF_ONE_LAYER:
         raise UsageError(f"--picture {kind} needs --layer, such as --layer -2")
     drawings = {
         "stats": lambda: history.plot_layer_stats(idx or 0),
@@ -45,14 +91,12 @@ def show(
         "kernels": lambda: history.show_kernels(step),
         "hist": lambda: history.plot_hist(idx or 0, step),
     }
-    if kind not in drawings:
-        raise UsageError(f"picture {kind!r} does not exist: use one of {', '.join(drawings)}")
-    if out.suffix.lower() not in PICTURES:
-        raise UsageError(f"{out}: a picture needs the ending .png, .svg or .pdf")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    drawings[kind]().savefig(out, dpi=150)
-    print(out)
+    return drawings[kind]()
 
 
-def _names(history: History) -> list[str]:
-    return [layer.name for layer in history.layers]
+def _index(layer: str | None, history: History) -> int | str | None:
+    """A name as it is, a number as a number."""
+    names = [each.name for each in history.layers]
+    if layer is None or layer in names or not re.fullmatch(r"-?[0-9]{1,9}", layer):
+        return layer
+    return int(layer)

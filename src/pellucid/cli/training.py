@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.arguments import RunFolder
-from pellucid.errors import PellucidError
+from pellucid.cli.arguments import Allow, RunFolder, open_run
+from pellucid.errors import PellucidError, UsageError
+from pellucid.output import complain, say
+from pellucid.text import printable
+
+if TYPE_CHECKING:
+    from pellucid.runs import Run
 
 
 def train(
@@ -20,10 +26,10 @@ def train(
         str | None, typer.Option(help="simple_cnn, plain_cnn or small_resnet; default fits the images.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-3,
+    lr: Annotated[float, typer.Option(help="Highest learning rate, above 0.")] = 5e-3,
     bs: Annotated[int | None, typer.Option(min=1, help="Images a batch; default fits the size of the set.")] = None,
     size: Annotated[
-        int | None, typer.Option(min=0, help="Side in pixels; default 128 for folders and CSV, 0 keeps the files' own.")
+        int | None, typer.Option(min=0, help="Side in pixels; default 128, less for smaller files; 0 keeps their own.")
     ] = None,
     valid_pct: Annotated[
         float | None, typer.Option(help="Validate on this random share instead of a sub-folder, such as 0.2.")
@@ -43,33 +49,75 @@ def train(
     try:
         run = runs.train(source, **options)
     except KeyboardInterrupt as stop:
-        raise PellucidError(f"interrupted; {stop or 'nothing was trained yet'}") from None
-    print(f"\naccuracy {run.results[-1]['accuracy']:.4f} on {run.settings['n_valid']:,} validation images")
-    print(f"run saved in {run.folder}")
+        raise PellucidError(f"interrupted; {str(stop) or 'nothing was trained yet'}") from None
+    say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}")
+
+
+def _verdict(run: Run) -> str:
+    """The accuracy beside what an answer without looking would reach."""
+    reached, n = run.results[-1]["accuracy"] or 0.0, run.settings["n_valid"]
+    name, share = run.settings["majority"]
+    line = f"accuracy {reached:.4f} on {n:,} validation images; always answering {printable(name)!r} gives {share:.4f}"
+    if reached <= share:
+        return (
+            f"{line}\nnothing was learnt that helps: try another --lr, more --epochs, or look at the images and labels"
+        )
+    # Two standard deviations of the number of right answers of a classifier that does not look.
+    chance = 2 * math.sqrt(share * (1 - share) / n)
+    if reached - share < chance:
+        return f"{line}\nthat may be chance: among {n:,} images, differences up to {chance:.4f} say nothing"
+    return line
 
 
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
+    allow: Allow = None,
 ) -> None:
-    """Print the class of each image and its probabilities."""
-    from pellucid.runs import load_run
+    """Print the class of each image and its probabilities.
 
-    predictions = load_run(run).predict(images)
+    An image that cannot be read is reported, and the others are classified; the exit code is 2 then. In the JSON list
+    its entry has "error" in place of "label" and "probabilities".
+    """
+    from pellucid.errors import DataError
+
+    opened, files = open_run(run, allow), _image_files(images)
+    listed: list[dict[str, Any]] = []
+    n_bad = 0
+    for file, answer in zip(files, opened.answers(files), strict=True):
+        bad = isinstance(answer, DataError)
+        n_bad += bad
+        if bad:
+            complain(f"error: {printable(answer)}")
+        if as_json:
+            listed.append({"source": str(file), "error": str(answer)} if bad else vars(answer))
+        elif not bad:
+            best = "  ".join(f"{printable(name)} {value:.4f}" for name, value in list(answer.probabilities.items())[:3])
+            print(f"{printable(answer.source)}: {printable(answer.label)}   ({best})")
     if as_json:
-        print(json.dumps([vars(p) for p in predictions], indent=2))
-        return
-    for p in predictions:
-        best = "  ".join(f"{name} {value:.4f}" for name, value in list(p.probabilities.items())[:3])
-        print(f"{p.source}: {p.label}   ({best})")
+        print(json.dumps(listed, indent=2))
+    if n_bad:
+        raise UsageError(f"{n_bad} of {len(files)} images could not be classified")
 
 
-def summary(run: RunFolder) -> None:
+def _image_files(given: list[Path]) -> list[Path]:
+    """The files as given, and those in folders."""
+    from pellucid.data.items import get_image_files
+    from pellucid.errors import DataError
+
+    files: list[Path] = []
+    for path in given:
+        found = list(get_image_files(path)) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"{printable(path)}: there is no image file in it")
+        files += found
+    return files
+
+
+def summary(run: RunFolder, allow: Allow = None) -> None:
     """Print the layer table of a run's model."""
-    from pellucid.runs import load_run
-
-    print(load_run(run).summary())
+    print(open_run(run, allow).summary())
 
 
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:

@@ -12,10 +12,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from pellucid.errors import UsageError
+
 
 def home() -> Path:
-    """The cache folder: `PELLUCID_HOME`, or the user's cache folder of this system."""
-    return Path(os.environ.get("PELLUCID_HOME") or user_cache_path("pellucid"))
+    """The cache folder: `PELLUCID_HOME`, or the user's cache folder of this system.
+
+    Raises:
+        UsageError: this user has no home folder, as in some containers, and `PELLUCID_HOME` gives none.
+    """
+    given = os.environ.get("PELLUCID_HOME")
+    try:
+        folder = Path(given).expanduser() if given else user_cache_path("pellucid")
+    except RuntimeError:
+        folder = Path("~")
+    if folder.parts[:1] == ("~",):  # what is left where nobody knows a home; a folder of that name would be made
+        raise UsageError("this user has no home folder to keep decoded images in: set PELLUCID_HOME to a folder")
+    return folder
 
 
 @contextmanager

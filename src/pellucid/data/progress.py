@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from pellucid.output import is_terminal
+
 Tick = Callable[[int], None]
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Tick]:
     """Show `what` and a bar on standard error while the block runs; call the result with the number of items done."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda n: None
         return
     from rich.console import Console

@@ -1,30 +1,119 @@
-"""Read a run folder, anybody's."""
+"""Read a run folder, anybody's: everything is checked before a model is made, and no code comes out of it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from pellucid.errors import UsageError
+from pellucid.files import read_json, regular_file
 from pellucid.learner import load_weights
-from pellucid.models import create_model
+from pellucid.runs.architectures import described, is_foreign, make, outline, refuse_own_code
 from pellucid.runs.predictions import Run
+from pellucid.runs.schema import check
+from pellucid.seed import kept_rng
+from pellucid.text import printable
+
+# safetensors' names of types, and those that a type of ours takes up without a change of value
+_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+_LISTED = 3
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str | Iterable[str] = ()) -> Run:
     """Open a run folder.
 
+    Args:
+        folder: As `pellucid train` or `learn.save_run` wrote it, your own or a stranger's.
+        model: Put the weights into this one, rather than make it again; needed for models that have no name.
+        allow: Functions and classes, as `module:name`, that may be called to make the model. The folder names one
+            if its model is none of `pellucid.models`, and calling it runs code; the message says which.
+
     Raises:
-        UsageError: it is no run folder, or its files are damaged.
+        UsageError: it is no run folder, its files are damaged, do not fit each other or were written by a newer
+            pellucid, or its model is made by code that was not allowed.
     """
     folder = Path(folder)
+    run = read_json(folder / "run.json", "this is no run folder; `pellucid train` makes one")
+    check(run, folder / "run.json")
+    weights = regular_file(folder / "model.safetensors", "the run is not complete")
+    arch, arguments = run["settings"]["arch"], run["settings"].get("arguments", {})
+    shape, n_out = tuple(run["input_shape"]), len(run["vocab"])
+    if model is None:
+        _check_allowed(arch, arguments, folder, [allow] if isinstance(allow, str) else allow)
+        sketch = outline(arch, arguments, shape, n_out)
+        if sketch is not None:
+            _check_header(sketch, weights)
+        with kept_rng():  # of the first weights, which are replaced at once
+            model = make(arch, arguments, shape, n_out)
+    _check_header(model, weights)
+    load_weights(model, weights)
+    _check_values(model, weights)
+    return Run(folder, run, model.eval())
+
+
+def _check_allowed(arch: str, arguments: Mapping[str, Any], folder: Path, allow: Iterable[str]) -> None:
+    if not is_foreign(arch):
+        return
+    if arch not in allow:
+        raise UsageError(
+            f"{printable(folder)}: its model is made by {described(arch, arguments)}, which is code outside pellucid. "
+            f"If you trust it, allow that name: load_run(…, allow={printable(arch)!r}), or --allow {printable(arch)} "
+            "on the command line; or make the model yourself: load_run(…, model=…)"
+        )
+    refuse_own_code(arch, folder)
+
+
+def _check_header(model: nn.Module, file: Path) -> None:
+    """Compare names, shapes and types with the file's own list, without reading a weight."""
     try:
-        settings = json.loads((folder / "run.json").read_text())
-        arch, shape, n_out = settings["settings"]["arch"], settings["input_shape"], len(settings["vocab"])
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: no run folder, it has no run.json; `pellucid train` makes one") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / 'run.json'}: damaged ({error})") from None
-    model = create_model(arch, shape[0], n_out, max(shape[1:]))
-    load_weights(model, folder / "model.safetensors")
-    return Run(folder, settings, model.eval())
+        with safe_open(file, "pt") as opened:
+            parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            held = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{printable(file)}: truncated or damaged ({printable(error)})") from None
+    state, others = model.state_dict(), _aliases(model)
+    missing = [name for name in state if not held.keys() & {name, *others.get(name, ())}]
+    problems = [f"has no {name}" for name in missing] + [f"has {name} besides" for name in held if name not in state]
+    for name in state.keys() & held.keys():
+        shape, kind = held[name]
+        ours, dtype = tuple(state[name].shape), _TYPES.get(kind)
+        if shape != ours:
+            problems.append(f"{name} is {_times(shape)} instead of {_times(ours)}")
+        elif dtype is None or torch.promote_types(dtype, state[name].dtype) != state[name].dtype:
+            problems.append(f"{name} is {kind} instead of {str(state[name].dtype).removeprefix('torch.')}")
+    if problems:
+        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        listed = printable("; ".join(problems[:_LISTED]))
+        raise UsageError(f"{printable(file)}: its weights are not those of this model: {listed}{more}")
+
+
+def _aliases(model: nn.Module) -> dict[str, set[str]]:
+    """Names under which each tied tensor is known; a file holds it once."""
+    names: dict[int, set[str]] = {}
+    for listed in (model.named_parameters, model.named_buffers):
+        for name, tensor in listed(remove_duplicate=False):
+            names.setdefault(id(tensor), set()).add(name)
+    return {name: group for group in names.values() for name in group}
+
+
+def _check_values(model: nn.Module, file: Path) -> None:
+    # A buffer may be infinite on purpose, as the mask of an attention is.
+    bad = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
+    bad += [name for name, b in model.named_buffers() if b.is_floating_point() and bool(b.isnan().any())]
+    if bad:
+        raise UsageError(
+            f"{printable(file)}: {printable(bad[0])} holds values that are nan or infinite; the training exploded, or "
+            "the file is damaged"
+        )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "a single number"

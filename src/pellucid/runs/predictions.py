@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from pellucid.activations.history import History
 from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader
-from pellucid.data.sources import StreamedImages
+from pellucid.data.sources import StreamedImages, is_path
 from pellucid.data.transforms import Normalize
+from pellucid.errors import DataError, UsageError
 from pellucid.looking import looking
+from pellucid.losses import ACTIVATIONS
 from pellucid.runs.statistics import load_history
 from pellucid.summary import ModelSummary, summarize
+
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -55,27 +60,49 @@ class Run:
         return self.settings["vocab"]
 
     @property
-    def results(self) -> list[dict[str, float]]:
-        """Losses and metrics of each epoch."""
-        return self.settings["results"]
+    def results(self) -> list[dict[str, float | None]]:
+        """Losses and metrics of each epoch; None stands for a number that was not finite."""
+        return self.settings.get("results", [])
 
     def predict(self, images: Sequence[Any]) -> list[Prediction]:
         """Classify images (paths, Pillow images or arrays).
 
         Raises:
+            UsageError: a single image instead of a list, or a run whose outputs are no probabilities.
             DataError: an image cannot be decoded, or the run knows no resize and its size differs.
         """
-        with looking(self.model), torch.no_grad():
-            probabilities = torch.cat([self.model(xb).softmax(-1) for (xb,) in self._loader(images)])
-        return [self._prediction(image, row) for image, row in zip(images, probabilities, strict=True)]
+        found: list[Prediction] = []
+        for answer in self.answers(images):
+            if isinstance(answer, DataError):
+                raise answer
+            found.append(answer)
+        return found
+
+    def answers(self, images: Sequence[Any]) -> Iterator[Prediction | DataError]:
+        """Classify images one batch after the other: for each its prediction, or why there is none.
+
+        Raises:
+            UsageError: as `predict`.
+        """
+        images, activation = _listed(images), self._activation()
+        for position, taken in _taken(self._source(images), self._normalize(), len(images)):
+            if isinstance(taken, DataError):
+                yield taken
+                continue
+            with looking(self.model), torch.no_grad():
+                outputs = self._checked(self.model(taken), len(taken))
+            for image, row in zip(images[position:], activation(outputs), strict=False):
+                yield self._prediction(image, row)
 
     def batch(self, images: Sequence[Any]) -> torch.Tensor:
         """Images as the model sees them, decoded and normalised: (image, channel, row, column).
 
         Raises:
-            DataError: as `predict`.
+            UsageError, DataError: as `predict`.
         """
-        return torch.cat([xb for (xb,) in self._loader(images)])
+        images = _listed(images)
+        loader = _loader(self._source(images), range(len(images)), self._normalize())
+        return torch.cat([xb for (xb,) in loader])
 
     def summary(self) -> ModelSummary:
         """The layer table, for a batch of one image."""
@@ -90,13 +117,66 @@ class Run:
         """
         return load_history(self.folder)
 
-    def _loader(self, images: Sequence[Any]) -> DataLoader:
+    def _source(self, images: list[Any]) -> StreamedImages:
+        if self.settings["decoding"] is None:
+            raise UsageError(
+                "this run was trained on batches of your own and does not know how a file becomes one; call its model"
+            )
         decoding = Decoding.from_json(self.settings["decoding"])
-        source = StreamedImages(list(images), decoding, tuple(self.settings["input_shape"]))
-        normalize = Normalize(**self.settings["normalize"])
-        return DataLoader(source, range(len(images)), None, bs=64, batch_tfms=[normalize])
+        return StreamedImages(images, decoding, tuple(self.settings["input_shape"]))
 
-    def _prediction(self, image: Any, row: torch.Tensor) -> Prediction:
+    def _normalize(self) -> Normalize:
+        return Normalize(**self.settings["normalize"])
+
+    def _activation(self) -> Callable[[Tensor], Tensor]:
+        name = self.settings.get("activation", "softmax")
+        if name is None:
+            raise UsageError("the loss this run was trained with does not say how its outputs become probabilities")
+        return ACTIVATIONS[name]
+
+    def _checked(self, outputs: Any, n: int) -> Tensor:
+        expected = (n, len(self.vocab))
+        if not isinstance(outputs, Tensor) or outputs.shape != expected:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise UsageError(f"the model gives {found}, not one output for each of {expected[1]} classes, {expected}")
+        return outputs.float()
+
+    def _prediction(self, image: Any, row: torch.Tensor) -> Prediction | DataError:
+        if not bool(row.isfinite().all()):
+            return DataError(f"{image}: the model's output for it is nan or infinite")
         values, order = row.sort(descending=True)
         names = [str(self.vocab[i]) for i in order.tolist()]
         return Prediction(str(image), names[0], dict(zip(names, values.tolist(), strict=True)))
+
+
+def _taken(source: StreamedImages, normalize: Normalize, n: int) -> Iterator[tuple[int, Tensor | DataError]]:
+    """Batches in order, each with the number of its first image; a bad image comes alone, as its error."""
+    start = 0
+    while start < n:
+        try:
+            for (xb,) in _loader(source, range(start, n), normalize):  # decodes ahead, while the model works
+                yield start, xb
+                start += len(xb)
+        except DataError:
+            stop = min(start + BATCH, n)
+            for position in range(start, stop):
+                yield from _alone(source, normalize, position)
+            start = stop
+
+
+def _alone(source: StreamedImages, normalize: Normalize, position: int) -> Iterator[tuple[int, Tensor | DataError]]:
+    try:
+        for (xb,) in _loader(source, range(position, position + 1), normalize):
+            yield position, xb
+    except DataError as error:
+        yield position, error
+
+
+def _loader(source: StreamedImages, rows: range, normalize: Normalize) -> DataLoader:
+    return DataLoader(source, rows, None, bs=BATCH, batch_tfms=[normalize])
+
+
+def _listed(images: Sequence[Any]) -> list[Any]:
+    if is_path(images) or isinstance(images, bytes | Image.Image):  # a path would be a sequence of its characters
+        raise UsageError(f"give a list of images, such as [image], not a single {type(images).__name__}")
+    return list(images)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
 from pellucid.callback.hook import ActivationStats
-from pellucid.data.loader import default_device
+from pellucid.data.loader import DataLoaders, default_device
 from pellucid.data.sources import OnError
-from pellucid.errors import UsageError
+from pellucid.errors import PellucidError, UsageError
 from pellucid.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import create_model
+from pellucid.models import ARCHITECTURES, create_model
+from pellucid.output import say
 from pellucid.runs.predictions import Run
+from pellucid.runs.reserving import Reservation, reserved
 from pellucid.runs.sources import open_source
 from pellucid.runs.statistics import STATS
-from pellucid.runs.writing import new_folder, save_run
+from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
+from pellucid.text import printable
 
 SCHEDULES = ("one_cycle", "one_cycle_linear", "flat_cos", "constant")
 ScheduleName = Literal["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
@@ -62,34 +70,96 @@ def train(
         stats: Record what every layer does, for `show`; `seen/history.safetensors` is kept up to date meanwhile.
 
     Raises:
-        UsageError: something given cannot be used. On Ctrl-C the run is written before KeyboardInterrupt goes on.
+        UsageError: something given cannot be used, or the run folder cannot be written.
+        TrainingError: the loss stopped being a number.
+        PellucidError: at the end the run could not be written where it belongs; the message says where it is.
+
+    Whatever ends a training that has begun, Ctrl-C, SIGTERM or an error, the run so far is written first.
     """
+    asked = {name: value for name, value in locals().items() if name != "out"}
+    _check_numbers(epochs, lr, bs, size, valid_pct, workers)
     if schedule not in SCHEDULES:
         raise UsageError(f"schedule {schedule!r} does not exist: use one of {', '.join(SCHEDULES)}")
-    folder = new_folder(source, out)
-    asked = {k: v for k, v in locals().items() if k not in ("folder", "out")}
-    set_seed(seed)
-    dls = open_source(source, size, valid_pct, seed, torch_device(device), workers, on_error)
-    dls.train.bs = dls.valid.bs = bs or suggested_batch_size(dls.train.n)
+    if arch is not None and arch not in ARCHITECTURES:
+        raise UsageError(f"architecture {arch!r} does not exist: use one of {', '.join(ARCHITECTURES)}")
+    with reserved(source, out) as reservation:
+        set_seed(seed)
+        dls = open_source(source, size, valid_pct, seed, torch_device(device), workers, on_error)
+        learn, settings = _learner(dls, asked, reservation.folder)
+        reservation.hold(size_of(learn, epochs), statistics_size(learn, epochs) if stats else 0)
+        _train(learn, settings, reservation)
+    found = json.loads((reservation.folder / "run.json").read_text())
+    return Run(reservation.folder, found, learn.model.cpu().eval())
+
+
+def _learner(dls: DataLoaders, asked: dict[str, Any], folder: Path) -> tuple[Learner, dict[str, Any]]:
+    """What is to be trained, introduced in two lines, and the settings that were chosen for it."""
+    dls.train.bs = dls.valid.bs = asked["bs"] or suggested_batch_size(dls.train.n)
     shape = dls.valid.source.shape
-    arch = arch or ("simple_cnn" if shape[0] == 1 else "small_resnet")
-    set_seed(seed)  # the weights do not depend on how the data was opened
+    arch = asked["arch"] or ("simple_cnn" if shape[0] == 1 else "small_resnet")
+    set_seed(asked["seed"])  # the weights do not depend on how the data was opened
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
-    seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder / STATS)] if stats else []
+    seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder / STATS)] if asked["stats"] else []
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
-    settings = asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}
     n_parameters = sum(p.numel() for p in model.parameters())
-    print(
+    say(
         f"{dls.train.n:,} training and {dls.valid.n:,} validation images ({'×'.join(map(str, shape))}), {dls.c} classes"
     )
-    print(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
+    say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
+    return learn, asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}
+
+
+def _train(learn: Learner, settings: dict[str, Any], reservation: Reservation) -> None:
+    """Fit, and write the run whatever happens: what was trained before an error is work, too."""
     try:
-        _fit(learn, epochs, lr, schedule)
-    except KeyboardInterrupt:
-        save_run(learn, folder, settings | {"interrupted": True})
-        raise KeyboardInterrupt(f"what was trained so far is in {folder}") from None
-    save_run(learn, folder, settings)
-    return Run(folder, json.loads((folder / "run.json").read_text()), learn.model.cpu().eval())
+        _fit(learn, settings["epochs"], settings["lr"], settings["schedule"])
+    except BaseException as error:
+        if not learn.train_iter:  # nothing was trained
+            raise
+        how = {"interrupted": True} if isinstance(error, KeyboardInterrupt) else {"stopped": printable(error)}
+        with _undisturbed():
+            reservation.release()
+            save_run_somewhere(learn, reservation.folder, settings | how)
+        where = f"what was trained so far is in {printable(reservation.folder)}"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(where) from None
+        if isinstance(error, PellucidError):
+            raise type(error)(f"{error}; {where}") from None
+        error.add_note(where)
+        raise
+    with _undisturbed():
+        reservation.release()
+        save_run_somewhere(learn, reservation.folder, settings)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody's second Ctrl-C stop the writing that the first one led to."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():  # only there may they be set
+        signals = []
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _check_numbers(
+    epochs: int, lr: float, bs: int | None, size: int | None, valid_pct: float | None, workers: int | None
+) -> None:
+    wanted = {
+        "epochs": (epochs, epochs >= 1, "at least 1"),
+        "lr": (lr, 0 < lr < math.inf, "a positive number: at 0 nothing is learnt, below it the loss rises"),
+        "bs": (bs, bs is None or bs >= 1, "at least 1"),
+        "size": (size, size is None or size >= 0, "at least 1, or 0 for the files' own size"),
+        "valid_pct": (valid_pct, valid_pct is None or 0 < valid_pct < 1, "a share between 0 and 1, such as 0.2"),
+        "workers": (workers, workers is None or workers >= 1, "at least 1"),
+    }
+    for name, (value, fits, what) in wanted.items():
+        if not fits:
+            raise UsageError(f"{name} must be {what}, got {value}")
 
 
 def suggested_batch_size(n_train: int) -> int:

@@ -1,61 +1,186 @@
-"""Make a run folder and write into it."""
+"""Write a trained model into its run folder: each file appears whole, `run.json` last, which makes it a run."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
+import shutil
+import tempfile
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import save_model
+from torch import Tensor
 
+from pellucid.activations.columns import MAX_COLUMNS
+from pellucid.activations.vector import length
+from pellucid.data.home import home
+from pellucid.data.loader import DataLoader
 from pellucid.data.transforms import Normalize
-from pellucid.errors import UsageError
-from pellucid.learner import Learner
+from pellucid.errors import PellucidError, UsageError
+from pellucid.files import appearing_file, write_text
+from pellucid.losses import activation_name
+from pellucid.runs.schema import VERSION
+from pellucid.runs.statistics import DESCRIPTION, RECORD, WEIGHTS
+from pellucid.text import printable
 
-VERSION = 1
+if TYPE_CHECKING:
+    from pellucid.learner import Learner
 
 
 def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
-    """Write the run folder of a trained named architecture."""
-    recorder, valid = learn.recorder, learn.dls.valid
-    normalize = next((t for t in valid.batch_tfms if isinstance(t, Normalize)), Normalize([0.0], [1.0]))
+    """Write the run folder of a learner whose model `settings["arch"]` makes.
+
+    Raises:
+        UsageError: its batches are made in a way that a run folder cannot keep.
+        OSError: the folder cannot be written.
+    """
+    description = describe(learn, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with appearing_file(folder / WEIGHTS) as scratch:
+            save_model(learn.model, str(scratch))
+        with appearing_file(folder / RECORD) as scratch:
+            save_file(learn.recorder.to_arrays(), scratch)
+    except SafetensorError as error:  # its word for a full disk, too
+        raise OSError(str(error)) from error
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def save_run_somewhere(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
+    """Write a run folder; if that fails, write it to another place and name that.
+
+    Raises:
+        PellucidError: it is not in `folder`; the message says where it is.
+    """
+    try:
+        save_run(learn, folder, settings)
+        return
+    except OSError as error:
+        problem = f"{printable(folder)}: cannot be written any more ({error.strerror or error})"
+    name = f"{folder.name[:50]}-{time.strftime('%Y%m%d-%H%M%S')}-"
+    places = [Path(tempfile.gettempdir())]
+    with suppress(UsageError):  # nobody knows a home folder
+        places.insert(0, home() / "rescued")
+    for parent in places:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            other = Path(tempfile.mkdtemp(prefix=name, dir=parent))
+        except OSError:
+            continue
+        try:
+            save_run(learn, other, settings)
+        except OSError:
+            shutil.rmtree(other, ignore_errors=True)
+            continue
+        raise PellucidError(f"{problem}; the run is in {printable(other)}")
+    raise PellucidError(f"{problem}, nor can {' or '.join(map(printable, places))}: the run is lost")
+
+
+def size_of(learn: Learner, n_epoch: int) -> int:
+    """About how many bytes `save_run` will write after so many epochs, rather more than less."""
+    weights = sum(t.numel() * t.element_size() for t in learn.model.state_dict().values())
+    n_steps = n_epoch * len(learn.dls.train)
+    n_values = n_steps * (2 + 8 * max(1, len(learn._groups()))) + 16 * n_epoch
+    return weights + 4 * n_values + 512 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
+
+
+def statistics_size(learn: Learner, n_epoch: int) -> int:
+    """About how many bytes the layer statistics take while two versions of them lie beside each other."""
+    n_layers = sum(not list(module.children()) for module in learn.model.modules())
+    return 2 * n_layers * min(MAX_COLUMNS, n_epoch * len(learn.dls.train)) * 8 * length(with_hist=True)
+
+
+def describe(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
+    """The contents of `run.json`.
+
+    Raises:
+        UsageError: as `save_run`.
+    """
+    recorder, dls = learn.recorder, learn.dls
     names = recorder.metric_names[1:-1]
     results = [
-        dict(zip(names, values, strict=True)) | {"seconds": seconds}
+        dict(zip(names, map(_finite, values), strict=True)) | {"seconds": seconds}
         for values, seconds in zip(recorder.values, recorder.seconds, strict=True)
     ]
-    description = {
+    ours = isinstance(dls.valid, DataLoader)
+    return {
         "version": VERSION,
-        "settings": settings,
+        "settings": {name: _plain(value) for name, value in settings.items()},
         "versions": {name: version(name) for name in ("pellucid", "torch", "numpy", "pillow")}
         | {"python": platform.python_version()},
-        "input_shape": list(valid.source.shape),
-        "vocab": learn.dls.vocab,
-        "decoding": learn.dls.decoding.to_json() if learn.dls.decoding else None,
-        "normalize": normalize.to_json(),
-        "n_train": learn.dls.train.n,
-        "n_valid": valid.n,
+        "activation": activation_name(learn.loss_func),
+        **(_from_files(learn) if ours else _from_batches(learn)),
         "results": results,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(learn.model, str(folder / "model.safetensors"))
-    save_file(recorder.to_arrays(), folder / "history.safetensors")
-    (folder / "run.json").write_text(json.dumps(description, indent=2, default=str) + "\n")
 
 
-def new_folder(source: str, out: str | Path | None) -> Path:
-    """Where a run is to be kept: `out`, or a folder under `runs/` that is not there yet."""
-    if out is not None:
-        if (Path(out) / "run.json").exists():
-            raise UsageError(f"{out}: holds a run already; name another folder with --out")
-        return Path(out)
-    stem = Path("runs") / f"{Path(source).resolve().stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 2
-    folder = stem
-    while folder.exists():
-        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return folder
+def _from_files(learn: Learner) -> dict[str, Any]:
+    """What turns a file into a batch, of loaders of ours."""
+    dls, valid = learn.dls, learn.dls.valid
+    others = [t for t in valid.batch_tfms if not isinstance(t, Normalize)]
+    normalizations = [t for t in valid.batch_tfms if isinstance(t, Normalize)] or [Normalize([0.0], [1.0])]
+    if others or len(normalizations) > 1 or (dls.decoding and dls.decoding.transforms):
+        functions = [*others, *normalizations[1:], *(dls.decoding.transforms if dls.decoding else ())]
+        listed = ", ".join(getattr(f, "__name__", type(f).__name__) for f in functions)
+        raise UsageError(
+            f"a run folder keeps a Resize and a Normalize, not {listed}: its predictions would be wrong. "
+            "Save the weights with learn.save, or move these steps into the model"
+        )
+    return {
+        "input_shape": list(valid.source.shape),
+        "vocab": [_plain(label) for label in dls.vocab],
+        "decoding": dls.decoding.to_json() if dls.decoding else None,
+        "normalize": normalizations[0].to_json(),
+        "n_train": dls.train.n,
+        "n_valid": valid.n,
+        "majority": _majority(valid.labels, dls),
+    }
+
+
+def _majority(labels: Tensor, dls: Any) -> list[Any]:
+    """The most frequent class and its share: what an answer without looking would reach."""
+    counts = torch.bincount(labels)
+    return [dls.label(int(counts.argmax())), float(counts.max()) / len(labels)]
+
+
+def _from_batches(learn: Learner) -> dict[str, Any]:
+    """What can be said of batches of somebody else's loaders."""
+    with torch.no_grad():
+        predictions, _ = learn.get_preds([next(iter(learn.dls.valid))])
+    xb = next(iter(learn.dls.valid))[0]
+    return {
+        "input_shape": list(xb.shape[1:]),
+        "vocab": [_plain(label) for label in learn.dls.vocab] or [str(i) for i in range(predictions.shape[-1])],
+        "decoding": None,
+        "normalize": Normalize([0.0], [1.0]).to_json(),
+        "n_train": _n_items(learn.dls.train),
+        "n_valid": _n_items(learn.dls.valid),
+    }
+
+
+def _n_items(loader: Any) -> int:
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return 0
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no nan
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it: numbers of numpy become Python's, paths and devices their names."""
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, dict | list):
+        return value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

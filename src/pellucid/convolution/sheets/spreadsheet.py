@@ -12,6 +12,7 @@ from torch import nn
 
 from pellucid.convolution.calls import IMAGE, Call, calls
 from pellucid.errors import UsageError
+from pellucid.files import appearing_file
 
 if TYPE_CHECKING:
     from pellucid.convolution.sheets.blocks import Stage
@@ -97,7 +98,8 @@ def _checked_path(path: str | Path) -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(content)
+        with appearing_file(path) as scratch:
+            scratch.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}); close it if a program has it open") from None
 

@@ -20,6 +20,7 @@ from pellucid.convolution.tracing.network import Layer, Network, find_layer
 from pellucid.convolution.tracing.reach import Reach, run
 from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
 from pellucid.errors import UsageError
+from pellucid.files import result_file
 
 if TYPE_CHECKING:
     from pellucid.convolution.tracing.joins import Stage
@@ -47,8 +48,8 @@ def write_page(trace: Trace, file: Path, layers: Sequence[Layer] | None, limit_m
     }
     for name, text in parts.items():
         page = page.replace(f"{{{{{name}}}}}", text)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    with result_file(file) as scratch:
+        scratch.write_text(page, encoding="utf-8")
     return file
 
 

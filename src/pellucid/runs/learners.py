@@ -1,0 +1,73 @@
+"""A learner's model into a run folder: `Learner.save_run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pellucid.data.loader import DataLoader
+from pellucid.errors import PellucidError, UsageError
+from pellucid.looking import looking
+from pellucid.runs.architectures import described, json_arguments, make, name_of
+from pellucid.runs.reserving import reserved
+from pellucid.runs.statistics import STATS
+from pellucid.runs.writing import describe, save_run
+from pellucid.seed import kept_rng
+from pellucid.text import printable
+
+if TYPE_CHECKING:
+    from pellucid.learner import Learner
+
+
+def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
+    """See `Learner.save_run`."""
+    name, kept = name_of(type(learn.model) if arch is None else arch), json_arguments(arguments)
+    settings = {
+        "arch": name,
+        "arguments": kept,
+        "lr": learn.lr,
+        "bs": getattr(learn.dls.train, "bs", None) or getattr(learn.dls.train, "batch_size", None),
+        "device": str(learn.dls.device),
+        "loss": getattr(learn.loss_func, "__name__", type(learn.loss_func).__name__),
+    }
+    description = describe(learn, settings)
+    _check_made_again(learn, name, kept, description)
+    with reserved(name, folder) as reservation:
+        try:
+            reservation.release()
+            save_run(learn, reservation.folder, settings)
+            stats = getattr(learn, "activation_stats", None)
+            if stats is not None and stats.watch is not None:
+                stats.history.save(reservation.folder / STATS)
+        except OSError as error:
+            raise PellucidError(f"{printable(folder)}: cannot be written ({error.strerror or error})") from None
+        return reservation.folder
+
+
+def _check_made_again(learn: Learner, arch: str, arguments: dict[str, Any], description: dict[str, Any]) -> None:
+    """Make the model as `load_run` will, and compare: other options may have weights of the same shapes."""
+    call = described(arch, arguments)
+    with kept_rng(learn.dls.valid):
+        again = make(arch, arguments, tuple(description["input_shape"]), len(description["vocab"]))
+        valid = learn.dls.valid
+        xb = (valid.sample(2) if isinstance(valid, DataLoader) else next(iter(valid)))[0][:2].to(learn.dls.device)
+    state = learn.model.state_dict()
+    try:
+        again.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{call} makes another model than this learner's: {printable(str(error).splitlines()[-1].strip())}. Give "
+            "the function or class that made it, and its arguments: learn.save_run(folder, nets.small, {'width': 64})"
+        ) from None
+    again.to(learn.dls.device)
+    with looking(learn.model), looking(again), torch.no_grad():
+        ours, theirs = learn.model(xb), again(xb)
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor) and not torch.allclose(ours, theirs, 1e-3, 1e-4):
+        raise UsageError(
+            f"{call} makes a model with the same weights that computes something else: give the arguments of this "
+            "learner's model, learn.save_run(folder, arch, {'act_first': False})"
+        )
