@@ -15,8 +15,9 @@ from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.frames import ColReader, ColSplitter
 from pellucid.data.images import PILImageBW
-from pellucid.data.items import RegexLabeller, parent_label
-from pellucid.data.splits import IndexSplitter
+from pellucid.data.items import RegexLabeller, get_image_files, parent_label
+from pellucid.data.splits import FuncSplitter, IndexSplitter
+from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, UsageError
 
 OPTIONS = {"bs": 4, "device": "cpu"}
@@ -240,6 +241,36 @@ def test_the_order_of_a_vocabulary_is_said(pets):
 def test_what_differs_from_fastai_says_so(pets, make, message):
     with pytest.raises(UsageError, match=message):
         make(pets)
+
+
+@pytest.mark.parametrize("folders", ["valid", ["valid"], ("valid",), Path("valid")])
+def test_one_folder_stands_for_a_list_of_it(tmp_path, folders):
+    for name in ("valid", "v", "train"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / name / "1.png")
+    assert get_image_files(tmp_path, folders=folders) == [tmp_path / "valid" / "1.png"]
+    assert len(get_image_files(tmp_path, folders=None)) == len(get_image_files(tmp_path, folders=[])) == 3
+
+
+def test_arguments_have_fastais_names(pets):
+    labels = {RegexLabeller(pat=r"([A-Za-z]+)_\d+.png$", match=False)(f) for f in files(pets)}
+    assert labels == {"Cat", "dog"}
+    assert FuncSplitter(func=lambda n: n > 1)([1, 2, 3]) == ([0], [1, 2])
+
+
+def test_files_that_cannot_be_decoded_are_found(pets):
+    bad = [pets / "images" / name for name in ("Cat_3.png", "dog_0.png", "dog_9.png")]
+    bad[0].write_bytes(bad[0].read_bytes()[:-30])
+    bad[1].write_bytes(b"")
+    bad[2].write_text("<html>")
+    failed = verify_images(get_image_files(pets))
+    assert failed == bad
+    failed.map(Path.unlink)
+    assert verify_images(get_image_files(pets)) == [] and len(get_image_files(pets)) == 17
+    assert verify_images([]) == [] and verify_images([pets / "none.png"]) == [pets / "none.png"]
+    for path in (pets, str(pets), pets / "images" / "Cat_1.png"):
+        with pytest.raises(UsageError, match=r"takes a list of files: verify_images\((get_image_files\(|\[)'/"):
+            verify_images(path)
 
 
 def test_pandas_is_not_imported_for_a_folder(pets):

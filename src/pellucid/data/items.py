@@ -19,19 +19,20 @@ IMAGE_EXTENSIONS = frozenset(
 )
 
 
-def get_image_files(path: str | Path, recurse: bool = True, folders: Sequence[str] = ()) -> L:
+def get_image_files(path: str | Path, recurse: bool = True, folders: str | Sequence[str] | None = None) -> L:
     """List the image files under `path`, sorted by path; hidden files and folders are left out.
 
     Args:
         path: Folder to search.
         recurse: Also search sub-folders.
-        folders: Only search these sub-folders of `path`; empty means all.
+        folders: Only search this sub-folder of `path`, or these; None means all.
 
     Raises:
         DataError: `path`, or one of `folders` in it, is no folder.
     """
     found: list[Path] = []
-    for root in [os.path.join(path, folder) for folder in folders] or [os.fspath(path)]:
+    inside = [folders] if isinstance(folders, str | Path) else folders or ()
+    for root in [os.path.join(path, folder) for folder in inside] or [os.fspath(path)]:
         if not os.path.isdir(root):
             raise DataError(f"{root}: is a file, not a folder" if os.path.exists(root) else f"{root}: no such folder")
         for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -81,22 +82,22 @@ def folder_above(item: Any, up: int) -> str:
 
 
 class RegexLabeller:
-    """Label an item with the first group of `pattern` in its path.
+    """Label an item with the first group of `pat` in its path.
 
     Args:
-        pattern: Regular expression with one group, such as `r"(.+)_\\d+.jpg$"`.
+        pat: Regular expression with one group, such as `r"(.+)_\\d+.jpg$"`.
         match: Match from the start of the path instead of searching.
     """
 
-    def __init__(self, pattern: str, match: bool = False):
-        self.pattern = re.compile(pattern)
+    def __init__(self, pat: str, match: bool = False):
+        self.pattern = re.compile(pat)
         if not self.pattern.groups:
-            raise UsageError(f"RegexLabeller pattern {pattern!r} has no group: put the label in parentheses")
+            raise UsageError(f"RegexLabeller pattern {pat!r} has no group: put the label in parentheses")
         self.find = self.pattern.match if match else self.pattern.search
 
     def __call__(self, item: str | Path) -> str:
         """Return the label; raises DataError where the pattern is not found."""
-        found = self.find(os.fspath(item))
+        found = self.find(str(item))
         if not found:
             raise DataError(f"{item}: the label pattern {self.pattern.pattern!r} does not occur in it")
         return found.group(1)

@@ -58,11 +58,11 @@ def IndexSplitter(valid_idx: Iterable[int]) -> Splitter:
     return split
 
 
-def FuncSplitter(is_valid: Callable[[Any], bool]) -> Splitter:
-    """Validate on the items for which `is_valid` is true, train on the others."""
+def FuncSplitter(func: Callable[[Any], bool]) -> Splitter:
+    """Validate on the items for which `func` is true, train on the others."""
 
     def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        flags = [bool(is_valid(item)) for item in items]
+        flags = [bool(func(item)) for item in items]
         return [i for i, flag in enumerate(flags) if not flag], [i for i, flag in enumerate(flags) if flag]
 
     return split

@@ -12,6 +12,7 @@ import fastcore.xtras  # noqa: F401  (gives Path its `ls` and `BASE_PATH`)
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import using_attr
 from fastcore.foundation import L
 from PIL import Image
 from torch import Tensor, nn
@@ -45,11 +46,13 @@ from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
+from pellucid.data.frames import ColReader, ColSplitter
 from pellucid.data.images import PILImage, PILImageBW, Resize
 from pellucid.data.items import RegexLabeller, csv_items, get_image_files, parent_label
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter
 from pellucid.data.transforms import Normalize, imagenet_stats
+from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
 from pellucid.groups import default_split, params, split_at, trainable_params
 from pellucid.interpret import ClassificationInterpretation
@@ -99,6 +102,8 @@ __all__ = [
     "CancelValidException",
     "CategoryBlock",
     "ClassificationInterpretation",
+    "ColReader",
+    "ColSplitter",
     "ConvLayer",
     "DataBlock",
     "DataError",
@@ -176,6 +181,8 @@ __all__ = [
     "torch",
     "trainable_params",
     "untar_data",
+    "using_attr",
     "valley",
+    "verify_images",
     "watch",
 ]
