@@ -83,7 +83,10 @@ def test_wrapped_and_found_optimizers_are_the_same(wrap):
     model = net()
     opt = torch.optim.SGD([{"params": model[2].parameters()}, {"params": [model[0].bias], "lr": 0.3}], lr=0.1)
     other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=9.0)
-    with pellucid.watch(model, optimizer=wrap(opt), loss=True) as seen:
+    with (
+        pytest.warns(UserWarning, match=r"0.weight gets gradients, but is not in the optimizer and never moved"),
+        pellucid.watch(model, optimizer=wrap(opt), loss=True) as seen,
+    ):
         for _ in range(3):
             other.step()
             loss_of(model).backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -114,39 +114,49 @@ class Readings:
 
 
 class Means:
-    """Means over the steps of a column, kept as `sums` and `counts`, each [row, column]; nan where there is nothing."""
+    """Means over the steps of a column, kept as `sums` and `counts`, [*rows, column]; nan where there is nothing."""
 
-    def __init__(self, n_rows: int):
-        self.sums, self.counts = np.zeros((n_rows, 0)), np.zeros((n_rows, 0), np.int64)
+    def __init__(self, *rows: int):
+        self.sums, self.counts = np.zeros((*rows, 0)), np.zeros((*rows, 0), np.int64)
 
-    def add(self, rows: slice | list[int], column: int, values: np.ndarray | list[float]) -> None:
-        """Add a step's values, one a row."""
+    def add(self, rows: Any, column: int, values: np.ndarray | list[float]) -> None:
+        """Add a step's values, one a row; `...` for all rows."""
         self.sums[rows, column] += values
         self.counts[rows, column] += 1
 
     def values(self, n: int) -> np.ndarray:
         """The means of the first `n` columns, float32."""
-        counts = self.counts[:, :n]
-        return np.where(counts > 0, self.sums[:, :n] / np.maximum(counts, 1), np.nan).astype(np.float32)
+        counts = self.counts[..., :n]
+        return as_float32(np.where(counts > 0, self.sums[..., :n] / np.maximum(counts, 1), np.nan))
 
-    def pad_rows(self, before: int, after: int) -> None:
-        """Make room for more rows before and after those there are."""
-        more = ((before, after), (0, 0))
-        self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
+    def widen(self, n: int) -> None:
+        """Have `n` rows along the last axis of rows; new ones come after those there are."""
+        self._pad(-2, n - self.sums.shape[-2])
 
     def grow(self, n: int) -> None:
         """Make room for `n` columns."""
-        more = ((0, 0), (0, n - self.sums.shape[1]))
-        self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
+        self._pad(-1, n - self.sums.shape[-1])
 
     def merge(self, n: int) -> None:
         """Add columns in pairs."""
         for table in (self.sums, self.counts):
-            table[:, : n // 2] = table[:, 0:n:2] + table[:, 1:n:2]
-            table[:, n // 2 : n] = 0
+            table[..., : n // 2] = table[..., 0:n:2] + table[..., 1:n:2]
+            table[..., n // 2 : n] = 0
 
     def spread(self, places: np.ndarray, n: int) -> None:
         """Have `n` columns, of which column i goes to `places[i]`."""
-        sums, counts = np.zeros((len(self.sums), n)), np.zeros((len(self.sums), n), np.int64)
-        sums[:, places], counts[:, places] = self.sums[:, : len(places)], self.counts[:, : len(places)]
+        rows = self.sums.shape[:-1]
+        sums, counts = np.zeros((*rows, n)), np.zeros((*rows, n), np.int64)
+        sums[..., places], counts[..., places] = self.sums[..., : len(places)], self.counts[..., : len(places)]
         self.sums, self.counts = sums, counts
+
+    def _pad(self, axis: int, n: int) -> None:
+        more = [(0, 0)] * self.sums.ndim
+        more[axis] = 0, n
+        self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """The nearest float32; what is too large for one becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

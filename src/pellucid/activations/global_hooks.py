@@ -5,40 +5,49 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from pellucid.activations import scaler
+from pellucid.activations import graph, scaler
 
 if TYPE_CHECKING:
     from pellucid.activations.watch import Watch
 
 _watches: list[Watch] = []
 _hook: Any = None
+_pre_hook: Any = None
 _backward: Any = None
 
 
 def attach(watch: Watch) -> None:
     """Let a watch see what its modules put out, and the losses that `backward` is called on."""
-    global _hook, _backward
+    global _hook, _pre_hook, _backward
     _watches.append(watch)
     if _hook is None:
         _hook = register_module_forward_hook(_forward)
-    if _backward is None and any(map(_wants_losses, _watches)):
+    if _pre_hook is None and any(each.passes_are_steps for each in _watches):
+        _pre_hook = register_module_forward_pre_hook(_before_forward)
+    installed = _backward is not None and torch.autograd.backward is not _backward
+    if not installed and any(map(_wants_losses, _watches)):
         _backward = torch.autograd.backward
         torch.autograd.backward = _recording_backward
         scaler.remember()
 
 
 def detach(watch: Watch) -> None:
-    """End that; with the last watch the hooks go."""
-    global _hook, _backward
-    _watches.remove(watch)
+    """End that; with the last watch that needs it each hook goes."""
+    global _hook, _pre_hook, _backward
+    if watch in _watches:
+        _watches.remove(watch)
     if not _watches and _hook is not None:
         _hook.remove()
         _hook = None
+    if _pre_hook is not None and not any(each.passes_are_steps for each in _watches):
+        _pre_hook.remove()
+        _pre_hook = None
     if _backward is not None and not any(map(_wants_losses, _watches)):
-        torch.autograd.backward, _backward = _backward, None
+        if torch.autograd.backward is _recording_backward:  # else someone put another one before ours, which it calls
+            torch.autograd.backward, _backward = _backward, None
         scaler.forget()
 
 
@@ -46,18 +55,33 @@ def _wants_losses(watch: Watch) -> bool:
     return watch.with_loss and not watch.by_hand
 
 
+def _before_forward(module: nn.Module, inputs: Any) -> None:
+    for watch in _watches:
+        if watch.passes_are_steps and module is watch.root:
+            watch.begin_pass()
+
+
 def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
     for watch in _watches:
         row = watch.rows.get(id(module))
         if row is not None:
             watch.seen(row, module, inputs, output)
-        passes_are_steps = watch.optimizer is None and not watch.by_hand
-        if passes_are_steps and module is watch.root and module.training and torch._C._current_graph_task_id() == -1:
-            watch.advance()
+        if module is watch.root:
+            watch.end_pass()
 
 
 def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-    if isinstance(tensors, Tensor) and tensors.numel() == 1:
-        for watch in filter(_wants_losses, _watches):
-            watch.record_loss(scaler.unscaled(tensors))
-    return _backward(tensors, *args, **kwargs)
+    backward, unsure = _backward, []
+    watches = list(filter(_wants_losses, _watches))
+    loss = graph.loss_of(tensors) if watches else None
+    if loss is not None:
+        for watch in watches:
+            if watch.owns(tensors):
+                watch.record_loss(loss)
+            else:  # behind a reentrant checkpoint or a shard no parameter is in sight before
+                unsure.append((watch, graph.gradients(watch.leaves())))
+    result = backward(tensors, *args, **kwargs)
+    for watch, before in unsure:
+        if graph.differ(before, graph.gradients(watch.leaves())):
+            watch.record_loss(loss)
+    return result

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NoReturn
 
 import numpy as np
@@ -57,8 +58,28 @@ def write(
             save_file(arrays, scratch, metadata={"pellucid": json.dumps(description)})
         write_text(folder / "history.json", json.dumps(description, indent=1) + "\n")
     except (OSError, ValueError, SafetensorError) as error:  # a full disk is safetensors' own error, \0 a ValueError
-        raise UsageError(f"{printable(folder / FILE)}: the history cannot be written ({printable(error)})") from error
+        raise _unwritable(folder, error) from error
     return folder / FILE
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder, and find out before a training whether `write` could write there.
+
+    Raises:
+        UsageError: it could not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / FILE).is_dir():
+            raise IsADirectoryError("is a folder")
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+    except (OSError, ValueError) as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> UsageError:
+    return UsageError(f"{printable(folder / FILE)}: the history cannot be written ({printable(error)})")
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], list[str]]:

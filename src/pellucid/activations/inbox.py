@@ -30,15 +30,17 @@ class Inbox:
     def take(self, x: Tensor, table: Readings, layer: int, column: int) -> int | None:
         """Read an output; returns its slot if it was read at once and all its values are finite."""
         slot = len(self._places)
-        self._places.append((table, layer, column, -1))
+        place = table, layer, column, -1
         if read_at(x, self.with_hist, self._address + slot * self._stride):
+            self._places.append(place)  # after the reading: Ctrl-C in between must not leave a slot without one
             return slot
         reading = reduce(x, self.with_hist)
         if isinstance(reading, Tensor):
             self._on_device.append((slot, reading))
-            return None
-        self.values[slot] = reading
-        return None if reading[Count.NONFINITE] else slot
+        else:
+            self.values[slot] = reading
+        self._places.append(place)
+        return None if isinstance(reading, Tensor) or reading[Count.NONFINITE] else slot
 
     def take_rectified(self, source: int, table: Readings, layer: int, column: int) -> None:
         """Note that an output is max(x, 0) of what slot `source` read; it must be called before the next `empty`."""
@@ -53,15 +55,16 @@ class Inbox:
         """Pool all readings into their columns."""
         if not self._places:
             return
-        if self._on_device:
-            slots = [slot for slot, _ in self._on_device]
-            self.values[slots] = torch.stack([reading.double() for _, reading in self._on_device]).cpu().numpy()
-        values = self.values[: len(self._places)]
-        layers, columns, sources = np.array([place[1:] for place in self._places]).T
+        places, self._places = self._places, []
+        on_device, self._on_device = self._on_device, []
+        if on_device:
+            slots = [slot for slot, _ in on_device]
+            self.values[slots] = torch.stack([reading.double() for _, reading in on_device]).cpu().numpy()
+        values = self.values[: len(places)]
+        layers, columns, sources = np.array([place[1:] for place in places]).T
         derived = np.flatnonzero(sources >= 0)
         values[derived] = rectified(values[sources[derived]])
-        owners = np.array([id(place[0]) for place in self._places])
-        for table in {id(place[0]): place[0] for place in self._places}.values():
+        owners = np.array([id(place[0]) for place in places])
+        for table in {id(place[0]): place[0] for place in places}.values():
             mine = owners == id(table)
             table.add(layers[mine], columns[mine], values[mine])
-        self._places, self._on_device = [], []

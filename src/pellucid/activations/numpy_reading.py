@@ -21,10 +21,10 @@ def read(values: np.ndarray, with_hist: bool) -> np.ndarray | None:
     cells = np.zeros(N_BINS + 2, np.int64)
     for start in range(0, n, BLOCK):
         x = values[start : start + BLOCK]
-        with np.errstate(invalid="ignore"):  # infinite minus infinite
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite minus infinite; the square of 1e200
             d = np.subtract(x, shift, dtype=np.float64)
-        r = np.maximum(x, 0).astype(np.float64)
-        sums += d.sum(), np.square(d).sum(), r.sum(), np.square(r).sum()  # BLAS would wake threads beside torch's
+            r = np.maximum(x, 0).astype(np.float64)
+            sums += d.sum(), np.square(d).sum(), r.sum(), np.square(r).sum()  # BLAS would wake threads beside torch's
         if not np.isfinite(sums[1]):
             return None
         lows.append(x.min())

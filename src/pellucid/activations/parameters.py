@@ -29,7 +29,7 @@ class Parameters:
     def __init__(self, params: Sequence[nn.Parameter]):
         self.params = list(params)
         n = len(self.params)
-        self._sizes = np.array([p.numel() for p in self.params], np.int64)
+        self._sizes = np.empty(0, np.int64)  # of lazy modules known at the first step only
         self._jobs = np.zeros((n, 4), np.int64)  # addresses of gradient, weight and copy; number of values
         self._copy = np.empty(0, np.float32)
         self._before: list[Tensor] = []
@@ -40,6 +40,8 @@ class Parameters:
 
         A parameter without gradient counts as one whose gradient is zero. Keeps a copy of the weights.
         """
+        if not len(self._sizes):
+            self._sizes = np.array([p.numel() for p in self.params], np.int64)
         kernel = compiled()
         if kernel is None or not all(is_plain(p) and (p.grad is None or is_plain(p.grad)) for p in self.params):
             return self._reduce()

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from pellucid.activations.columns import Means, Readings, Timeline
 from pellucid.activations.vector import HIGH, LOW, MEAN, RELU_MEAN, Count
+
+
+def pool_ranks(readings: Mapping[Timeline, Readings], means: Iterable[Means], group: Any) -> None:
+    """Give every rank the record of all, in place; `means` have the columns of the first timeline."""
+    for timeline in readings:
+        timeline.spread(*common_columns(timeline.spans[: timeline.n], group))
+    for timeline, table in readings.items():
+        reduce_readings(table.cells[:, : timeline.n], group)
+    for table in means:
+        all_reduce(table.sums, dist.ReduceOp.SUM, group)
+        all_reduce(table.counts, dist.ReduceOp.SUM, group)
 
 
 def reduce_readings(cells: np.ndarray, group: Any) -> None:

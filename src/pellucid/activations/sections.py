@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.activations.columns import Readings, Timeline
+from pellucid.activations.columns import Readings, Timeline, as_float32
 from pellucid.activations.history import Section
 from pellucid.activations.vector import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
 
@@ -14,10 +14,9 @@ def section(timeline: Timeline, table: Readings) -> Section:
     n = timeline.n
     cells = table.cells[:, :n]
     count = cells[..., Count.N]
-    unseen = np.where(count > 0, 0, np.nan)
 
     def moment(values: np.ndarray) -> np.ndarray:
-        return (np.where(np.isfinite(values), values, 0) + unseen).astype(np.float32)
+        return as_float32(np.where(count > 0, values, np.nan))
 
     def whole(place: Count) -> np.ndarray:
         return cells[..., place].astype(np.int64)

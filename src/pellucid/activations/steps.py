@@ -36,22 +36,42 @@ def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], N
         with _removing([optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]):
             yield
         return
-    step, shadowed = optimizer.step, vars(optimizer).get("step")
-
-    def observed(*args: Any, **options: Any) -> Any:
-        before()
-        result = step(*args, **options)
-        after()
-        return result
-
-    optimizer.step = observed
+    observed = vars(optimizer).get("step")
+    if not isinstance(observed, _Observed):
+        optimizer.step = observed = _Observed(optimizer)
+    around = before, after
+    observed.around.append(around)
     try:
         yield
     finally:
-        if shadowed is None:
-            del optimizer.step
+        observed.around.remove(around)
+        if not observed.around:
+            observed.restore()
+
+
+class _Observed:
+    """Stands in for the `step` of an object and calls what is to happen around it, for all watches of it."""
+
+    def __init__(self, optimizer: Any):
+        self.optimizer, self.step, self.shadowed = optimizer, optimizer.step, vars(optimizer).get("step")
+        self.around: list[tuple[Callable[[], None], Callable[[], None]]] = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        for before, _ in self.around:
+            before()
+        result = self.step(*args, **options)
+        for _, after in self.around:
+            after()
+        return result
+
+    def restore(self) -> None:
+        """Take it away again."""
+        if vars(self.optimizer).get("step") is not self:
+            return  # someone put another one before it, which goes on calling it
+        if self.shadowed is None:
+            del self.optimizer.step
         else:
-            optimizer.step = shadowed
+            self.optimizer.step = self.shadowed
 
 
 @contextmanager
@@ -89,14 +109,24 @@ def hypers(optimizer: Any) -> dict[Hyper, float | Tensor]:
     return found
 
 
-def trained(optimizer: Any, model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name → parameter of the model's that this optimizer holds and that get gradients."""
-    held = {id(p) for group in _groups(optimizer) for p in group.get("params", [])}
-    return {
-        name: p
-        for name, p in model.named_parameters()
-        if p.requires_grad and p.is_floating_point() and (not held or id(p) in held)
-    }
+def trained(optimizer: Any, model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Name → parameter of the model's that get gradients: those this optimizer holds, and the others."""
+    held = {id(p) for p in parameters_of(optimizer)}
+    ours, others = {}, {}
+    for name, p in model.named_parameters():
+        if p.requires_grad and p.is_floating_point():
+            (ours if not held or id(p) in held else others)[name] = p
+    return ours, others
+
+
+def parameters_of(optimizer: Any) -> list[Tensor]:
+    """The tensors an optimizer moves."""
+    return [p for group in _groups(optimizer) for p in group.get("params", ())]
+
+
+def sizes(optimizer: Any) -> list[int]:
+    """How many tensors each group holds."""
+    return [len(group.get("params", ())) for group in _groups(optimizer)]
 
 
 def _groups(optimizer: Any) -> list[Mapping[str, Any]]:
@@ -105,7 +135,7 @@ def _groups(optimizer: Any) -> list[Mapping[str, Any]]:
 
 def _holds_any(optimizer: Any, model: nn.Module) -> bool:
     own = {id(p) for p in model.parameters()}
-    return any(id(p) in own for group in _groups(optimizer) for p in group.get("params", []))
+    return any(id(p) in own for p in parameters_of(optimizer))
 
 
 def _hooks(

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import activation
+from torch.nn.utils.parametrize import is_parametrized
 
 from pellucid.errors import UsageError
 
@@ -53,21 +55,25 @@ def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> di
 
     Args:
         model: Where.
-        which: None takes every module with parameters of its own and every activation function. Else one or a list of:
-            a name or pattern (`'features.*'`), a class, a module, or a function (name, module) → bool.
+        which: None takes every module with parameters of its own and every activation function, except those that are
+            never called: lists of parameters, what computes a parametrized weight, and the projection inside an
+            `nn.MultiheadAttention`, whose output is the attention's own. Else one or a list of: a name or pattern
+            (`'features.*'`), a class, a module, or a function (name, module) → bool.
 
     Raises:
         UsageError: a name, pattern, class or module matches nothing, or a module is asked for twice.
     """
     named = {name or type(model).__name__: module for name, module in model.named_modules()}
     if which is None:
-        return {name: m for name, m in named.items() if list(m.parameters(recurse=False)) or is_activation(m)} or _fail(
-            model
-        )
+        unseen = _never_called(model)
+        found = {name: m for name, m in named.items() if id(m) not in unseen and (_has_own(m) or is_activation(m))}
+        return found or _fail(model)
     asked: list[Any] = list(which) if isinstance(which, list | tuple | nn.ModuleList) else [which]
     modules = [id(each) for each in asked if isinstance(each, nn.Module)]
     if len(modules) != len(set(modules)):
         raise UsageError("modules= lists the same module twice; each is watched once")
+    if not asked:
+        raise UsageError("modules=[] chooses nothing to watch; None takes all layers")
     chosen: set[str] = set()
     for each in asked:
         found = {name for name, module in named.items() if _matches(each, name, module)}
@@ -99,14 +105,38 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 def is_readable(x: Tensor) -> bool:
     """Whether it has floating-point values that can be looked at."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
-    return x.is_floating_point() and x.layout is torch.strided and not x.is_meta and not wrapped
+    return (
+        x.is_floating_point()
+        and x.layout is torch.strided
+        and not x.is_meta
+        and not wrapped
+        and not isinstance(x, FakeTensor)
+    )
 
 
 def kind(x: Tensor) -> str:
     """What to call a tensor that cannot be read."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     layout = "" if x.layout is torch.strided else f"{x.layout} "
-    return f"{layout}{x.dtype}" + " torch.func" * wrapped
+    return f"{layout}{x.dtype}" + " torch.func" * wrapped + " meta" * (x.is_meta or isinstance(x, FakeTensor))
+
+
+def _has_own(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None or is_parametrized(module)
+
+
+def _never_called(model: nn.Module) -> set[int]:
+    found = set()
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # its class has no `forward` to look at
+        if type(module).forward is nn.Module.forward:  # not defined: lists and dicts of parameters
+            found.add(id(module))
+        elif type(module).forward is nn.MultiheadAttention.forward:
+            found.add(id(module.out_proj))
+        if is_parametrized(module):
+            found |= {id(m) for m in module.parametrizations.modules()}  # type: ignore[union-attr, operator]
+    return found
 
 
 def _matches(which: Which, name: str, module: nn.Module) -> bool:

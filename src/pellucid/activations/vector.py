@@ -71,7 +71,8 @@ def pool(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for mean, m2 in ((MEAN, M2), (RELU_MEAN, RELU_M2)):
         delta = b[..., mean] - a[..., mean]
         out[..., mean] = a[..., mean] + delta * share
-        out[..., m2] = a[..., m2] + b[..., m2] + delta**2 * na * share
+        with np.errstate(over="ignore"):  # the square of 1e200 is infinite
+            out[..., m2] = a[..., m2] + b[..., m2] + delta * (delta * na * share)
     out[..., LOW] = np.minimum(a[..., LOW], b[..., LOW])
     out[..., HIGH] = np.maximum(a[..., HIGH], b[..., HIGH])
     return out

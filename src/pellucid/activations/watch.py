@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.activations import global_hooks
-from pellucid.activations.columns import MAX_COLUMNS, Means, Readings, Timeline
-from pellucid.activations.history import History, Layer
-from pellucid.activations.inbox import Inbox
-from pellucid.activations.parameters import AFTER, BEFORE, Parameters
+from pellucid.activations import global_hooks, graph, history_file, unseen
+from pellucid.activations.columns import MAX_COLUMNS, Timeline
+from pellucid.activations.history import History
+from pellucid.activations.outputs import Outputs
 from pellucid.activations.pictures import Pictures
 from pellucid.activations.sections import section
-from pellucid.activations.steps import first_step_hooks, hypers, step_hooks, trained, unwrapped
-from pellucid.activations.targets import Which, choose, first_tensor, is_activation, is_readable, kind, plain
-from pellucid.activations.vector import Count
+from pellucid.activations.series import Series
+from pellucid.activations.snapshots import Snapshots
+from pellucid.activations.steps import first_step_hooks, parameters_of, step_hooks, unwrapped
+from pellucid.activations.targets import Which, choose, plain
 from pellucid.errors import UsageError
 
 FLUSH_EVERY = 50
 SAVE_EVERY_S = 10.0
-N_SNAPSHOTS = 64
 
 
 def watch(
@@ -84,11 +82,7 @@ def watch(
 
 
 class Watch(Pictures):
-    """What `watch` returns: the block, and afterwards (or meanwhile) its history and pictures.
-
-    Attributes:
-        step: Training steps so far.
-    """
+    """What `watch` returns: the block, and afterwards (or meanwhile) its history and pictures."""
 
     def __init__(
         self,
@@ -107,45 +101,43 @@ class Watch(Pictures):
         if every < 1:
             raise UsageError(f"every must be at least 1, got {every}")
         self.model, self.optimizer = model, unwrapped(optimizer)
-        self.every, self.with_hist, self.with_loss, self.with_grads = every, with_hist, loss, with_grads
+        self.every, self.with_loss, self.with_grads = every, loss, with_grads
         self.folder = Path(folder) if folder is not None else None
         self.by_hand = by_hand
+        self.passes_are_steps = optimizer is None and not by_hand
         self.root = plain(model)
-        self.targets = choose(self.root, modules)
-        self.rows = {id(module): row for row, module in enumerate(self.targets.values())}
-        self.shapes: list[tuple[int, ...]] = [()] * len(self.targets)
-        self.param_names: list[str] = []
-        self.parameters, self.hyper_rows = Parameters([]), list(hypers(None))
-        self.train, self.valid = Readings(len(self.rows), with_hist), Readings(len(self.rows), with_hist)
-        self._loss_row, self.series = 0, Means(1)
-        self.timeline = Timeline([self.train, self.series], capacity)
-        self.valid_timeline = Timeline([self.valid], capacity)
-        self.first_conv = next((m for m in self.root.modules() if isinstance(m, nn.Conv2d)), None)
-        self.snapshots: list[tuple[int, Tensor]] = []
-        self._snapshot_stride = 1
-        self.step, self._due = 0, True
+        self.outputs, self.series = Outputs(choose(self.root, modules), with_hist), Series(self.root, with_grads)
+        self.rows = self.outputs.rows
+        self.timeline = Timeline([self.outputs.train, *self.series.tables], capacity)
+        self.valid_timeline = Timeline([self.outputs.valid], capacity)
+        self.snapshots = Snapshots(self.root, every)
+        self._step, self._due = 0, True
         self._column = self._valid_column = -1
-        self._inbox = Inbox(with_hist)
-        self._pending: list[tuple[slice, int, Tensor]] = []
-        self._last: tuple[Tensor, int, int] | None = None
-        self._moving = self._ignored = False
-        self._saw_gradient = False
+        self._in_pass = self._passed = self._outside = False
+        self._owned: set[int] = set()
+        self._called: set[bool] = set()  # in which modes the model itself was
         self._open: ExitStack | None = None
         self._save_at = time.monotonic() + SAVE_EVERY_S
+        self._save_failed = False
         if self.optimizer is not None and self.optimizer != "auto":
             self._adopt(self.optimizer)
 
     def __enter__(self) -> Watch:
         if self._open is not None:
             raise UsageError("this watch is open already; make a second one with watch() to watch the model twice")
+        if self.folder is not None:
+            history_file.make_room(self.folder)
+        known = self.optimizer is not None and self.optimizer != "auto" and self.with_grads
+        _say([unseen.of_replicas(self.model), unseen.of_optimizer(self.optimizer, self.root) if known else None])
+        self._owned = set(map(id, self.leaves()))
         with ExitStack() as stack:
             if _is_compiled(self.model):
                 warnings.warn("the model runs uncompiled while it is watched; its results are the same", stacklevel=2)
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
+            stack.callback(global_hooks.detach, self)  # before there is anything to detach: Ctrl-C may come between
             global_hooks.attach(self)
-            stack.callback(global_hooks.detach, self)
             if self.optimizer is not None and not self.by_hand:
                 around = self.before_step, self.after_step
                 auto = self.optimizer == "auto"
@@ -156,190 +148,167 @@ class Watch(Pictures):
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: Any) -> None:
-        stack, self._open = self._open, None
-        if stack is not None:
-            stack.close()
-        self._last = None
-        self.flush()
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if self._passed:
+            self.advance()
+        self.outputs.forget_last()
         if failed is None:
+            self.flush()
             self._reduce()
-            self._say_what_is_missing()
         if self.folder is not None:
-            self.history.save(self.folder)
+            self._save(self.folder)
+        if failed is None:
+            _say(self._missing())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block runs."""
+        return self._open is not None
+
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+        return self._step + self._passed
 
     @property
     def history(self) -> History:
         """Everything recorded so far."""
         self.flush()
-        n, n_params = self.timeline.n, len(self.param_names)
-        values = self.series.values(n)
-        names = (*BEFORE, AFTER)
-        series = {name: values[i * n_params : (i + 1) * n_params] for i, name in enumerate(names) if n_params}
-        if self.series.counts[self._loss_row].any():
-            series["loss"] = values[self._loss_row]
-        for name in dict.fromkeys(name for name, _ in self.hyper_rows):
-            rows = [self._loss_row + 1 + i for i, (each, _) in enumerate(self.hyper_rows) if each == name]
-            series[f"hyper.{name}"] = values[rows]
-        layers = [
-            Layer(name, type(module).__name__, shape, "activation" if is_activation(module) else "layer")
-            for (name, module), shape in zip(self.targets.items(), self.shapes, strict=True)
-        ]
+        kernels, kernel_steps = self.snapshots.arrays()
         return History(
-            layers,
-            list(self.param_names),
-            section(self.timeline, self.train),
-            section(self.valid_timeline, self.valid),
-            series,
-            np.stack([k.cpu().float().numpy() for _, k in self.snapshots]) if self.snapshots else None,
-            np.array([step for step, _ in self.snapshots], np.int64) if self.snapshots else None,
+            self.outputs.layers(),
+            list(self.series.params),
+            section(self.timeline, self.outputs.train),
+            section(self.valid_timeline, self.outputs.valid),
+            self.series.arrays(self.timeline.n),
+            kernels,
+            kernel_steps,
         )
+
+    def begin_pass(self) -> None:
+        """Note that the model was called, where its training passes are the steps."""
+        if torch._C._current_graph_task_id() == -1:
+            if self._passed:
+                self.advance()
+            self._in_pass = True
+
+    def end_pass(self) -> None:
+        """Note that it returned; a step ends when the next pass begins, since its loss is still to come."""
+        self._called.add(self.root.training)
+        if self._in_pass:
+            self._in_pass, self._passed = False, self.root.training
 
     def advance(self) -> None:
         """End a training step."""
-        self.step += 1
-        self._due = self.step % self.every == 0
+        self._step += 1
+        self._passed = False
+        self._due = self._step % self.every == 0
         self._column = self._valid_column = -1
-        self._last = None
-        if self.step % FLUSH_EVERY == 0:
+        self.outputs.forget_last()
+        if self._step % FLUSH_EVERY == 0:
             self.flush()
-            self._save_if_due()
+            if self.folder is not None and time.monotonic() >= self._save_at:
+                self._save(self.folder)
+
+    def leaves(self) -> list[Tensor]:
+        """What gets gradients from a loss of this model: its parameters, and the tensors of its optimizer."""
+        return [*self.root.parameters(), *parameters_of(self.optimizer)]
+
+    def owns(self, loss: Tensor | Sequence[Tensor]) -> bool:
+        """Whether a loss reaches them."""
+        return graph.reaches(loss, self._owned)
 
     def record_loss(self, value: Tensor) -> None:
         """Take the loss of the current step; several in one step are averaged."""
         if self._due:
-            self._put(slice(self._loss_row, self._loss_row + 1), value.detach())
+            self.series.loss(self._train_column(), value)
 
     def before_step(self) -> None:
         """Read gradients, weights and hyper-parameters as the optimizer finds them."""
-        if not self._due:
-            return
-        found = hypers(self.optimizer)
-        rows, numbers = [], []
-        for row, hyper in enumerate(self.hyper_rows, self._loss_row + 1):
-            number = found.get(hyper, np.nan)
-            if isinstance(number, Tensor):
-                self._put(slice(row, row + 1), number.detach())
-            else:
-                rows.append(row)
-                numbers.append(number)
-        self.series.add(rows, self._train_column(), numbers)
-        if self.param_names:
-            self._saw_gradient = self._saw_gradient or any(p.grad is not None for p in self.parameters.params)
-            self._put(slice(len(BEFORE) * len(self.param_names)), self.parameters.before())
-            self._moving = True
+        if self._due:
+            self.series.before_step(self._train_column(), self.optimizer)
 
     def after_step(self) -> None:
         """Read how far the weights moved, and end the step."""
-        if self._moving:
-            self._moving = False
-            n = len(self.param_names)
-            self._put(slice(len(BEFORE) * n, (len(BEFORE) + 1) * n), self.parameters.after())
+        if self.series.moving:
+            self.series.after_step(self._train_column())
         self.advance()
 
     def flush(self) -> None:
-        """Move what waits into the columns, in one transfer."""
-        self._inbox.empty()
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        values = torch.cat([tensor.reshape(-1).double() for *_, tensor in pending]).cpu().numpy()
-        start = 0
-        for rows, column, tensor in pending:
-            self.series.add(rows, column, values[start : start + tensor.numel()])
-            start += tensor.numel()
+        """Move what waits into the columns."""
+        self.outputs.flush()
+        self.series.flush()
 
     def seen(self, row: int, module: nn.Module, inputs: Any, output: Any) -> None:
         """Read the output of the watched module in a row of the table."""
         training = self.root.training
-        if (training and not self._due) or torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling():
+        if (training and not self._due) or torch._C._current_graph_task_id() != -1:
             return
-        x = output if isinstance(output, Tensor) else first_tensor(output)
-        if x is None or not x.numel() or not is_readable(x):
-            self._ignore(row, x)
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
             return
-        if not self.shapes[row]:
-            self.shapes[row] = tuple(x.shape[1:])
+        x = self.outputs.readable(row, output)
+        if x is None:
+            return
+        if self.passes_are_steps and not self._in_pass and module is not self.root:
+            self._outside = self._outside or training
+            if self._passed and not training:
+                self.advance()
         if training:
-            table, column = self.train, self._column if self._column >= 0 else self._train_column()
+            column = self._column if self._column >= 0 else self._train_column()
         else:
-            table, column = self.valid, self._validation_column()
-        if self._inbox.full:
-            self.flush()
-            self._last = None
-        source, self._last = self._last, None
-        if source is not None and type(module) is nn.ReLU and _undisturbed(source, inputs, module.inplace):
-            self._inbox.take_rectified(source[2], table, row, column)
-            return
-        slot = self._inbox.take(x, table, row, column)
-        if slot is not None and not x.is_inference():
-            self._last = x, x._version, slot
+            column = self._validation_column()
+        self.outputs.read(x, row, column, module, inputs, training=training)
 
     def _adopt(self, optimizer: Any) -> None:
-        self.flush()
-        params = trained(optimizer, self.root) if self.with_grads else {}
-        self.optimizer, self.hyper_rows = optimizer, list(hypers(optimizer))
-        self.param_names, self.parameters = list(params), Parameters(list(params.values()))
-        self._loss_row = (len(BEFORE) + 1) * len(params)
-        self.series.pad_rows(self._loss_row, len(self.hyper_rows))
+        self.series.adopt(optimizer)
+        self.optimizer = optimizer
 
     def _train_column(self) -> int:
         if self._column < 0:
             if self.timeline.n == self.timeline.capacity:
                 self.flush()  # columns are about to move
-            self._column = self.timeline.open(self.step)
-            self._snapshot()
+            self._column = self.timeline.open(self._step)
+            self.snapshots.take(self._step)
         return self._column
 
     def _validation_column(self) -> int:
         if self._valid_column < 0:
             self.flush()
-            self._valid_column = self.valid_timeline.open(self.step)
+            self._valid_column = self.valid_timeline.open(self._step)
         return self._valid_column
 
-    def _put(self, rows: slice, values: np.ndarray | Tensor) -> None:
-        column = self._train_column()
-        if isinstance(values, Tensor):
-            self._pending.append((rows, column, values))
-        else:
-            self.series.add(rows, column, values.reshape(-1))
-
-    def _snapshot(self) -> None:
-        if self.first_conv is None or self.step % (self._snapshot_stride * self.every):
-            return
-        if len(self.snapshots) == N_SNAPSHOTS:
-            self.snapshots, self._snapshot_stride = self.snapshots[::2], 2 * self._snapshot_stride
-            if self.step % (self._snapshot_stride * self.every):
-                return
-        self.snapshots.append((self.step, self.first_conv.weight.detach().clone()))
-
-    def _ignore(self, row: int, x: Tensor | None) -> None:
-        if not self._ignored:
-            self._ignored = True
-            what = "no tensor" if x is None else f"{'empty ' * (not x.numel())}{kind(x)} output"
-            name = list(self.targets)[row]
-            warnings.warn(f"layer {name} gives {what}: such outputs are not recorded (said once)", stacklevel=2)
-
-    def _say_what_is_missing(self) -> None:
-        gradients = self.param_names or (self.with_grads and self.optimizer == "auto")
-        tables, missing = (self.train, self.valid), []
-        if gradients and self.timeline.n and not self._saw_gradient:
-            missing.append(
+    def _missing(self) -> Iterable[str | None]:
+        """What was asked for and is not there."""
+        gradients = self.series.params or (self.with_grads and self.optimizer == "auto")
+        if gradients and self.timeline.n and not self.series.saw_gradient:
+            yield (
                 "gradients were asked for, but there were none at any optimizer step: is backward() called inside the "
                 "block, and does this optimizer hold the model's parameters?"
             )
-        if self.step and not self._ignored and not any(t.cells[..., Count.N : Count.NEAR_ZERO].any() for t in tables):
-            missing.append(
-                f"no watched layer of {type(self.root).__name__} was called in {self.step} steps: is this the model "
-                "that trains? A function compiled by torch.compile hides the layers it calls; compile the model instead"
+        yield from unseen.of_layers(self.root, self.outputs, self._called, self.step)
+        if self._outside:
+            yield (
+                f"layers of {type(self.root).__name__} were called outside of a call of the model, which without an "
+                "optimizer ends no step: call model(x), not model.forward(x) or its parts, or give the optimizer"
             )
-        for message in missing:
-            warnings.warn(message, stacklevel=3)
+        if self.with_loss and not self.by_hand and "loss" not in self.series.arrays(0):
+            yield (
+                "no loss was recorded: no backward() on a single number reached a parameter of this model; "
+                "torch.autograd.grad is not seen"
+            )
+        yield unseen.of_idle(self.series.idle())
+        yield unseen.of_changes(self.root, self.outputs)
 
-    def _save_if_due(self) -> None:
-        if self.folder is None or time.monotonic() < self._save_at:
-            return
+    def _save(self, folder: Path) -> None:
         start = time.monotonic()
-        self.history.save(self.folder)
+        try:
+            self.history.save(folder)
+        except (UsageError, RuntimeError, MemoryError) as error:
+            if not self._save_failed:  # a full disk must not end a training, whose weights are worth more
+                self._save_failed = True
+                warnings.warn(f"{error}; it is kept in memory, and tried again (said once)", stacklevel=3)
         took = time.monotonic() - start
         self._save_at = start + max(SAVE_EVERY_S, 50 * took)
 
@@ -348,22 +317,16 @@ class Watch(Pictures):
 
         if not (isinstance(self.model, nn.parallel.DistributedDataParallel) and dist.is_initialized()):
             return
-        from pellucid.activations.ranks import all_reduce, common_columns, reduce_readings
+        from pellucid.activations.ranks import pool_ranks
 
-        group = self.model.process_group
-        for timeline in (self.timeline, self.valid_timeline):
-            timeline.spread(*common_columns(timeline.spans[: timeline.n], group))
-        for table, timeline in ((self.train, self.timeline), (self.valid, self.valid_timeline)):
-            reduce_readings(table.cells[:, : timeline.n], group)
-        for array in (self.series.sums, self.series.counts):
-            all_reduce(array, dist.ReduceOp.SUM, group)
+        readings = {self.timeline: self.outputs.train, self.valid_timeline: self.outputs.valid}
+        pool_ranks(readings, self.series.tables, self.model.process_group)
 
 
 def _is_compiled(model: nn.Module) -> bool:
     return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 
-def _undisturbed(source: tuple[Tensor, int, int], inputs: Any, inplace: bool) -> bool:
-    """Whether a ReLU was given the very tensor that was just read, unchanged."""
-    tensor, version, _ = source
-    return bool(inputs) and inputs[0] is tensor and tensor._version == version + inplace
+def _say(messages: Iterable[str | None]) -> None:
+    for message in filter(None, messages):
+        warnings.warn(message, stacklevel=3)
