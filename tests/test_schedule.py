@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -79,3 +80,43 @@ def test_combined_runs_the_part_that_holds_the_position(weights, pos):
 def test_wrong_arguments(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+# fastai's documentation defines its schedules by these formulas, and pairs of fractions and schedules.
+FASTAI = {
+    "SchedLin": lambda start, end, pos: start + pos * (end - start),
+    "SchedCos": lambda start, end, pos: start + (1 + math.cos(math.pi * (1 - pos))) * (end - start) / 2,
+    "SchedNo": lambda start, end, pos: start,
+    "SchedExp": lambda start, end, pos: start * (end / start) ** pos,
+}
+
+
+@pytest.mark.parametrize("name", FASTAI)
+@given(start=rates, end=rates, pos=fractions, pct=st.floats(0.01, 0.99))
+def test_fastais_names_have_fastais_values(name, start, end, pos, pct):
+    schedule, formula = getattr(s, name), FASTAI[name]
+    assert schedule(start, end)(pos) == pytest.approx(formula(start, end, pos), rel=1e-9, abs=1e-12)
+    assert s.SchedPoly(start, end, 2)(pos) == pytest.approx(start + (end - start) * pos**2)
+    both = s.combine_scheds([pct, 1 - pct], [schedule(start, end), s.SchedCos(end, 0)])
+    first = pos < pct
+    own = pos / pct if first else (pos - pct) / (1 - pct)
+    expected = formula(start, end, own) if first else FASTAI["SchedCos"](end, 0, own)
+    assert both(pos) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    cos = s.combined_cos(pct, start, end, 0)
+    assert cos(pos) == pytest.approx(
+        FASTAI["SchedCos"](*((start, end) if first else (end, 0)), own), rel=1e-6, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", [*FASTAI, "SchedPoly"])
+def test_a_value_for_each_parameter_group(name):
+    start, end = np.array([1e-5, 1e-3]), np.array([1e-3, 2.0])
+    power = [3] if name == "SchedPoly" else []
+    each = [getattr(s, name)(a, b, *power)(0.3) for a, b in zip(start, end, strict=True)]
+    np.testing.assert_allclose(getattr(s, name)(start, end, *power)(0.3), each)
+
+
+def test_exponential_ends_of_groups_are_checked_too():
+    with pytest.raises(UsageError, match="positive ends"):
+        s.SchedExp(np.array([1e-5, 0.0]), np.array([1.0, 1.0]))
+    assert s.SchedExp(torch.tensor(1.0), np.float64(4))(0.5) == pytest.approx(2)

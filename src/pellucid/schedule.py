@@ -1,13 +1,15 @@
 """Schedules: pure functions from the fraction of training done to a value.
 
 They hold no state, so they can be plotted and tested without training; `callback.schedule` writes their values into
-the optimizer.
+the optimizer. Start and end may be arrays, with a value for each parameter group. At the end of the module are the
+names that fastai has for the same functions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pellucid.errors import UsageError
 
@@ -32,9 +34,14 @@ def cosine(start: float, end: float) -> Schedule:
 
 def exponential(start: float, end: float) -> Schedule:
     """Equal ratios from `start` at 0 to `end` at 1: start · (end / start)^pos. Both must be positive."""
-    if start <= 0 or end <= 0:
+    if not (_positive(start) and _positive(end)):
         raise UsageError(f"an exponential schedule needs positive ends, got {start} and {end}")
     return lambda pos: start * (end / start) ** pos
+
+
+def polynomial(start: float, end: float, power: float) -> Schedule:
+    """From `start` at 0 to `end` at 1 along pos^power: start + (end - start) · pos^power."""
+    return lambda pos: start + (end - start) * pos**power
 
 
 def combined(fractions: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
@@ -96,8 +103,25 @@ def flat_cosine(lr: float, *, div_final: float = 1e5, pct_start: float = 0.75) -
     return combined([pct_start, 1 - pct_start], [constant(lr), cosine(lr, lr / div_final)])
 
 
+def _positive(value: Any) -> bool:
+    return bool((value > 0).all()) if hasattr(value, "all") else value > 0
+
+
 def _leg(name: str) -> Callable[[float, float], Schedule]:
     legs = {"cosine": cosine, "linear": linear}
     if name not in legs:
         raise UsageError(f"legs must be 'cosine' or 'linear', got {name!r}")
     return legs[name]
+
+
+SchedLin, SchedCos, SchedExp, SchedPoly, combine_scheds = linear, cosine, exponential, polynomial, combined
+
+
+def SchedNo(start: float, end: float) -> Schedule:
+    """`start` throughout, whatever `end` is."""
+    return constant(start)
+
+
+def combined_cos(pct: float, start: float, middle: float, end: float) -> Schedule:
+    """A cosine from `start` to `middle` on the first `pct` of training, and one from there to `end` on the rest."""
+    return combined([pct, 1 - pct], [cosine(start, middle), cosine(middle, end)])

@@ -63,6 +63,7 @@ from pellucid.metrics import accuracy, error_rate, top_k_accuracy
 from pellucid.optimizer import SGD, Adam
 from pellucid.plot.images import show_image, show_images, subplots
 from pellucid.runs import Run, load_run
+from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combine_scheds, combined_cos
 from pellucid.seed import set_seed
 from pellucid.summary import summarize
 from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu
@@ -138,12 +139,19 @@ __all__ = [
     "ResBlock",
     "Resize",
     "Run",
+    "SchedCos",
+    "SchedExp",
+    "SchedLin",
+    "SchedNo",
+    "SchedPoly",
     "SuggestionMethod",
     "Tensor",
     "TrainingError",
     "URLs",
     "UsageError",
     "accuracy",
+    "combine_scheds",
+    "combined_cos",
     "csv_items",
     "default_device",
     "default_split",
