@@ -80,6 +80,52 @@ def test_suggestions_are_those_of_fastai(given, expected):
             assert function(*given) == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize(("given", "expected"), FASTAI[:2])
+def test_called_as_fastai_calls_them_they_answer_as_fastai_does(given, expected, kind):
+    lrs, losses = (kind(values.tolist()) for values in given)
+    for function, value in zip((valley, steep, minimum, slide), expected, strict=True):
+        rate, (x, y) = function(lrs, losses, 100)
+        assert rate == pytest.approx(value, rel=1e-4)
+        assert x == pytest.approx(value * (10 if function is minimum else 1), rel=1e-4)
+        assert y == pytest.approx(np.interp(np.log(x), np.log(given[0]), given[1]), rel=1e-4)
+    # the third argument is never taken for slide's first setting
+    assert slide(*given, 3) == slide(*given, 100) and slide(*given, 3, 5)[0] == slide(*given, lr_diff=5)
+
+
+def test_suggestions_written_for_fastai():
+    def last_lower(lrs, losses, num_it):
+        assert num_it == 30 and isinstance(lrs, torch.Tensor)
+        at = (losses[1:] < losses[:-1]).nonzero().max().item()
+        return lrs[at].item(), (lrs[at].item(), losses[at].item())
+
+    def steepest(lrs, losses, num_it: int):
+        grads = (losses[1:] - losses[:-1]) / (lrs[1:].log() - lrs[:-1].log())
+        return lrs[grads.argmin()], (0, 0)
+
+    learn = learner()
+    found = learn.lr_find(
+        num_it=30, show_plot=False, suggest_funcs=(last_lower, steepest, steep, partial(slide, thresh=0.1))
+    )
+    assert found._fields == ("last_lower", "steepest", "steep", "slide") and found.steepest == pytest.approx(
+        found.steep
+    )
+    assert type(found.last_lower) is float and found.last_lower in found.lrs
+
+
+@pytest.mark.parametrize("answer", [None, "much", (1e-3, 2, 3), np.zeros(2)])
+def test_suggestions_that_are_no_rate(answer):
+    with pytest.raises(UsageError, match=r"odd returned .*a suggestion is a learning rate"):
+        learner().lr_find(num_it=20, show_plot=False, suggest_funcs=odd_one(answer))
+
+
+def odd_one(answer):
+    def odd(lrs, losses):
+        return answer
+
+    return odd
+
+
 def test_valley_is_the_longest_falling_subsequence():
     rng = np.random.default_rng(1)
     for n in range(2, 11):

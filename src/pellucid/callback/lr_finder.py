@@ -5,6 +5,7 @@ Source: Smith, arXiv:1506.01186, section 3.3. The suggestions are pure functions
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import namedtuple
 from collections.abc import Callable, Sequence
@@ -12,14 +13,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from pellucid.callback.core import Callback, CancelFitException, CancelValidException
 from pellucid.errors import TrainingError, UsageError
 from pellucid.optimizer import set_hyper
 from pellucid.schedule import exponential
 
-Suggestion = Callable[[np.ndarray, np.ndarray], float]
-"""Learning rates and smoothed losses, each [batch] → a learning rate."""
+Suggestion = Callable[..., Any]
+"""Learning rates and smoothed losses, each [batch] → a learning rate; or as `valley` with `num_it`."""
+
+Values = Sequence[float] | np.ndarray | torch.Tensor
 
 MIN_BATCHES = 10
 SKIP_START = 0.1
@@ -75,14 +79,21 @@ class LRFinder(Callback):
         raise CancelValidException
 
 
-def valley(lrs: np.ndarray, losses: np.ndarray) -> float:
+def valley(lrs: Values, losses: Values, num_it: int | None = None) -> Any:
     """The rate about half-way down the longest valley: the longest subsequence of ever lower losses.
 
     The valley ends where that subsequence ends and is taken to be as long as it has members; the rate lies half-way
     through, at the end of its first third and half another.
 
+    Args:
+        lrs: Learning rates.
+        losses: Smoothed losses.
+        num_it: Batches of the test. If it is given, as fastai does, the answer is (rate, (rate, loss)), with the place
+            on the curve that was looked for.
+
     Source: ESRI, `arcgis.learn`; as Zach Mueller brought it to fastai.
     """
+    lrs, losses = np.asarray(lrs, float), np.asarray(losses, float)
     n = len(losses)
     length = np.ones(n, int)  # of the longest falling subsequence that ends here
     for i in range(1, n):
@@ -91,40 +102,59 @@ def valley(lrs: np.ndarray, losses: np.ndarray) -> float:
     end = int(length.argmax())
     third = int(length[end]) / 3
     start = end - int(length[end]) if end else 0
-    return float(lrs[start + int(third) + int(third / 2)])
+    rate = float(lrs[start + int(third) + int(third / 2)])
+    return _answer(rate, rate, lrs, losses, num_it)
 
 
-def steep(lrs: np.ndarray, losses: np.ndarray) -> float:
-    """The rate at which the loss falls fastest, by the logarithm of the rate."""
-    return float(lrs[(np.diff(losses) / np.diff(np.log(lrs))).argmin()])
+def steep(lrs: Values, losses: Values, num_it: int | None = None) -> Any:
+    """The rate at which the loss falls fastest, by the logarithm of the rate; arguments as of `valley`."""
+    lrs, losses = np.asarray(lrs, float), np.asarray(losses, float)
+    rate = float(lrs[(np.diff(losses) / np.diff(np.log(lrs))).argmin()])
+    return _answer(rate, rate, lrs, losses, num_it)
 
 
-def minimum(lrs: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate at which the loss is lowest: there it is about to explode."""
-    return float(lrs[losses.argmin()]) / 10
+def minimum(lrs: Values, losses: Values, num_it: int | None = None) -> Any:
+    """A tenth of the rate at which the loss is lowest, where it is about to explode; arguments as of `valley`."""
+    lrs, losses = np.asarray(lrs, float), np.asarray(losses, float)
+    lowest = float(lrs[losses.argmin()])
+    return _answer(lowest / 10, lowest, lrs, losses, num_it)
 
 
 def slide(
-    lrs: np.ndarray, losses: np.ndarray, lr_diff: int = 15, thresh: float = 0.005, adjust_value: float = 1.0
-) -> float:
+    lrs: Values,
+    losses: Values,
+    num_it: int | None = None,
+    lr_diff: int = 15,
+    thresh: float = 0.005,
+    adjust_value: float = 1.0,
+) -> Any:
     """The highest rate before the loss bends: where the curve's slope at both ends of an interval is nearly the same.
 
     Args:
         lrs: Learning rates.
         losses: Smoothed losses.
+        num_it: As of `valley`.
         lr_diff: Length of the interval that slides down from the highest rate, in batches.
         thresh: Difference of slopes (loss a batch) at which it stops.
         adjust_value: Factor on the rate found, that of the interval's lower end.
 
     Source: Andrew Chang, forums.fast.ai/t/44199; as in fastai.
     """
+    lrs, losses = np.asarray(lrs, float), np.asarray(losses, float)
     slopes = np.gradient(losses)
     low, high = max(len(lrs) - 1 - lr_diff, 0), len(lrs) - 1
     found = lrs[low]
     while low >= 0 and abs(slopes[high] - slopes[low]) > thresh:
         found = lrs[low]
         low, high = low - 1, high - 1
-    return float(found) * adjust_value
+    rate = float(found) * adjust_value
+    return _answer(rate, rate, lrs, losses, num_it)
+
+
+def _answer(rate: float, place: float, lrs: np.ndarray, losses: np.ndarray, num_it: int | None) -> Any:
+    if num_it is None:
+        return rate
+    return rate, (place, float(np.interp(np.log(place), np.log(lrs), losses)))
 
 
 class SuggestionMethod:
@@ -156,7 +186,28 @@ def suggestions(lrs: Sequence[float], losses: Sequence[float], functions: Sequen
     if len(set(names)) < len(names):
         raise UsageError(f"each suggestion needs a name of its own, got {', '.join(names)}")
     kind = type("SuggestedLRs", (namedtuple("SuggestedLRs", names),), {"lrs": rates, "losses": values})
-    return kind(*(function(rates[part], values[part]) for function in functions))
+    return kind(*(_suggested(function, rates[part], values[part], num_it) for function in functions))
+
+
+def _suggested(function: Suggestion, lrs: np.ndarray, losses: np.ndarray, num_it: int) -> float:
+    """What a function suggests, called in our way or in fastai's, with tensors and the number of batches."""
+    if _takes_num_it(function):
+        answer = function(torch.from_numpy(lrs), torch.from_numpy(losses), num_it)
+    else:
+        answer = function(lrs, losses)
+    rate: Any = answer[0] if isinstance(answer, tuple) and len(answer) == 2 else answer
+    try:
+        return float(rate)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{_name(function)} returned {answer!r}: a suggestion is a learning rate, or (rate, (rate, loss))"
+        ) from None
+
+
+def _takes_num_it(function: Suggestion) -> bool:
+    parameters = list(inspect.signature(function).parameters.values())
+    third = parameters[2:3]
+    return any(p.name == "num_it" for p in parameters) or bool(third and third[0].default is inspect.Parameter.empty)
 
 
 def _name(function: Any) -> str:
