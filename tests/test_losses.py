@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from pellucid.errors import UsageError
-from pellucid.losses import LabelSmoothingCrossEntropy, activation_of, each_loss
+from pellucid.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+    activation_of,
+    each_loss,
+)
 
 PRED = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
 TARG = torch.tensor([0, 1, 2, 3, 4, 0, 1])
@@ -82,3 +90,59 @@ def test_each_loss_of_several_values_an_item_is_their_mean():
     assert torch.allclose(each_loss(nn.BCEWithLogitsLoss(), PRED, target), expected)
     weighted = each_loss(nn.CrossEntropyLoss(WEIGHT), PRED, TARG)
     assert torch.allclose(weighted, F.cross_entropy(PRED, TARG, reduction="none") * WEIGHT[TARG])
+
+
+def test_label_smoothing_weighs_classes_as_torch_does():
+    log_p, weight = PRED.double().log_softmax(1), WEIGHT.double()
+    each = -0.7 * log_p[range(7), TARG] * weight[TARG] - 0.3 / 5 * (log_p * weight).sum(1)
+    for make in (LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat):
+        loss = make(0.3, weight)(PRED.double(), TARG)
+        assert float(loss) == pytest.approx(float(each.sum() / weight[TARG].sum()), rel=1e-12)
+        torchs = F.cross_entropy(PRED.double(), TARG, weight=weight, label_smoothing=0.3, reduction="none")
+        assert torch.allclose(make(0.3, weight, "none")(PRED.double(), TARG), torchs)
+
+
+MAPS, CLASSES = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)).double(), torch.arange(30) % 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -2, -3])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_flat_cross_entropy_takes_classes_along_any_axis(axis, dtype):
+    pred = MAPS.movedim(2, axis)  # four classes
+    targ = CLASSES.reshape(2, 3, 5).to(dtype)
+    rows = MAPS.movedim(2, -1).reshape(30, 4)
+    each = rows.logsumexp(1) - rows[range(30), CLASSES]
+    for reduction, expected in (("mean", each.mean()), ("sum", each.sum()), ("none", each)):
+        assert torch.allclose(CrossEntropyLossFlat(axis=axis, reduction=reduction)(pred, targ), expected)
+    loss = CrossEntropyLossFlat(axis=axis)
+    assert torch.equal(loss.activation(pred), pred.softmax(axis)) and torch.equal(loss.decodes(pred), pred.argmax(axis))
+    assert torch.equal(activation_of(loss)(pred), pred.softmax(axis))
+
+
+def test_flat_losses_of_values_by_hand():
+    pred, yes = PRED.double(), PRED > 0.3
+    each = -(yes * pred.sigmoid().log() + ~yes * (-pred).sigmoid().log())
+    for labels in (yes, yes.int(), yes.long(), yes.float(), yes[:, None]):
+        assert float(BCEWithLogitsLossFlat()(pred, labels)) == pytest.approx(float(each.mean()))
+    weighted = -(yes * WEIGHT * pred.sigmoid().log() + ~yes * (-pred).sigmoid().log())
+    assert float(BCEWithLogitsLossFlat(pos_weight=WEIGHT)(pred, yes)) == pytest.approx(float(weighted.mean()))
+    assert float(MSELossFlat()(pred[:, :1], TARG)) == pytest.approx(float(((pred[:, 0] - TARG) ** 2).mean()))
+    assert torch.equal(BCEWithLogitsLossFlat(thresh=0.7).decodes(pred), pred > 0.7)
+    assert torch.equal(activation_of(BCEWithLogitsLossFlat())(pred), pred.sigmoid())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat(), BCEWithLogitsLossFlat(), MSELossFlat()],
+    ids=lambda loss: type(loss).__name__,
+)
+@pytest.mark.parametrize("shape", [(6,), (7, 5, 2), (5, 7), (14,), (), (1,)])
+def test_flat_losses_check_shapes(loss, shape):
+    with pytest.raises(UsageError, match=rf"{type(loss).__name__} compares predictions of shape .* labels of shape"):
+        loss(PRED, torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat()])
+def test_flat_cross_entropy_of_one_class(loss):
+    with pytest.raises(UsageError, match="always 0"):
+        loss(PRED[:, :1], TARG * 0)

@@ -33,6 +33,7 @@ from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
 from pellucid.plot.images import photo_style, show_images
 from pellucid.plot.training import plot_lr_find
+from pellucid.rehearsal import rehearse
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.seed import kept_rng
@@ -53,7 +54,10 @@ class Learner(TrainingLoop):
         loss_func: (output, labels) → scalar loss.
         opt_func: (torch parameter groups, lr) → optimizer; ours, or any class of `torch.optim`.
         lr: Learning rate of the `fit` methods when they are given none.
-        metrics: A function (output, labels) → number, an object with reset/update/compute, or a list of them.
+        metrics: A function (output, labels) → number, an object with reset/update/compute, or a list of them. A
+            function is called for each batch, and its mean over the items is shown: right for what is a mean over items
+            itself, such as accuracy. For scores of a whole set, such as F1, take `F1Score` and its like, `AccumMetric`
+            for a function of all outputs and labels, or `skm_to_fastai` for one of scikit-learn.
         cbs: A callback or a list of them, besides the standard ones.
         wd: Weight decay; None leaves it to `opt_func`.
         moms: Momentum of `fit_one_cycle` at its start, at the highest rate, and at its end.
@@ -139,6 +143,7 @@ class Learner(TrainingLoop):
             set_hyper(self.opt, "wd", decay)
         keep_freed_memory()
         with self.added_cbs(cbs), channels_last(self.model, self.opt):
+            rehearse(self)
             self._run(n_epoch)
 
     def fit_one_cycle(
@@ -305,12 +310,12 @@ class Learner(TrainingLoop):
 
     def validate(self, dl: Any = None) -> list[float]:
         """Loss and metrics on the validation set, or on `dl`; leaves the record of the fit alone."""
-        evaluation = Evaluation(self.metrics, self.dls.device)
+        evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
         for pred, yb in self._outputs(self.dls.valid if dl is None else dl):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
             targets: Any = yb if isinstance(yb, tuple) else (yb,)
-            evaluation.update(self._loss(pred, targets), pred, yb)  # pyright: ignore[reportArgumentType]
+            evaluation.update(self._loss(pred, targets), pred, targets)
         return evaluation.values()
 
     def get_preds(

@@ -20,6 +20,8 @@ from pellucid.callback.core import (
 )
 from pellucid.callback.holder import HasCallbacks
 from pellucid.errors import TrainingError, UsageError
+from pellucid.losses import unwrapped
+from pellucid.misfit import misfit, silent_misfit
 
 LossFunc = Callable[..., Tensor]
 
@@ -184,18 +186,40 @@ class TrainingLoop(HasCallbacks):
         if not targets:
             raise UsageError("the batch has no labels: fit and validate need (input, label); for predictions get_preds")
         yb = targets[0]
+        silent = silent_misfit(self.loss_func, pred, yb)
+        if silent:
+            raise TrainingError(f"{_misfitting(self.loss_func, pred, yb)}: {silent}")
         try:
-            return self.loss_func(pred, *targets)
+            loss = self.loss_func(pred, *targets)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            shapes = f"model output {_described(pred)} and labels {_described(yb)}"
-            if not getattr(self.loss_func, "__module__", "").startswith(("torch.", "pellucid.")):
-                error.add_note(f"(the loss was given {shapes})")  # the user's own code: leave its traceback alone
+            if not getattr(unwrapped(self.loss_func), "__module__", "").startswith(("torch.", "pellucid.")):
+                # the user's own code: leave its traceback alone
+                error.add_note(f"(the loss was given model output {_described(pred)} and labels {_described(yb)})")
                 raise
-            highest = f" with highest label {int(yb.max())}" if yb.numel() and not yb.is_floating_point() else ""
-            raise TrainingError(
-                f"{_name(self.loss_func)} does not fit {shapes}{highest}: {error}. "
-                "The last layer needs one output per class, as (batch, classes)"
-            ) from error
+            reason = misfit(self.loss_func, pred, yb) or str(error)
+            raise TrainingError(f"{_misfitting(self.loss_func, pred, yb)}: {reason}") from error
+        return loss if isinstance(loss, Tensor) and not loss.dim() else _one_value(self.loss_func, loss)
+
+
+def _misfitting(loss_func: Any, pred: Any, yb: Any) -> str:
+    labels = _described(yb)
+    if isinstance(yb, Tensor) and yb.numel() and not yb.is_floating_point() and not yb.is_complex():
+        labels += f" with highest label {int(yb.max())}"
+    return f"{_name(loss_func)} does not fit model output {_described(pred)} and labels {labels}"
+
+
+def _one_value(loss_func: Any, loss: Any) -> Tensor:
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    if isinstance(loss, Tensor):
+        raise TrainingError(
+            f"{_name(loss_func)} gives a loss of shape {tuple(loss.shape)}, training needs one number: take its mean, "
+            "or leave reduction='none' out"
+        )
+    raise TrainingError(
+        f"{_name(loss_func)} gives a {type(loss).__name__}, training needs a tensor of one number that leads back to "
+        "the outputs"
+    )
 
 
 def _described(value: Any) -> str:
@@ -205,6 +229,7 @@ def _described(value: Any) -> str:
 
 
 def _name(function: Any) -> str:
+    function = unwrapped(function)
     return getattr(function, "__name__", None) or type(function).__name__
 
 

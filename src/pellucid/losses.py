@@ -1,4 +1,4 @@
-"""Losses torch has no short name for, and what every loss implies: predictions from outputs, one loss an item."""
+"""Losses of classifiers, and what every loss implies: predictions, what a batch counts for, one loss an item."""
 
 from __future__ import annotations
 
@@ -13,17 +13,41 @@ from torch.nn import functional as F
 
 from pellucid.errors import UsageError
 
+SMALL_INTEGERS = torch.int8, torch.int16, torch.int32
+
+
+def paired(pred: Tensor, targ: Tensor, name: str, hint: str = "") -> tuple[Tensor, Tensor]:
+    """Both flattened to vectors, after checking that each value has its label: nothing is broadcast.
+
+    Args:
+        pred: Values, of any shape.
+        targ: One label for each, in the same shape; axes of length 1 do not matter.
+        name: Who compares them, for the message.
+        hint: What to do, for the message.
+
+    Raises:
+        UsageError: the shapes differ.
+    """
+    if pred.shape != targ.shape and [n for n in pred.shape if n != 1] != [n for n in targ.shape if n != 1]:
+        raise UsageError(
+            f"{name} compares predictions of shape {tuple(pred.shape)} with labels of shape {tuple(targ.shape)}"
+            + (f": {hint}" if hint else "")
+        )
+    return pred.reshape(-1), targ.reshape(-1)
+
 
 class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     """Cross entropy against targets that give each of K classes eps / K, and the labelled one 1 − eps on top.
 
         loss = (1 − eps) · (−log p[label]) + eps · mean over classes of (−log p)
 
-    A model trained with it is less sure of itself, which helps when labels are wrong now and then.
+    A model trained with it is less sure of itself, which helps when labels are wrong now and then. It is torch's
+    cross entropy with `label_smoothing`, under fastai's name.
 
     Args:
         eps: Share of the target spread over all classes, in [0, 1].
-        weight: Weight of each class, shape (class,).
+        weight: Weight of each class, shape (class,), in both parts of the loss as in torch; fastai leaves it out of
+            the second.
         reduction: `mean`, `sum`, or `none` for one loss an item.
 
     Raises:
@@ -41,6 +65,106 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     def eps(self) -> float:
         """Share of the target spread over all classes."""
         return self.label_smoothing
+
+
+class CrossEntropyLossFlat(nn.CrossEntropyLoss):
+    """Cross entropy with the classes along any axis, all other axes of outputs and labels taken as items.
+
+    Args:
+        args: Those of `nn.CrossEntropyLoss`, whose first is the weight of each class.
+        axis: The axis of the classes in the outputs, the last one by default (torch's own loss takes the second).
+        kwargs: Those of `nn.CrossEntropyLoss`: weight, ignore_index, reduction, label_smoothing.
+
+    Calling it raises UsageError where labels do not have the shape of the outputs without `axis`.
+    """
+
+    def __init__(self, *args: Any, axis: int = -1, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.axis = axis
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs (batch, …) with classes along `axis`, and class numbers (batch, …)."""
+        moved = input.movedim(self.axis, -1)
+        name = type(self).__name__
+        _several_classes(moved.shape[-1], name)
+        labels = paired(moved[..., 0], target, name, "labels are class numbers, one for each item")[1]
+        return super().forward(moved.reshape(-1, moved.shape[-1]), _whole(labels))
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Probabilities of outputs: the softmax along `axis`."""
+        return pred.softmax(self.axis)
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """The class with the largest output."""
+        return pred.argmax(self.axis)
+
+
+class LabelSmoothingCrossEntropyFlat(CrossEntropyLossFlat):
+    """`LabelSmoothingCrossEntropy` with the classes along any axis, see `CrossEntropyLossFlat`."""
+
+    def __init__(self, eps: float = 0.1, weight: Tensor | None = None, reduction: str = "mean", *, axis: int = -1):
+        checked = LabelSmoothingCrossEntropy(eps, weight, reduction)
+        super().__init__(weight, reduction=reduction, label_smoothing=checked.eps, axis=axis)
+
+
+class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
+    """Binary cross entropy of outputs before the sigmoid, with labels of any number type and in the same shape.
+
+    Outputs (batch, 1) and labels (batch,) fit each other too, as axes of length 1 do not matter.
+
+    Args:
+        args: Those of `nn.BCEWithLogitsLoss`, whose first is a weight.
+        thresh: `decodes` says yes to probabilities above it.
+        kwargs: Those of `nn.BCEWithLogitsLoss`: weight, reduction, pos_weight.
+
+    Calling it raises UsageError where the shapes differ.
+    """
+
+    def __init__(self, *args: Any, thresh: float = 0.5, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.thresh = thresh
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs and of labels in the same shape."""
+        labels = paired(input, target, type(self).__name__)[1]
+        if self.weight is None and self.pos_weight is None:
+            return super().forward(input.reshape(-1), labels.to(input.dtype))
+        return super().forward(input, labels.reshape(input.shape).to(input.dtype))  # weights belong to axes
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Probabilities of outputs."""
+        return pred.sigmoid()
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """Yes where a probability is above the threshold."""
+        return pred > self.thresh
+
+
+class MSELossFlat(nn.MSELoss):
+    """Mean squared error of outputs and numbers in the same shape; axes of length 1 do not matter.
+
+    Args:
+        reduction: `mean`, `sum`, or `none` for one loss a value.
+
+    Calling it raises UsageError where the shapes differ: (batch, 1) and (batch,) are never broadcast.
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs and of labels in the same shape."""
+        values, labels = paired(input, target, type(self).__name__)
+        return super().forward(values, labels.to(values.dtype))
+
+
+FLAT = CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat
+
+
+def is_cross_entropy(loss_func: Any) -> bool:
+    """Whether it is torch's cross entropy or log-likelihood, as function or module, with arguments or without."""
+    function = unwrapped(loss_func)
+    return function in (F.cross_entropy, F.nll_loss) or isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -64,8 +188,10 @@ def activation_of(loss_func: Any) -> Callable[[Tensor], Tensor]:
 
 def activation_name(loss_func: Any) -> str | None:
     """Which of `ACTIVATIONS` turns outputs into predictions under a loss of torch's; None for any other loss."""
-    function = _unwrapped(loss_func)
-    if callable(getattr(function, "activation", None)):
+    function = unwrapped(loss_func)
+    if isinstance(function, CrossEntropyLossFlat):
+        return "softmax" if function.axis == -1 else None
+    if callable(getattr(function, "activation", None)) and not isinstance(function, FLAT):
         return None
     if function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss):
         return "softmax"
@@ -74,6 +200,28 @@ def activation_name(loss_func: Any) -> str | None:
     if function is F.nll_loss or isinstance(function, nn.NLLLoss):
         return "exp"
     return None
+
+
+def batch_share(loss_func: Any, targ: Tensor) -> tuple[Any, Any]:
+    """What the loss of a batch counts for in the mean over a set: (factor that makes it a sum, items in it).
+
+    Σ loss · factor / Σ items is then the loss of the whole set as one batch, so it does not depend on the batches:
+    torch divides a weighted cross entropy by the weights of the labels and leaves ignored labels out. A `sum` counts
+    as it is, over the number of items. Any other loss is taken for a mean over items.
+    """
+    n = len(targ)
+    if setting(loss_func, "reduction") == "sum":
+        return 1, n
+    if not is_cross_entropy(loss_func) or targ.is_floating_point():
+        return n, n
+    ignored = setting(loss_func, "ignore_index", -100)
+    kept = targ != ignored
+    weight = setting(loss_func, "weight")
+    if weight is None:
+        items = widened(kept.sum())
+    else:
+        items = (widened(weight)[torch.where(kept, targ, 0).long()] * kept).sum()
+    return items, items
 
 
 def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:
@@ -85,14 +233,42 @@ def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:
         loss_func = copy.copy(loss_func)
         loss_func.reduction = "none"  # pyright: ignore[reportArgumentType]
         losses = loss_func(pred, targ)
-    elif getattr(_unwrapped(loss_func), "__module__", "") == "torch.nn.functional":
+    elif getattr(unwrapped(loss_func), "__module__", "") == "torch.nn.functional":
         losses = loss_func(pred, targ, reduction="none")
     else:
         losses = torch.stack([loss_func(pred[i : i + 1], targ[i : i + 1]) for i in range(len(targ))])
     return losses.reshape(len(targ), -1).mean(1)
 
 
-def _unwrapped(loss_func: Any) -> Any:
+def setting(loss_func: Any, name: str, default: Any = None) -> Any:
+    """An argument that a loss was given: a keyword of a partial, an attribute of a module."""
+    while isinstance(loss_func, partial):
+        if name in loss_func.keywords:
+            return loss_func.keywords[name]
+        loss_func = loss_func.func
+    return getattr(loss_func, name, default)
+
+
+def unwrapped(loss_func: Any) -> Any:
+    """The function inside partials."""
     while isinstance(loss_func, partial):
         loss_func = loss_func.func
     return loss_func
+
+
+def widened(values: Tensor) -> Tensor:
+    """In float64, in which sums of a set are taken; in float32 on the one device that has no float64."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _several_classes(n: int, name: str) -> None:
+    if n < 2:
+        raise UsageError(
+            f"{name} compares the outputs of classes, and there is only one: its loss is always 0. For a yes-or-no "
+            "output use BCEWithLogitsLossFlat"
+        )
+
+
+def _whole(labels: Tensor) -> Tensor:
+    # torch's cross entropy takes int64 alone; what is cast here are whole numbers, nothing is rounded.
+    return labels.long() if labels.dtype in SMALL_INTEGERS else labels

@@ -7,10 +7,13 @@ import pty
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+from pellucid.callback.progress import NotebookDisplay
 
 TRAIN = """
 import torch, torch.nn.functional as F
@@ -64,6 +67,16 @@ def test_a_notebook_gets_one_table(tmp_path):
     assert [cells[0], cells[5]] == ["0", "1"] and len(cells) == 10
     assert "<progress" not in html
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_notebook_shows_every_name_as_it_is():
+    shown, names = [], ["epoch", "<lambda>", "a & b", "<b>bold</b>"]
+    table = NotebookDisplay()
+    table.names, table.rows = names, [names[::-1]]
+    parser = HTMLParser()
+    parser.handle_data = shown.append
+    parser.feed(table._table())
+    assert shown == [*names, *names[::-1]]
 
 
 def _read(terminal: int) -> bytes:

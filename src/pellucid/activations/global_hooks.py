@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +51,16 @@ def detach(watch: Watch) -> None:
         if torch.autograd.backward is _recording_backward:  # else someone put another one before ours, which it calls
             torch.autograd.backward, _backward = _backward, None
         scaler.forget()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Hide what runs inside the block from the watches that are open: a pass that belongs to no training."""
+    hidden, _watches[:] = _watches[:], []
+    try:
+        yield
+    finally:
+        _watches[:] = hidden
 
 
 def _wants_losses(watch: Watch) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.callback.core import Callback
 from pellucid.callback.curves import Curve, Curves
 from pellucid.errors import UsageError
-from pellucid.metrics import Evaluation, metric_name
+from pellucid.metrics import Evaluation, column_names
 from pellucid.optimizer import hypers
 from pellucid.plot.figure import figure_of
 from pellucid.plot.training import plot_loss, plot_sched
@@ -60,7 +60,7 @@ class Recorder(Callback):
     @property
     def metric_names(self) -> list[str]:
         """Column headings of the result table."""
-        return ["epoch", "train_loss", "valid_loss", *map(metric_name, self.learn.metrics), "time"]
+        return ["epoch", "train_loss", "valid_loss", *column_names(self.learn.metrics), "time"]
 
     @property
     def raw_losses(self) -> Curve:
@@ -104,13 +104,13 @@ class Recorder(Callback):
         self._evaluation = None
 
     def before_validate(self) -> None:
-        self._evaluation = Evaluation(self.learn.metrics, self.learn.dls.device)
+        self._evaluation = Evaluation(self.learn.metrics, self.learn.dls.device, self.learn.loss_func)
 
     def after_batch(self) -> None:
         learn = self.learn
         if not learn.training:
             if self._evaluation is not None:
-                self._evaluation.update(learn.loss, learn.pred.detach(), learn.y)
+                self._evaluation.update(learn.loss, learn.pred, learn.yb)
             return
         self._losses.append(learn.loss.detach())
         self._settings.append(hypers(learn.opt))
