@@ -9,6 +9,7 @@ from torch import nn
 
 from pellucid.activations.history import History
 from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook_outputs
+from pellucid.activations.lists import Lists
 from pellucid.activations.pictures import Pictures
 from pellucid.activations.targets import Which
 from pellucid.activations.watch import Watch
@@ -73,7 +74,7 @@ class HookCallback(Callback):
         self.hooks = Hooks(modules, self.hook, self.is_forward, self.detach, self.cpu)
 
 
-class ActivationStats(Callback, Pictures):
+class ActivationStats(Callback, Pictures, Lists):
     """Record what every layer puts out in each training batch: mean, standard deviation, share near zero, histogram.
 
     Layers are those with parameters, before their activation function; activation functions of `torch.nn` are recorded
@@ -100,6 +101,13 @@ class ActivationStats(Callback, Pictures):
         self.folder = folder
         self.watch: Watch | None = None
         self._watching = False
+
+    def __repr__(self) -> str:
+        if self.watch is None:
+            return "ActivationStats: nothing recorded yet"
+        history = self.history
+        n, last = len(history.layers), int(history.train.steps[-1, 1]) if len(history.train.steps) else 0
+        return f"ActivationStats: {n} layers over {last:,} training batches"
 
     @property
     def history(self) -> History:
