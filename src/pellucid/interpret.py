@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -14,10 +14,13 @@ from pellucid.errors import UsageError
 from pellucid.learner import Learner
 from pellucid.losses import activation_of, each_loss
 from pellucid.plot.classification import plot_confusion_matrix
-from pellucid.plot.images import photo_style, show_images
+from pellucid.plot.figure import GridOptions, finished, given_axes
+from pellucid.plot.images import show_grid
 from pellucid.seed import kept_rng
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -83,18 +86,25 @@ class ClassificationInterpretation:
         norm_dec: int = 2,
         plot_txt: bool = True,
         figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        **options: Any,
     ) -> Figure:
-        """Show the confusion matrix; arguments as of `pellucid.plot.classification.plot_confusion_matrix`."""
-        return plot_confusion_matrix(
+        """Show the confusion matrix; arguments as of `pellucid.plot.classification.plot_confusion_matrix`.
+
+        Further options are `ctx`, `dpi` and `suptitle`.
+        """
+        drawn = plot_confusion_matrix(
             self.confusion_matrix(),
-            [str(name) for name in self.vocab],
+            list(map(drawable, self.vocab)),
             normalize=normalize,
             title=title,
             cmap=cmap,
             norm_dec=norm_dec,
             plot_txt=plot_txt,
             figsize=figsize,
+            ax=given_axes(options | {"ax": ax, "figsize": figsize}),
         )
+        return finished(drawn.axes[0], options)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """Pairs of classes that are confused at least `min_val` times: (actual, predicted, items), most first."""
@@ -119,15 +129,14 @@ class ClassificationInterpretation:
             raise UsageError("this loader does not know what its images were made from; leave `items` out")
         return values, positions, [self.dl.items[i] for i in positions.tolist()]
 
-    def plot_top_losses(
-        self, k: int = 9, largest: bool = True, nrows: int | None = None, figsize: tuple[float, float] | None = None
-    ) -> Figure:
+    def plot_top_losses(self, k: int = 9, largest: bool = True, **options: Unpack[GridOptions]) -> Figure:
         """Show the images with the `k` largest (or smallest) losses, wrong predictions in red.
 
-        Above each stand prediction and label, then loss and probability of the prediction.
+        Above each stand prediction and label, then loss and probability of the prediction. Options are `nrows`,
+        `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
         """
         losses, positions = self.top_losses(k, largest)
-        names = [str(name) for name in self.vocab]
+        names = list(map(drawable, self.vocab))
         gap = " / " if max(map(len, names)) <= 6 else "\n"
         titles = [
             f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
@@ -135,12 +144,13 @@ class ClassificationInterpretation:
         ]
         with kept_rng(self.dl):
             images = self._images(positions)
-        axes = show_images(images, nrows=nrows, titles=titles, figsize=figsize, **photo_style())
+        axes = show_grid(images, titles, options)
         for ax, i in zip(axes.flat, positions.tolist(), strict=False):
             ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
             ax.title.set_fontsize("medium")
         figure = axes[0, 0].figure
-        figure.suptitle(f"prediction{gap}actual\nloss / probability", fontsize="medium")
+        if not (options.get("title") or options.get("suptitle")):
+            figure.suptitle(f"prediction{gap}actual\nloss / probability", fontsize="medium")
         return figure
 
     def print_classification_report(self, digits: int = 2) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -31,13 +31,15 @@ from pellucid.losses import activation_of
 from pellucid.memory import keep_freed_memory
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
-from pellucid.plot.images import photo_style, show_images
+from pellucid.plot.figure import GridOptions
+from pellucid.plot.images import show_grid
 from pellucid.plot.training import plot_lr_find
 from pellucid.rehearsal import rehearse
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.seed import kept_rng
 from pellucid.summary import ModelSummary, summarize
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -339,21 +341,25 @@ class Learner(TrainingLoop):
         index = probabilities.argmax()
         return self.dls.label(int(index)), index, probabilities
 
-    def show_results(self, max_n: int = 9, figsize: tuple[float, float] | None = None) -> Figure:
-        """Show validation images, each under its label and the prediction, wrong ones in red."""
+    def show_results(self, max_n: int = 9, **options: Unpack[GridOptions]) -> Figure:
+        """Show validation images, each under its label and the prediction, wrong ones in red.
+
+        Options are `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
+        """
         valid = self.dls.valid
         ours = isinstance(valid, DataLoader)
         with kept_rng(valid):
             xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
         guesses = self.get_preds([(xb, yb)])[0].argmax(1).tolist()
         pairs = list(zip(yb.tolist(), guesses, strict=True))
-        titles = [f"{self.dls.label(y)}\n{self.dls.label(guess)}" for y, guess in pairs]
+        titles = ["\n".join(drawable(self.dls.label(i)) for i in pair) for pair in pairs]
         images = valid.decode(xb) if ours else xb.cpu()
-        axes = show_images(list(images), titles=titles, figsize=figsize, **photo_style())
+        axes = show_grid(list(images), titles, options)
         for ax, (y, guess) in zip(axes.flat, pairs, strict=False):
             ax.title.set_color("black" if y == guess else "crimson")
         figure = axes[0, 0].figure
-        figure.suptitle("label / prediction")
+        if not (options.get("title") or options.get("suptitle")):
+            figure.suptitle("label / prediction")
         return figure
 
     def summary(self) -> ModelSummary:

@@ -2,68 +2,92 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.plot import activations as draw
-from pellucid.plot.figure import figure_of
+from pellucid.plot.figure import AxesOptions, FigureOptions, finished, given_axes
+from pellucid.plot.training import plot_loss
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from pellucid.activations.history import History
 
 
 class Pictures:
-    """Draws `self.history`; layers go by name, or by number among those with parameters (−2 is the last but one)."""
+    """Draws `self.history`; layers go by name, or by number among those with parameters (−2 is the last but one).
+
+    Pictures of one panel take matplotlib's `figsize`, `dpi`, `title`, `suptitle` and `ax` (or `ctx`), the others the
+    first four. Batches in which values were nan or infinite are hatched in red.
+    """
 
     history: Any
 
-    def plot_layer_stats(self, idx: int | str, axes: Any = None) -> Figure:
+    def plot_layer_stats(self, idx: int | str, axes: Any = None, **options: Unpack[FigureOptions]) -> Figure:
         """Plot mean, standard deviation and percentage near zero of a layer's outputs over the training batches.
 
         Near zero means ≤ 0.05, negative values included: what a following ReLU silences.
         """
         history, row = self._row(idx)
         x = history.train
-        return draw.plot_layer_stats(
-            x.steps, x.mean[row], x.std[row], x.share("near_zero")[row], title=_title(history, row), axes=axes
-        )
+        columns = x.mean[row], x.std[row], x.share("near_zero")[row], x.nonfinite[row]
+        title = "" if options.get("title") else _title(history, row)
+        return finished(draw.plot_layer_stats(x.steps, *columns, title=title, axes=axes), options)
 
-    def color_dim(self, idx: int | str, *, signed: bool = False, ax: Axes | None = None) -> Figure:
+    def plot_loss(self, **options: Unpack[AxesOptions]) -> Figure:
+        """Plot the training loss over the batches, as it was and smoothed.
+
+        Raises:
+            UsageError: the loss was not recorded.
+        """
+        history = self._filled()
+        if history.loss is None:
+            raise UsageError("no loss was recorded: use watch(..., loss=True)")
+        steps, ax = history.train.steps, given_axes(options)
+        drawn = plot_loss(_smoothed(history.loss), train_at=draw.centres(steps), skip_start=0, raw=history.loss, ax=ax)
+        draw.clip_explosion(drawn, history.loss)
+        draw.mark_nonfinite(drawn, steps, ~np.isfinite(history.loss))
+        return finished(drawn, options)
+
+    def color_dim(self, idx: int | str, *, signed: bool = False, **options: Unpack[AxesOptions]) -> Figure:
         """Plot the histogram of a layer's outputs over the training batches as colours, log(1 + count).
 
         Args:
             idx: The layer.
             signed: Show −10 to 10 instead of the chapter's 0 to 10.
-            ax: Draw here; None makes a new figure.
+            options: `ax`, `figsize`, `dpi`, `title`, `suptitle`.
         """
         history, row = self._row(idx)
         hist = self._hist(history)[row]
         hist = hist if signed else hist[:, hist.shape[1] // 2 :]
         low = -10.0 if signed else 0.0
-        return figure_of(draw.color_dim(history.train.steps, hist, (low, 10.0), title=_title(history, row), ax=ax))
+        x, ax = history.train, given_axes(options)
+        drawn = draw.color_dim(x.steps, hist, (low, 10.0), x.nonfinite[row], title=_title(history, row), ax=ax)
+        return finished(drawn, options)
 
-    def plot(self) -> Figure:
+    def plot(self, **options: Unpack[FigureOptions]) -> Figure:
         """Plot every layer with parameters on one sheet, a row each: its colours, its moments, its share near zero."""
         history = self._filled()
         x, rows = history.train, [i for i, layer in enumerate(history.layers) if layer.role == "layer"]
         hist = None if x.hist is None else x.hist[rows, :, x.hist.shape[2] // 2 :]
-        return draw.plot_sheet(
-            x.steps, x.mean[rows], x.std[rows], x.share("near_zero")[rows], hist, [_title(history, row) for row in rows]
-        )
+        moments, titles = (x.mean[rows], x.std[rows]), [_title(history, row) for row in rows]
+        sheet = draw.plot_sheet(x.steps, *moments, x.share("near_zero")[rows], hist, titles, x.nonfinite[rows])
+        return finished(sheet, options)
 
-    def dead_chart(self, ax: Axes | None = None) -> Figure:
+    def dead_chart(self, **options: Unpack[AxesOptions]) -> Figure:
         """Plot the share of outputs near zero (≤ 0.05) of every layer with parameters over the training batches."""
         history = self._filled()
         rows = [i for i, layer in enumerate(history.layers) if layer.role == "layer"]
         names = [_title(history, row) for row in rows]
-        return figure_of(draw.dead_chart(history.train.steps, history.train.share("near_zero")[rows], names, ax=ax))
+        x, ax = history.train, given_axes(options)
+        drawn = draw.dead_chart(x.steps, x.share("near_zero")[rows], names, x.nonfinite[rows], ax=ax)
+        return finished(drawn, options)
 
-    def plot_gradients(self, axes: Any = None) -> Figure:
+    def plot_gradients(self, axes: Any = None, **options: Unpack[FigureOptions]) -> Figure:
         """Plot gradient norm and update-to-weight ratio of every weight over the training batches, log scale.
 
         Raises:
@@ -75,12 +99,11 @@ class Pictures:
         rows = [i for i, name in enumerate(history.params) if name.endswith("weight")] or range(len(history.params))
         rows = list(rows)
         series = history.series
-        names = [history.params[row] for row in rows]
-        return draw.plot_gradients(
-            history.train.steps, series["grad.norm"][rows], series["update.ratio"][rows], names, axes=axes
-        )
+        names = [drawable(history.params[row]) for row in rows]
+        norms, ratios = series["grad.norm"][rows], series["update.ratio"][rows]
+        return finished(draw.plot_gradients(history.train.steps, norms, ratios, names, axes=axes), options)
 
-    def plot_hist(self, idx: int | str, step: int | None = None, ax: Axes | None = None) -> Figure:
+    def plot_hist(self, idx: int | str, step: int | None = None, **options: Unpack[AxesOptions]) -> Figure:
         """Plot the histogram of a layer's outputs at a training step; None takes the last one."""
         history, row = self._row(idx)
         column = self._column_of(history.train.steps, step)
@@ -89,9 +112,10 @@ class Pictures:
         when = f"step {start}" if stop == start + 1 else f"steps {start} to {stop - 1}"
         counts = self._hist(history)[row, column]
         outside = int(x.underflow[row, column]), int(x.overflow[row, column])
-        return figure_of(draw.plot_hist(counts, (-10.0, 10.0), outside, title=f"{_title(history, row)}, {when}", ax=ax))
+        title = f"{_title(history, row)}, {when}"
+        return finished(draw.plot_hist(counts, (-10.0, 10.0), outside, title=title, ax=given_axes(options)), options)
 
-    def show_kernels(self, step: int | None = None, ax: Axes | None = None) -> Figure:
+    def show_kernels(self, step: int | None = None, **options: Unpack[AxesOptions]) -> Figure:
         """Show the first convolution's kernels as images, as they were at a step (nearest snapshot before it).
 
         Raises:
@@ -103,7 +127,8 @@ class Pictures:
         at = len(history.kernel_steps) - 1
         if step is not None:
             at = max(int(np.searchsorted(history.kernel_steps, step, side="right")) - 1, 0)
-        return figure_of(draw.show_kernels(history.kernels[at], title=f"step {history.kernel_steps[at]}", ax=ax))
+        title = f"step {history.kernel_steps[at]}"
+        return finished(draw.show_kernels(history.kernels[at], title=title, ax=given_axes(options)), options)
 
     def _filled(self) -> History:
         history = self.history
@@ -133,4 +158,14 @@ class Pictures:
 def _title(history: History, row: int) -> str:
     layer = history.layers[row]
     shape = " × ".join(map(str, layer.shape))
-    return f"{layer.name}  {layer.kind}" + (f"  {shape}" if shape else "")
+    return drawable(f"{layer.name}  {layer.kind}" + (f"  {shape}" if shape else ""))
+
+
+def _smoothed(losses: np.ndarray, beta: float = 0.98) -> np.ndarray:
+    """Exponential mean without the pull of its start, as the Recorder's; what is nan or infinite is left out."""
+    mean, weight, out = 0.0, 0.0, np.full(len(losses), np.nan)
+    for i, loss in enumerate(losses.astype(np.float64)):
+        if np.isfinite(loss):
+            mean, weight = beta * mean + (1 - beta) * loss, beta * weight + 1 - beta
+            out[i] = mean / weight
+    return out

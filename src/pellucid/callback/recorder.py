@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from pellucid.callback.curves import Curve, Curves
 from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation, column_names
 from pellucid.optimizer import hypers
-from pellucid.plot.figure import figure_of
+from pellucid.plot.figure import AxesOptions, FigureOptions, finished, given_axes
 from pellucid.plot.training import plot_loss, plot_sched
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FLUSH_EVERY = 50
@@ -153,7 +152,7 @@ class Recorder(Callback):
         with_valid: bool = True,
         log: bool = False,
         show_epochs: bool = False,
-        ax: Axes | None = None,
+        **options: Unpack[AxesOptions],
     ) -> Figure:
         """Plot the smoothed training loss, and the validation loss at the end of each epoch.
 
@@ -162,22 +161,23 @@ class Recorder(Callback):
             with_valid: Show the validation loss.
             log: Logarithmic axes.
             show_epochs: Mark the ends of epochs.
-            ax: Draw here; None makes a new figure.
+            options: `ax`, `figsize`, `dpi`, `title`, `suptitle`.
         """
         valid = [row[1] for row in self.values] if with_valid else []
         ends = self.iters[: len(valid)]
-        ax = plot_loss(self.losses, valid, ends, train_at=self.steps, skip_start=skip_start, ax=ax)
+        ax = plot_loss(self.losses, valid, ends, train_at=self.steps, skip_start=skip_start, ax=given_axes(options))
         if log:
             ax.set(xscale="log", yscale="log")
         for end in self.iters if show_epochs else []:
             ax.axvline(end, color="grey", linestyle=":", linewidth=1)
-        return figure_of(ax)
+        return finished(ax, options)
 
-    def plot_sched(self, keys: str | Sequence[str] | None = SCHEDULED) -> Figure:
+    def plot_sched(self, keys: str | Sequence[str] | None = SCHEDULED, **options: Unpack[FigureOptions]) -> Figure:
         """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
 
         Args:
             keys: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
+            options: `figsize`, `dpi`, `title`, `suptitle`.
 
         Raises:
             UsageError: nothing was trained yet, or the optimizer has no hyper-parameter of that name.
@@ -189,7 +189,8 @@ class Recorder(Callback):
         missing = [name for name in keys if name not in recorded]
         if missing and tuple(keys) != SCHEDULED:
             raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(recorded)}")
-        return plot_sched({name: recorded[name] for name in keys if name in recorded}, at=self.steps)
+        chosen = {name: recorded[name] for name in keys if name in recorded}
+        return finished(plot_sched(chosen, at=self.steps), options)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The record as arrays.

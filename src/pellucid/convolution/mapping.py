@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pellucid.convolution.arithmetic import Padding, output_size, two_sided
 from pellucid.errors import UsageError
+from pellucid.plot.figure import FigureOptions, finished
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,14 +131,15 @@ class ChannelProducts:
         written = [f"{name} {_short(value)}" if value >= 0 else f"{name} ({_short(value)})" for name, value in terms]
         return f"{' + '.join(written)} = {_short(self.total)}"
 
-    def show(self) -> Figure:
-        """Draw the steps, a row for each channel."""
+    def show(self, **options: Unpack[FigureOptions]) -> Figure:
+        """Draw the steps, a row for each channel; options are `figsize`, `dpi`, `title`, `suptitle`."""
         from pellucid.plot.kernels import plot_channel_products
 
         window, kernel, products, sums = (
             np.asarray(part.cpu()) for part in (self.window, self.kernel, self.products, self.sums)
         )
-        return plot_channel_products(window, kernel, products, sums, self.bias, float(self.total), self.names)
+        drawn = plot_channel_products(window, kernel, products, sums, self.bias, float(self.total), self.names)
+        return finished(drawn, options)
 
 
 def channel_products(

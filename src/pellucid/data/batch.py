@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pellucid.errors import UsageError
-from pellucid.plot.images import photo_style, show_images
+from pellucid.plot.images import show_grid
 from pellucid.text import printable
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def show_batch(
         max_n: Most images to show; `nrows` × `ncols` if both are given and fewer.
         nrows: Rows of the grid.
         ncols: Its columns.
-        options: Further arguments of `show_images`, such as `figsize`.
+        options: `figsize`, `dpi`, `title`, `suptitle`, and those of matplotlib's `imshow`.
     """
     if isinstance(batch, int):
         raise UsageError(f"show_batch takes a batch first; for {batch} images say show_batch(max_n={batch})")
@@ -97,8 +97,7 @@ def show_batch(
     (xb, *_), targets = take_apart(batch, "cpu")
     n = min(max_n, nrows * ncols) if nrows and ncols else max_n
     titles = [_title(y, vocab) for y in targets[0][:n]] if targets else None
-    axes = show_images(list(pictures(xb[:n])), nrows, ncols, titles, **(photo_style() | options))
-    return axes[0, 0].figure
+    return show_grid(list(pictures(xb[:n])), titles, {"nrows": nrows, "ncols": ncols} | options)[0, 0].figure
 
 
 def viewable(images: Tensor) -> Tensor:

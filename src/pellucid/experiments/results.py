@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pellucid.errors import UsageError
 from pellucid.experiments.intervals import Interval, differences, interval
 from pellucid.plot.experiments import Series, plot_experiment
+from pellucid.plot.figure import FigureOptions, finished
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,11 +120,14 @@ class Results:
             lines.append([row.variant, mean, std, self._difference(row), *also, str(row.summary.n)])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
-    def plot(self) -> Figure:
-        """Every seed with mean and interval, and the paired differences from the baseline."""
+    def plot(self, **options: Unpack[FigureOptions]) -> Figure:
+        """Every seed with mean and interval, and the paired differences from the baseline.
+
+        Options are `figsize`, `dpi`, `title` and `suptitle`.
+        """
         series = [
             Series(
-                row.variant,
+                drawable(row.variant),
                 row.values,
                 (row.summary.low, row.summary.mean, row.summary.high),
                 row.difference and (row.difference.low, row.difference.mean, row.difference.high),
@@ -130,7 +135,9 @@ class Results:
             for row in self.rows()
         ]
         unit = "%" if self.percent else ""
-        return plot_experiment(series, title=self.question, metric=self.metric, unit=unit, baseline=self.baseline)
+        names = {"title": self.question, "metric": self.metric, "baseline": self.baseline}
+        drawn = plot_experiment(series, unit=unit, **{name: drawable(text) for name, text in names.items()})
+        return finished(drawn, options)
 
     def save(self, folder: Path) -> None:
         """Write `values.csv` (every cell as measured), `table.csv`, `table.md` and `picture.png`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.plot.figure import new_axes, new_figure
+from pellucid.errors import UsageError
+from pellucid.plot.figure import figure_of, finished, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ def show_image(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     title: str | None = None,
+    ctx: Axes | None = None,
+    dpi: float | None = None,
     **options: Any,
 ) -> Axes:
     """Show one image without axis marks; grey ones in the current colour map. Returns the axes.
@@ -40,15 +43,30 @@ def show_image(
         ax: Draw here; None makes a new figure.
         figsize: Width and height of a new figure, in inches.
         title: Text above the picture.
+        ctx: The same as `ax`, by fastai's name.
+        dpi: Dots an inch of a new figure.
         options: Passed to matplotlib's `imshow`, such as `cmap`.
+
+    Raises:
+        UsageError: an option that `imshow` does not take.
     """
-    if ax is None:
-        ax = new_axes(*(figsize or (SIDE_INCHES, SIDE_INCHES)))
-    ax.imshow(as_picture(image), **options)
+    import matplotlib.pyplot as plt
+
+    options_of_figure = {"figsize": figsize or (SIDE_INCHES, SIDE_INCHES), "dpi": dpi, "layout": "constrained"}
+    drawn: Axes = ax or ctx or new_figure(**options_of_figure)[1]
+    picture = as_picture(image)
+    try:
+        drawn.imshow(picture, **options)
+    except (AttributeError, TypeError) as error:
+        if not options:
+            raise
+        takes = "ax, ctx, figsize, dpi, title and the options of matplotlib's imshow"
+        plt.close(figure_of(drawn))
+        raise UsageError(f"show_image takes {takes}: {error}") from None
     if title is not None:
-        ax.set_title(title)
-    ax.axis("off")
-    return ax
+        drawn.set_title(title)
+    drawn.axis("off")
+    return drawn
 
 
 def photo_style() -> dict[str, Any]:
@@ -65,34 +83,77 @@ def subplots(
     ncols: int = 1,
     figsize: tuple[float, float] | None = None,
     imsize: float = SIDE_INCHES,
+    suptitle: str | None = None,
     **options: Any,
 ) -> tuple[Figure, Any]:
     """matplotlib's `subplots` at `imsize` inches a picture; returns the figure and the (array of) axes."""
-    return new_figure(nrows, ncols, figsize=figsize or (ncols * imsize, nrows * imsize), **options)
+    figure, axes = new_figure(nrows, ncols, figsize=figsize or (ncols * imsize, nrows * imsize), **options)
+    if suptitle is not None:
+        figure.suptitle(suptitle)
+    return figure, axes
 
 
 def show_images(
     images: Sequence[Any],
-    nrows: int | None = None,
+    nrows: int | None = 1,
     ncols: int | None = None,
     titles: Sequence[str] | None = None,
     figsize: tuple[float, float] | None = None,
+    *,
+    dpi: float | None = None,
+    suptitle: str | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """Show images in a grid, as square as can be unless `nrows` or `ncols` says otherwise; returns the axes."""
+    """Show images side by side, or in a grid; returns the axes, [row, column].
+
+    Args:
+        images: As `show_image` takes them.
+        nrows: Rows of the grid; None makes it as square as can be, or as `ncols` wants it.
+        ncols: Columns; None takes as many as are needed.
+        titles: Text above each.
+        figsize: Width and height of the figure in inches; None fits titles.
+        dpi: Dots an inch.
+        suptitle: Above all.
+        options: Passed to matplotlib's `imshow`, such as `cmap`.
+
+    Raises:
+        UsageError: no images, or a grid that is too small for them.
+    """
     n = len(images)
+    if not n:
+        raise UsageError("there are no images to show")
     if not nrows:
         nrows = math.ceil(n / ncols) if ncols else max(1, round(math.sqrt(n)))
     ncols = ncols or math.ceil(n / nrows)
+    if nrows * ncols < n:
+        raise UsageError(f"{nrows}×{ncols} (rows×columns) places are too few for {n} images: leave nrows or ncols out")
     texts = [str(title).split("\n") for title in titles or ()]
     n_lines = max(map(len, texts), default=1)
     width = max(1.5, LETTER_INCHES * max((len(line) for lines in texts for line in lines), default=0))
     size = figsize or (width * ncols, (1.5 + 0.2 * n_lines) * nrows)
-    figure, axes = subplots(nrows, ncols, size, squeeze=False)
+    figure, axes = subplots(nrows, ncols, size, suptitle=suptitle, squeeze=False, dpi=dpi)
     for i, ax in enumerate(axes.flat):
         if i < n:
             show_image(images[i], ax=ax, title=str(titles[i]) if titles else None, **options)
         else:
             ax.axis("off")
     figure.set_layout_engine("constrained")
+    return axes
+
+
+def show_grid(images: Sequence[Any], titles: Sequence[str] | None, options: Mapping[str, Any]) -> np.ndarray:
+    """Show photos with their titles in a grid as square as can be, with a user's options; returns the axes.
+
+    Args:
+        images: Values on [0, 1].
+        titles: One each, or none.
+        options: `GridOptions`, and those of matplotlib's `imshow`.
+
+    Raises:
+        UsageError: an option that a grid does not take.
+    """
+    figure_options = {name: options[name] for name in ("title", "suptitle") if name in options}
+    rest = {name: value for name, value in options.items() if name not in figure_options}
+    axes = show_images(images, titles=titles, **({"nrows": None} | photo_style() | rest))
+    finished(axes[0, 0].figure, figure_options)
     return axes

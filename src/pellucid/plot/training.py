@@ -24,13 +24,14 @@ LONG_NAMES = {
 
 
 def plot_loss(
-    train: Sequence[float],
+    train: Sequence[float] | np.ndarray,
     valid: Sequence[float] = (),
     valid_at: Sequence[int] = (),
     *,
     train_at: Sequence[int] | np.ndarray | None = None,
     skip_start: int = 5,
     label: str = "training (smoothed)",
+    raw: Sequence[float] | np.ndarray = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Plot the smoothed training loss over batches and the validation loss at the ends of epochs.
@@ -42,12 +43,15 @@ def plot_loss(
         valid_at: Number of batches trained before each of them.
         skip_start: First batches left out, whose loss would stretch the axis.
         label: What the training loss is called in the legend.
+        raw: Loss of each batch before smoothing, drawn pale behind.
         ax: Draw here; None makes a new figure.
     """
     if ax is None:
         ax = new_axes(6, 4)
     skip = skip_start if len(train) > 2 * skip_start else 0
     at = range(1, len(train) + 1) if train_at is None else train_at
+    if len(raw):
+        ax.plot(at[skip:], raw[skip:], color="C0", alpha=0.3, linewidth=0.8)
     ax.plot(at[skip:], train[skip:], label=label, linewidth=1.6)
     if len(valid):
         ax.plot(valid_at, valid, "o-", label="validation", linewidth=1.6, markersize=4)

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from pellucid.convolution.fields.graph import Untraceable, as_type_of, has_windo
 from pellucid.convolution.fields.measured import Measured, gradient_map
 from pellucid.convolution.fields.units import Followed, LayerField, by
 from pellucid.errors import UsageError
+from pellucid.plot.figure import FigureOptions, finished
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +87,11 @@ class ReceptiveField:
         return EffectiveField(name, at, values / total, self._units.box(name, at), len(batch), _numpy(batch[0]))
 
     def show(
-        self, layer: int | str | None = None, position: int | Sequence[int] | None = None, image: Any = None
+        self,
+        layer: int | str | None = None,
+        position: int | Sequence[int] | None = None,
+        image: Any = None,
+        **options: Unpack[FigureOptions],
     ) -> Figure:
         """Draw one unit's field on an image, pixel by pixel; without a layer, how fields around one point grow.
 
@@ -93,6 +99,7 @@ class ReceptiveField:
             layer: Name, or place in `layers`; None draws one outline for each layer with another field.
             position: As in `field`.
             image: Shape (channel, row, column) or (row, column), drawn underneath; None leaves it blank.
+            options: `figsize`, `dpi`, `title`, `suptitle`.
         """
         from pellucid.plot.fields import plot_field, plot_growth
 
@@ -106,14 +113,16 @@ class ReceptiveField:
                 box = self.field(row.name, _nearest(row, at))
                 if all(map(len, box)):
                     boxes.setdefault(box, f"{row.name} {row.kind}: {by(row.size)}")
-            return plot_growth(shape, list(boxes), list(boxes.values()), picture, title=self.model)
+            labels = list(map(drawable, boxes.values()))
+            return finished(plot_growth(shape, list(boxes), labels, picture, title=drawable(self.model)), options)
         name = self._name(layer)
         at = self._units.position(name, position)
         row = next((row for row in self.layers if row.name == name), None)
         size = f", {by(row.size)} px" if row else ""
         where = "" if at is None else f" at {', '.join(map(str, at))}"
         title = f"{name}{where}{size}"
-        return plot_field(shape, self._units.mask(name, at), self._units.box(name, at), picture, title=title)
+        mask, box = self._units.mask(name, at), self._units.box(name, at)
+        return finished(plot_field(shape, mask, box, picture, title=drawable(title)), options)
 
     def __getitem__(self, layer: int | str) -> LayerField:
         """The row of a layer, by name or place."""
@@ -214,14 +223,15 @@ class EffectiveField:
             for c, n in zip(self.centre, self.map.shape, strict=True)
         )
 
-    def show(self) -> Figure:
+    def show(self, **options: Unpack[FigureOptions]) -> Figure:
         """Draw the measured field over the first image, with the theoretical field and the square of 95 % around it."""
         from pellucid.plot.fields import plot_effective
 
         if self.map.ndim != 2:
             raise UsageError(f"effective fields are drawn on rows and columns, not on {self.map.ndim} axes")
         where = ", ".join(map(str, self.position))
-        return plot_effective(self.map, self.box, self.square(), self.image, title=f"{self.layer} at {where}")
+        title = drawable(f"{self.layer} at {where}")
+        return finished(plot_effective(self.map, self.box, self.square(), self.image, title=title), options)
 
     def __str__(self) -> str:
         box = by(len(r) for r in self.box)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.convolution.matrices import symbols
 from pellucid.errors import UsageError
+from pellucid.plot.figure import FigureOptions, finished
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +141,7 @@ class ConvMatrix:
         biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
         return symbols.matrix_latex(entries, biases)
 
-    def show(self) -> Figure:
+    def show(self, **options: Unpack[FigureOptions]) -> Figure:
         """Draw matrix, input, bias and output: one colour for each weight, fixed zeros in grey; letters up to 36×36.
 
         A larger matrix is drawn without letters, and what takes less than a dot shares it.
@@ -150,15 +151,16 @@ class ConvMatrix:
         n_weights = self.layer.weight.numel()
         if not self._fits:
             rows, columns, weights = (t.cpu().numpy() for t in (self.rows, self.columns, self.weights))
-            return plot_places(rows, columns, weights, self.shape, n_weights, title=self._head())
+            return finished(plot_places(rows, columns, weights, self.shape, n_weights, title=self._head()), options)
         biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
-        return plot_matrix(
+        drawn = plot_matrix(
             self._entries(),
             [symbols.text(symbols.GREEK[w]) for w in range(n_weights)],
             [symbols.text(symbols.INPUTS[c]) for c in range(self.shape[1])],
             [symbols.text(name) if name else "" for name in biases],
             [symbols.text(symbols.OUTPUTS[r]) for r in range(self.shape[0])],
         )
+        return finished(drawn, options)
 
     def __str__(self) -> str:
         if not self._fits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from pellucid.convolution.tracing.network import Layer, Network, find_layer, lab
 from pellucid.convolution.tracing.tangent import Full, linearise
 from pellucid.convolution.tracing.windows import Immediate, Step, Unit, immediate, what_it_does
 from pellucid.errors import UsageError
+from pellucid.plot.figure import FigureOptions, finished
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,12 +98,12 @@ class Trace:
         network = self.network
         return {network.label(n): lit for n, lit in network.ahead(self.place, self.unit).items() if n > self.place}
 
-    def show(self) -> Figure:
+    def show(self, **options: Unpack[FigureOptions]) -> Figure:
         """Draw the way from the image to this activation: each layer's map with the lit window, and the kernels."""
         from pellucid.convolution.tracing.panels import panels
         from pellucid.plot.precedents import plot_precedents
 
-        return plot_precedents(panels(self), title=str(self))
+        return finished(plot_precedents(panels(self), title=drawable(self)), options)
 
     def animate(self, file: str | Path, *, layers: Sequence[Layer] | None = None, limit_mb: float = 20) -> Path:
         """Write a page in which one clicks any activation and sees its window light up down to the image.
