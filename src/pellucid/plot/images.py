@@ -122,6 +122,11 @@ def show_images(
     n = len(images)
     if not n:
         raise UsageError("there are no images to show")
+    if taken := {"ax", "ctx", "title"} & options.keys():
+        hint = "use `titles`" if taken == {"title"} else "show one image with show_image"
+        raise UsageError(
+            f"a grid of images takes no {taken.pop()!r}: {hint}; it takes the options of matplotlib's imshow"
+        )
     if not nrows:
         nrows = math.ceil(n / ncols) if ncols else max(1, round(math.sqrt(n)))
     ncols = ncols or math.ceil(n / nrows)
