@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,12 +19,15 @@ def has_params(module: nn.Module) -> bool:
 class Hook:
     """Call a function at each forward (or backward) pass of a module and keep its last result; a context manager.
 
+    The result is kept as a copy, which an in-place operation of a later layer does not change. With `detach=False` it
+    is kept as it is, to ask autograd about it, and such an operation changes it.
+
     Args:
         module: Where.
-        hook_func: (module, input, output) → what to store; of gradients if not `is_forward`.
+        hook_func: (module, input, output) → what to store; of gradients, which are tuples, if not `is_forward`.
         is_forward: At the forward pass, else at the backward pass.
         detach: Hand over detached tensors.
-        cpu: Hand over tensors copied to the CPU.
+        cpu: Hand over tensors moved to the CPU, if they are detached.
 
     Attributes:
         stored: Last result, None before the first.
@@ -45,9 +49,14 @@ class Hook:
         self.handle = register(self._call)
 
     def _call(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self.detach:
-            inputs, output = _map(inputs, self.cpu), _map(output, self.cpu)
-        self.stored = self.hook_func(module, inputs, output)
+        if not self.detach:
+            self.stored = self.hook_func(module, inputs, output)
+            return
+        inputs, output = _map(self._detached, inputs), _map(self._detached, output)
+        self.stored = _map(Tensor.clone, self.hook_func(module, inputs, output))
+
+    def _detached(self, x: Tensor) -> Tensor:
+        return x.detach().cpu() if self.cpu else x.detach()
 
     def remove(self) -> None:
         """Take the hook off; a second time does nothing."""
@@ -101,22 +110,30 @@ class Hooks:
 
 
 def hook_output(module: nn.Module, detach: bool = True, cpu: bool = False, grad: bool = False) -> Hook:
-    """A hook that stores the output of a module, or with `grad` the gradient of its output."""
+    """A hook that stores the output of a module, or with `grad` the gradients of its outputs, a tuple."""
     return Hook(module, _output, not grad, detach, cpu)
 
 
 def hook_outputs(modules: Iterable[nn.Module], detach: bool = True, cpu: bool = False, grad: bool = False) -> Hooks:
-    """Hooks that store the outputs of modules, or with `grad` the gradients of their outputs."""
+    """Hooks that store the outputs of modules, or with `grad` the gradients of their outputs, a tuple each."""
     return Hooks(modules, _output, not grad, detach, cpu)
 
 
 def _output(module: nn.Module, inputs: Any, output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) and len(output) == 1 else output
+    return output
 
 
-def _map(value: Any, cpu: bool) -> Any:
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to the tensors in an output of any usual kind."""
     if isinstance(value, Tensor):
-        return value.detach().cpu() if cpu else value.detach()
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_map(v, cpu) for v in value)
-    return {k: _map(v, cpu) for k, v in value.items()} if type(value) is dict else value
+        return function(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _map(function, getattr(value, f.name)) for f in fields(value) if f.init})
+    if isinstance(value, Mapping):
+        return {k: _map(function, v) for k, v in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    found = [_map(function, v) for v in value]
+    if hasattr(value, "_fields"):
+        return type(value)(*found)  # a named tuple
+    return type(value)(found)

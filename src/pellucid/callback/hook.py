@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -25,7 +26,9 @@ class HookCallback(Callback):
     Args:
         modules: Where; None takes the innermost modules with parameters.
         every: Hooks are there at every n-th training batch only; None at all batches, validation too.
+        remove_end: Take the hooks off after the fit.
         is_forward, detach, cpu: As of `Hook`.
+        include_paramless: With None for `modules`, take the innermost modules without parameters too.
 
     Attributes:
         hooks: The `Hooks`; `hooks.stored` has the last results.
@@ -35,12 +38,15 @@ class HookCallback(Callback):
         self,
         modules: Sequence[nn.Module] | None = None,
         every: int | None = None,
+        remove_end: bool = True,
         is_forward: bool = True,
         detach: bool = True,
-        cpu: bool = False,
+        cpu: bool = True,
+        include_paramless: bool = False,
     ):
-        self.modules, self.every = modules, every
+        self.modules, self.every, self.remove_end = modules, every, remove_end
         self.is_forward, self.detach, self.cpu = is_forward, detach, cpu
+        self.include_paramless = include_paramless
         self.hooks: Hooks | None = None
 
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -60,7 +66,8 @@ class HookCallback(Callback):
             self.remove()
 
     def cleanup_fit(self) -> None:
-        self.remove()
+        if self.remove_end:
+            self.remove()
 
     def remove(self) -> None:
         """Take the hooks off; what they stored stays."""
@@ -68,9 +75,11 @@ class HookCallback(Callback):
             self.hooks.remove()
 
     def _register(self) -> None:
+        self.remove()
         modules = self.modules
         if modules is None:
-            modules = [m for m in self.learn.model.modules() if not list(m.children()) and has_params(m)]
+            innermost = [m for m in self.learn.model.modules() if not list(m.children())]
+            modules = [m for m in innermost if self.include_paramless or has_params(m)]
         self.hooks = Hooks(modules, self.hook, self.is_forward, self.detach, self.cpu)
 
 
@@ -83,8 +92,9 @@ class ActivationStats(Callback, Pictures, Lists):
     Args:
         with_hist: Record histograms, which `color_dim` needs.
         modules: Names, patterns, classes, modules or a predicate; None takes all.
-        every: Record every n-th batch.
+        every: Record every n-th batch; None every one.
         with_grads: Record gradients, weights and updates.
+        folder: Keep `history.safetensors` there up to date, about every ten seconds.
     """
 
     order = 45
@@ -94,13 +104,14 @@ class ActivationStats(Callback, Pictures, Lists):
         with_hist: bool = False,
         modules: Which | Sequence[Which] | None = None,
         every: int | None = 1,
+        *,
         with_grads: bool = False,
-        folder: Any = None,
+        folder: str | Path | None = None,
     ):
         self.with_hist, self.modules, self.every, self.with_grads = with_hist, modules, every or 1, with_grads
         self.folder = folder
         self.watch: Watch | None = None
-        self._watching = False
+        self._ended_well = False
 
     def __repr__(self) -> str:
         if self.watch is None:
@@ -121,6 +132,7 @@ class ActivationStats(Callback, Pictures, Lists):
         return self.watch.history
 
     def before_fit(self) -> None:
+        self._ended_well = False
         self.watch = Watch(
             self.learn.model,
             self.learn.opt,
@@ -133,7 +145,6 @@ class ActivationStats(Callback, Pictures, Lists):
             by_hand=True,
         )
         self.watch.__enter__()
-        self._watching = True
 
     def after_loss(self) -> None:
         if self.learn.training and self.watch is not None:
@@ -147,7 +158,10 @@ class ActivationStats(Callback, Pictures, Lists):
         if self.learn.training and self.watch is not None:
             self.watch.after_step()
 
+    def after_fit(self) -> None:
+        self._ended_well = True
+
     def cleanup_fit(self) -> None:
-        if self._watching and self.watch is not None:
-            self._watching = False
-            self.watch.__exit__(None)
+        if self.watch is not None and self.watch.is_open:
+            # A rank that failed must not wait for the others, nor say what else it did not see.
+            self.watch.__exit__(None if self._ended_well else RuntimeError)
