@@ -2,7 +2,8 @@
 
 A process of its own rather than `multiprocessing`: no pickling, no second import of the user's script, no fork of a
 process whose threads hold locks. It reports on standard output, one JSON value a line: a number of finished images,
-`[row, kind, reason]` for a file that cannot be stored (kind "damaged" or "size"), `{"fatal": reason}` when it gives up.
+`[row, kind, reason]` for a file that cannot be stored (kind "damaged" or "size"), and when it gives up
+`{"unwritten": reason}` where the store cannot be written, `{"stopped": message}` for all else.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from pellucid.data.images import Decoding
-from pellucid.errors import DataError
+from pellucid.data.images import Decoding, name_of
+from pellucid.data.opening import apply_settings
+from pellucid.errors import DataError, PellucidError
+
+OUT_OF_MEMORY = "there is not enough memory to decode these images; resize them to less, or use fewer workers"
 
 
 @dataclass(frozen=True)
 class Job:
     """Files to decode, and the two files that their pixels and moments go to.
 
-    `chunks` are (row of the first file, files of this and the following rows). `pixels` holds uint8 rows of `shape`
-    (channel, row, column) from byte `pixels_offset` on; `moments` holds int64 (sum, sum of squares) per channel, from
-    `moments_offset` on.
+    `chunks` are (row of the first file, files of this and the following rows). `settings` are Pillow's, as
+    `apply_settings` takes them. `pixels` holds uint8 rows of `shape` (channel, row, column) from byte `pixels_offset`
+    on; `moments` holds int64 (sum, sum of squares) per channel, from `moments_offset` on.
     """
 
     chunks: list[tuple[int, list[str]]]
     decoding: dict[str, Any]
+    settings: dict[str, Any]
     shape: list[int]
     pixels: str
     pixels_offset: int
@@ -74,9 +79,14 @@ def _write(file: BinaryIO, offset: int, first: int, rows: np.ndarray) -> None:
     file.write(rows.tobytes())
 
 
-def size_mismatch(file: str, shape: tuple[int, ...] | list[int], expected: tuple[int, ...] | list[int]) -> str:
-    """The message for an image whose size differs from the first one's."""
-    return f"{file}: is {shape[-2]}×{shape[-1]} (height×width), the first image is {expected[-2]}×{expected[-1]}"
+def size_mismatch(source: Any, shape: tuple[int, ...] | list[int], expected: tuple[int, ...] | list[int]) -> str:
+    """The message for an image whose size, or number of channels, differs from the first one's."""
+    height, width = shape[-2:]
+    if (height, width) != tuple(expected[-2:]):
+        found = f"is {height}×{width} (height×width), the first image is {expected[-2]}×{expected[-1]}"
+    else:
+        found = f"has {shape[0]} channel(s), the first image {expected[0]}: an item transform changes them"
+    return f"{name_of(source)}: {found}"
 
 
 def main() -> None:
@@ -84,10 +94,16 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     report: Callable[[Any], None] = lambda value: print(json.dumps(value), flush=True)
     try:
-        for value in decode_rows(Job(**json.load(sys.stdin))):
+        job = Job(**json.load(sys.stdin))
+        apply_settings(job.settings)
+        for value in decode_rows(job):
             report(value)
     except OSError as error:
-        report({"fatal": f"{error.strerror}: {error.filename or 'the pixel store'}"})
+        report({"unwritten": f"{error.strerror}: {error.filename or 'the pixel store'}"})
+    except MemoryError:
+        report({"stopped": OUT_OF_MEMORY})
+    except PellucidError as error:
+        report({"stopped": str(error)})
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
+from pellucid.data.opening import explained, finish, open_image
+from pellucid.data.pixels import ImageMode, from_array, orientation, to_mode, turned
 from pellucid.errors import DataError, UsageError
+from pellucid.text import printable
 
-ImageMode = Literal["L", "RGB"]
 ResizeMethod = Literal["crop", "squish", "pad"]
 
 
@@ -24,12 +25,18 @@ class PILImage:
 
     @classmethod
     def create(cls, source: Any) -> Image.Image:
-        """Open a path, array, tensor or Pillow image as this class's mode, upright and with 8 bits a channel.
+        """Open an image as this class's mode, upright and with 8 bits a channel: the same however it arrives.
+
+        Args:
+            source: A path, the bytes of a file, a Pillow image (turned upright by its EXIF, as files are), or an array
+                or tensor of uint8, uint16 (scaled to 8 bits) or bool, (row, column), (row, column, channel) or
+                (channel, row, column), with one to four channels.
 
         Raises:
-            DataError: the file is missing, unreadable, damaged, or no image.
+            DataError: the file is missing, unreadable, damaged, or no image; values without a known range (32-bit,
+                floating-point); an array whose first and last axis could both be the channels.
         """
-        return to_mode(load(source), cls.mode, _name(source))
+        return load(source, cls.mode)
 
 
 class PILImageBW(PILImage):
@@ -106,95 +113,66 @@ class Decoding:
         return cls(settings["mode"], Resize(size if isinstance(size, int) else tuple(size), resize["method"]))
 
     def image(self, source: Any) -> Image.Image:
-        """Open, convert, resize and transform one image."""
-        image = to_mode(load(source, self._draft_size(), self.mode), self.mode, _name(source))
+        """Open, convert, resize and transform one image.
+
+        Raises:
+            DataError: as `PILImage.create`.
+            UsageError: the last transform returns what is no picture, such as floating-point values.
+        """
+        image = load(source, self.mode, self._draft_size())
         if self.resize:
             image = self.resize(image)
+        if not self.transforms:
+            return image
+        image = image.copy() if image is source else image  # a transform may draw on it
         for transform in self.transforms:
             image = transform(image)
-        return image
+        return self._transformed(image)
 
     def pixels(self, source: Any) -> np.ndarray:
         """Decode to uint8, shape (channel, row, column).
 
         Raises:
-            DataError: the file is missing, unreadable, damaged, or no image.
+            DataError, UsageError: as `image`.
         """
-        array = np.asarray(self.image(source), dtype=np.uint8)
+        array = np.asarray(self.image(source))
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def _transformed(self, result: Any) -> Image.Image:
+        """What the transforms returned as an image: of the mode they gave it, where that is grey or RGB."""
+        last = self.transforms[-1]
+        name = f"item transform {getattr(last, '__name__', type(last).__name__)}"
+        try:
+            if not isinstance(result, Image.Image) or result.mode in ("F", "I"):
+                result = from_array(result, name, "return 8-bit pixels; arithmetic belongs in batch_tfms")
+            return to_mode(result, result.mode if result.mode in ("L", "RGB") else self.mode, name)
+        except DataError as error:
+            raise UsageError(str(error)) from None  # no fault of the image, which would be skipped for it
 
     def _draft_size(self) -> int | None:
         # A JPEG decoder can halve as it decodes; twice the target keeps the antialiasing of the final resize.
         return 2 * max(self.resize.height_width) if self.resize else None
 
 
-def load(source: Any, draft_size: int | None = None, mode: ImageMode = "RGB") -> Image.Image:
-    """Open and fully read an image, turned upright by its EXIF orientation; arrays and images pass through."""
-    if isinstance(source, Image.Image):
-        return source
-    if not isinstance(source, str | Path):
-        return _from_array(source)
-    try:
-        with open(source, "rb") as file:
-            image = Image.open(BytesIO(file.read()))  # one read: Pillow's many small ones cost a fifth more
-        if draft_size and min(image.size) > draft_size:
-            image.draft(mode if image.mode in ("L", "RGB", "YCbCr") else None, (draft_size, draft_size))
-        image.load()
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return image if upright else ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{source}: {error}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from None
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file") from None
-    except PermissionError:
-        raise DataError(f"{source}: no permission to read it") from None
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:
-        # Pillow reports damage in all of these; its own text for an unknown format repeats the path.
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"damaged image ({error})"
-        raise DataError(f"{source}: {_empty_or(source, reason)}") from None
+def load(source: Any, mode: ImageMode = "RGB", draft_size: int | None = None) -> Image.Image:
+    """Any source as an upright image of one mode; `draft_size` as in `open_image`."""
+    if not isinstance(source, Image.Image | str | os.PathLike | bytes):
+        return to_mode(from_array(source), mode)
+    name = name_of(source)
+    with explained(name):
+        if isinstance(source, Image.Image):
+            image = source
+            finish(image)
+            if min(image.size) < 1:
+                raise DataError(f"{name}: an image of {image.width}×{image.height} has no pixels")
+        else:
+            image = open_image(source, draft_size, mode)
+        # The orientation first: converting may lose what says it.
+        way = orientation(image)
+        return turned(to_mode(image, mode, name), way)
 
 
-def _name(source: Any) -> str:
-    return str(source) if isinstance(source, str | Path) else "image"
-
-
-def _from_array(source: Any) -> Image.Image:
-    try:
-        array = np.asarray(source)
-        if array.ndim == 3 and array.shape[0] in (1, 3):
-            array = array.transpose(1, 2, 0)
-        if array.ndim == 3 and array.shape[2] == 1:
-            array = array[..., 0]
-        if array.ndim < 2:
-            raise ValueError(f"it has {array.ndim} dimensions")
-        return Image.fromarray(np.ascontiguousarray(array))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"image: a {type(source).__name__} that is no picture ({error}); give a path, a Pillow image, or uint8 "
-            "values as (row, column), (row, column, channel) or (channel, row, column)"
-        ) from None
-
-
-def _empty_or(path: str | Path, reason: str) -> str:
-    return "empty file" if Path(path).is_file() and not Path(path).stat().st_size else reason
-
-
-def to_mode(image: Image.Image, mode: ImageMode, name: str = "image") -> Image.Image:
-    """Convert to 8-bit grey or RGB: 16-bit values are scaled, transparency is laid on white, CMYK is converted."""
-    if image.mode == mode:
-        return image
-    if image.mode.startswith("I"):
-        image = _from_16_bit(image)
-    elif image.mode == "F":
-        raise DataError(f"{name}: floating-point pixels have no known range; save it as 8- or 16-bit first")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    return image.convert(mode)
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255 instead of scaling.
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+def name_of(source: Any) -> str:
+    """What messages call a source: its path where it has one, else "image"."""
+    path = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
+    return printable(os.fspath(path) or "image") if isinstance(path, str | os.PathLike) else "image"

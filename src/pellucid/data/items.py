@@ -11,12 +11,8 @@ from typing import Any
 
 from fastcore.foundation import L
 
+from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
-
-IMAGE_EXTENSIONS = frozenset(
-    {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-    | {".avif", ".ico", ".jp2", ".tga"}
-)
 
 
 def get_image_files(path: str | Path, recurse: bool = True, folders: str | Sequence[str] | None = None) -> L:

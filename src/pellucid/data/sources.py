@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.data.decoder import moments, size_mismatch
-from pellucid.data.images import Decoding
+from pellucid.data.images import Decoding, name_of
 from pellucid.errors import DataError
 
 OnError = Literal["raise", "skip"]
@@ -127,11 +127,12 @@ class StreamedImages:
         if pixels.shape != self.shape:
             if self.fixed:
                 raise DataError(
-                    f"{self.files[row] if is_path(self.files[row]) else 'image'}: is "
+                    f"{name_of(self.files[row])}: is "
                     f"{pixels.shape[1]}×{pixels.shape[2]} (height×width), the model was trained on "
                     f"{self.shape[1]}×{self.shape[2]}; resize it, or train with a Resize (command line: --size)"
                 )
-            raise DataError(size_mismatch(self.files[row], pixels.shape, self.shape) + SIZE_REMEDY)
+            remedy = SIZE_REMEDY if pixels.shape[1:] != self.shape[1:] else ""
+            raise DataError(size_mismatch(self.files[row], pixels.shape, self.shape) + remedy)
         return pixels
 
     def _collect(self, images: list[Future[np.ndarray | None]]) -> tuple[Tensor, Tensor | None]:

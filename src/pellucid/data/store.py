@@ -1,13 +1,14 @@
 """The pixel store: every image of a set decoded once into one uint8 memory map.
 
 A store is a folder `PELLUCID_HOME/stores/<key>/` of `pixels.npy` (image, channel, row, column), `moments.npy` (image,
-channel, (sum, sum of squares)) and `store.json`. The key is made of each file's path, size and modification time and
-of the decoding, so a changed file is a new key. Stores are built under a lock in a scratch folder that is renamed when
-whole, verified on open, and the least recently used are evicted beyond `BUDGET_BYTES`.
+channel, (sum, sum of squares)) and `store.json`. The key is made of the decoding and of what the system knows of each
+file (see `store_key`), so a changed file is a new key. Stores are built under a lock in a scratch folder that is
+renamed when whole, verified on open, and the least recently used are evicted beyond `BUDGET_BYTES`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,16 +26,19 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.data.decoder import Job, decode_rows
+from pellucid.data.decoder import OUT_OF_MEMORY, Job, decode_rows
 from pellucid.data.home import appearing, home, locked, sweep
 from pellucid.data.images import Decoding
+from pellucid.data.opening import decoder_settings
 from pellucid.data.progress import Tick, progress
 from pellucid.errors import DataError, PellucidError
 
-VERSION = 1
+VERSION = 2
 BUDGET_BYTES = 32 << 30
 FILES_PER_PROCESS = 400  # fewer than this and starting a decoder process (0.2 s) costs more than it saves
 CHUNK_FILES, CHUNK_BYTES = 128, 16 << 20  # written at once: system calls cost as much as decoding a small image
+CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS}  # some file systems cannot
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}  # of this moment, whatever the cache folder
 SAMPLED_BLOCKS, BLOCK_BYTES = 32, 1 << 16
 
 
@@ -63,7 +67,7 @@ class PixelStore:
 
         Raises:
             DataError: no file can be decoded, or sizes differ without a Resize.
-            PellucidError: the disk is full or not writable.
+            PellucidError: the disk is full or not writable; files cannot be read now for no fault of their own.
         """
         folder = stores_folder() / store_key(files, decoding)
         store = _opened(folder)
@@ -75,8 +79,14 @@ class PixelStore:
                         _build(folder, files, decoding, workers or os.cpu_count() or 1)
                         store = _opened(folder)
             except OSError as error:
-                raise _cannot_write(error.strerror or str(error)) from error
-        assert store is not None
+                reason = error.strerror or str(error)
+                if error.errno in SHORTAGES:
+                    raise PellucidError(f"cannot decode the images now: {reason}; nothing was stored") from error
+                raise _cannot_write(reason) from error
+            except MemoryError:
+                raise PellucidError(OUT_OF_MEMORY) from None
+        if store is None:
+            raise PellucidError(f"the pixel store {folder} cannot be read back; stream with cache=False")
         with suppress(OSError):
             os.utime(folder)
         return store
@@ -88,14 +98,19 @@ def stores_folder() -> Path:
 
 
 def store_key(files: Sequence[Path], decoding: Decoding) -> str:
-    """Name of the store of these files: changes with any path, size, modification time, or with the decoding."""
-    digest = hashlib.blake2b(json.dumps([VERSION, decoding.to_json()]).encode(), digest_size=16)
+    """Name of the store of these files, which changes with all that their pixels depend on.
+
+    That is the decoding, Pillow's settings and version, and of each file path, size, both times and inode: two files
+    that change places with their times keep their inodes, and what `cp -p` or `touch` set back shows in the ctime.
+    """
+    settings = [VERSION, decoding.to_json(), decoder_settings()]
+    digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
     lines = []
     for file in map(str, files):
         file = file if file.startswith(os.sep) else os.path.abspath(file)
         try:
             stat = os.stat(file)
-            lines.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}")
+            lines.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}")
         except OSError as error:
             lines.append(f"{file}\0{error.errno}")
     digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
@@ -124,13 +139,22 @@ def evict(keep: Path | None = None, budget_bytes: int = BUDGET_BYTES) -> int:
 def _opened(folder: Path) -> PixelStore | None:
     try:
         meta = json.loads((folder / "store.json").read_text())
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        pixels = _mapped(folder / "pixels.npy")
         moments = np.load(folder / "moments.npy")
         if list(pixels.shape) != meta["shape"] or _checksum(folder) != meta["checksum"]:
             return None
         return PixelStore(pixels, moments, {int(row): reason for row, reason in meta["bad"].items()})
+    except MemoryError:
+        raise PellucidError(f"the pixel store {folder} does not fit in memory; stream with cache=False") from None
     except Exception:  # damage shows in many ways, and the remedy is one: build it again
         return None
+
+
+def _mapped(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r")
+    except OSError:  # some network and user-space file systems cannot map
+        return np.load(file)
 
 
 def _checksum(folder: Path) -> int:
@@ -156,6 +180,7 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
         job = Job(
             chunks=_chunks([os.path.abspath(file) for file in files], int(np.prod(shape))),
             decoding=decoding.to_json(),
+            settings=decoder_settings(),
             shape=list(shape),
             pixels=str(scratch / "pixels.npy"),
             pixels_offset=_allocate(scratch / "pixels.npy", full_shape, np.uint8),
@@ -193,9 +218,13 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:
         np.lib.format.write_array_header_1_0(file, header)
         offset = file.tell()
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if hasattr(os, "posix_fallocate"):
+        try:
             os.posix_fallocate(file.fileno(), offset, size)
-        else:
+        except AttributeError:  # no Unix
+            file.truncate(offset + size)
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise
             file.truncate(offset + size)
     return offset
 
@@ -225,9 +254,11 @@ def _run(job: Job, n_processes: int, tick: Tick) -> dict[int, str]:
 
 def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
     """Share the chunks out in stripes over decoder processes and merge their reports."""
-    source = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "pellucid.data.decoder"]
+    # Nothing is imported from the working folder, which may be somebody's data with a numpy.py in it: neither as the
+    # place where the interpreter starts (-P) nor through an empty or relative entry of PYTHONPATH.
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, paths))}
+    command = [sys.executable, "-P", "-m", "pellucid.data.decoder"]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(n_processes)
@@ -255,7 +286,7 @@ def _in_processes(job: Job, n_processes: int) -> Iterator[int | list[Any]]:
                 continue
             report = json.loads(line)
             if isinstance(report, dict):
-                raise _cannot_write(report["fatal"])
+                raise PellucidError(report["stopped"]) if "stopped" in report else _cannot_write(report["unwritten"])
             yield report
         for process in processes:
             if process.wait():
