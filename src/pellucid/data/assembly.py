@@ -86,11 +86,13 @@ def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
     plain = replace(decoding, transforms=())
     for file in files if decoding.transforms else []:
         try:
-            image = plain.image(file)
+            image: Any = plain.image(file)
         except DataError:
             continue  # reported or skipped with the others
         for transform in decoding.transforms:
-            _, drawn = tried_twice(lambda image=image, t=transform: np.array(t(image.copy())))
+            # One transform may hand an array or a tensor to the next; a tensor has no copy().
+            duplicate = getattr(image, "copy", None) or image.clone
+            _, drawn = tried_twice(lambda duplicate=duplicate, t=transform: np.asarray(t(duplicate())).copy())
             if drawn:
                 name = getattr(transform, "__name__", type(transform).__name__)
                 raise UsageError(
