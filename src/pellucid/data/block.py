@@ -18,7 +18,8 @@ from pellucid.data.contract import refuse
 from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
-from pellucid.data.items import get_image_files
+from pellucid.data.items import get_image_files, list_images
+from pellucid.data.layouts import no_images
 from pellucid.data.loader import DataLoaders, whole_batch
 from pellucid.data.sources import OnError, is_path
 from pellucid.data.splits import RandomSplitter, Splitter, checked_split
@@ -233,10 +234,8 @@ class DataBlock:
         found = self.get_items(source)
         items = rows(found) if is_frame(found) else list(found)
         if not items:
-            raise DataError(
-                f"{source if is_path(source) else 'source'}: no images found in it; "
-                "a folder of images has one sub-folder a class, with .jpg, .png or other image files"
-            )
+            folder = is_path(source) and Path(source).is_dir()
+            raise DataError(no_images(source if is_path(source) else "source", list_images(source) if folder else None))
         train, valid, neither = checked_split(self.splitter(found if is_frame(found) else items), items)
         if neither:
             warnings.warn(

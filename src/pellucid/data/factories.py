@@ -18,14 +18,13 @@ from pellucid.data.decoder import moments
 from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
 from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW
-from pellucid.data.items import RegexLabeller, csv_items, folder_above, get_image_files, parent_label
+from pellucid.data.items import RegexLabeller, csv_items, parent_label
+from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import StoredImages
-from pellucid.data.splits import GrandparentSplitter, RandomSplitter
+from pellucid.data.splits import RandomSplitter, Splitter
 from pellucid.errors import DataError, UsageError
 
-TRAIN_NAMES = ("train", "training")
-VALID_NAMES = ("valid", "val", "validation", "test", "testing")
 ImageClass = type[PILImage] | type[PILImageBW]
 
 
@@ -50,32 +49,43 @@ class ImageDataLoaders(DataLoaders):
     ) -> DataLoaders:
         """A folder with training and validation sub-folders of class folders, or class folders split at random.
 
+        A sub-folder is for training if its name is `train` or `training`, for validation if it is `valid`, `val` or
+        `validation`, or else `test` or `testing`: in any case, alone or with set, data, images or a number
+        (`Training`, `val_set`, `test2017`). An image's class is the folder it is in. A folder that holds nothing but
+        one folder stands for that one. What was taken for what is printed unless it is just `train` and `valid`, with
+        all that was left out.
+
         Args:
             path: The folder.
-            train: Name of the training sub-folder; None finds `train` or `training`.
-            valid: Name of the validation sub-folder; None finds `valid`, `val`, `validation`, `test` or `testing`.
+            train: Name of the training sub-folder; None finds it.
+            valid: Name of the validation sub-folder; None finds it.
             valid_pct: Validate on this random share of all images instead; None means 0.2 where there are no
                 sub-folders to tell.
-            seed: Makes the random split repeatable.
+            seed: Makes the random split repeatable; None takes that of `set_seed`.
             vocab: Names of the classes, sorted; None takes the training folders'.
             options: `val_bs`, `shuffle`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
+
+        Raises:
+            DataError: no images or no class folders, a class folder without images but with other files, a name that
+                two classes or two sides share, or as `DataBlock.dataloaders`.
         """
-        root = Path(path)
-        names = _split_names(root, train, valid) if valid_pct is None else None
-        splitter = (
-            GrandparentSplitter(*names) if names else RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
-        )
+        found = layout(Path(path), train, valid, valid_pct is not None)
+        if found.said:
+            print(found.said)
+        if found.valid is None:
+            splitter = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
+        else:
+            n_train, n = len(found.train), len(found.train) + len(found.valid)
+            splitter: Splitter = lambda items: (list(range(n_train)), list(range(n_train, n)))
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock(vocab)),
-            get_items=lambda p: [
-                f for f in get_image_files(p) if f.parent != root and (not names or folder_above(f, 2) in names)
-            ],
+            get_items=lambda path: [*found.train, *(found.valid or [])],
             splitter=splitter,
             get_y=parent_label,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
-        return block.dataloaders(root, bs, path=root, **options)
+        return block.dataloaders(path, bs, path=path, **options)
 
     @classmethod
     def from_csv(
@@ -299,18 +309,3 @@ def _block(img_cls: ImageClass, item_tfms: Any, batch_tfms: Any, **functions: An
 
 def _by_name(label_func: Callable[[str], Any], item: Any) -> Any:
     return label_func(Path(item).name)
-
-
-def _split_names(root: Path, train: str | None, valid: str | None) -> tuple[str, str] | None:
-    """Names of the training and validation sub-folders, or None where the folder holds classes directly."""
-    if train and valid:
-        return train, valid
-    present = {p.name for p in root.iterdir() if p.is_dir()} if root.is_dir() else set()
-    train = train or next((name for name in TRAIN_NAMES if name in present), None)
-    valid = valid or next((name for name in VALID_NAMES if name in present), None)
-    if train and not valid:
-        raise DataError(
-            f"{root}: has {train!r} but no validation folder (one of {', '.join(VALID_NAMES)}); "
-            "name it, or split at random with valid_pct=0.2 (command line: --valid-pct 0.2)"
-        )
-    return (train, valid) if train and valid else None

@@ -5,18 +5,73 @@ from __future__ import annotations
 import csv
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastcore.foundation import L
 
+from pellucid.data.finding import walk
 from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
+from pellucid.text import printable
+
+
+@dataclass
+class ImageListing:
+    """The images under a folder, and what was left out.
+
+    Attributes:
+        folders: Folder → its image files, in the order of their paths; folders without images do not occur.
+        ignored: Ending → number of other files.
+        emptied: Folder with files, none of which is an image, and with no image below it → their endings, in words.
+        repeated: Link to a folder that is listed under another path → that path.
+    """
+
+    folders: dict[Path, list[Path]] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    emptied: dict[Path, str] = field(default_factory=dict)
+    repeated: dict[Path, Path] = field(default_factory=dict)
+
+    def left_out(self) -> str:
+        """What was left out, in words; empty where nothing was."""
+        notes = [f"{sum(self.ignored.values()):,} files that are no images by their endings ({_counted(self.ignored)})"]
+        notes += [f"{printable(folder)} has no others" for folder in self.emptied]
+        links = [f"{printable(link)} leads to {printable(to)}, listed once" for link, to in self.repeated.items()]
+        return "; ".join([*(notes if self.ignored else []), *links])
+
+
+def list_images(path: str | Path, recurse: bool = True, folders: str | Sequence[str] | None = None) -> ImageListing:
+    """Find images as `get_image_files` does, with account of what was left out."""
+    listing, seen = ImageListing(), {}
+    inside = [folders] if isinstance(folders, str | Path) else folders or ()
+    for root in [os.path.join(path, folder) for folder in inside] or [os.fspath(path)]:
+        found = walk(root, recurse, seen)
+        listing.repeated |= found.repeated
+        full: set[Path] = set()
+        bare: dict[Path, str] = {}
+        for folder, names in found.files.items():
+            endings = [os.path.splitext(name)[1].lower() for name in names]
+            images = [folder / name for name, ending in zip(names, endings, strict=True) if ending in IMAGE_EXTENSIONS]
+            if images:
+                listing.folders[folder] = images
+                full |= {folder, *folder.parents}
+            if len(images) < len(names):
+                others = Counter(ending for ending in endings if ending not in IMAGE_EXTENSIONS)
+                listing.ignored += others
+                bare |= {} if images else {folder: _counted(others)}
+        listing.emptied |= {folder: endings for folder, endings in bare.items() if folder not in full}
+    return listing
 
 
 def get_image_files(path: str | Path, recurse: bool = True, folders: str | Sequence[str] | None = None) -> L:
-    """List the image files under `path`, sorted by path; hidden files and folders are left out.
+    """List the image files under `path`, sorted by path, each real folder once, whatever links lead to it.
+
+    Hidden files and folders, and what systems leave behind (`__MACOSX`, `Thumbs.db`), are left out; so are files whose
+    ending is no image's, and a warning counts these.
 
     Args:
         path: Folder to search.
@@ -24,23 +79,12 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: str | Seque
         folders: Only search this sub-folder of `path`, or these; None means all.
 
     Raises:
-        DataError: `path`, or one of `folders` in it, is no folder.
+        DataError: `path`, or one of `folders` in it, is no folder, a folder cannot be read, or a link leads nowhere.
     """
-    found: list[Path] = []
-    inside = [folders] if isinstance(folders, str | Path) else folders or ()
-    for root in [os.path.join(path, folder) for folder in inside] or [os.fspath(path)]:
-        if not os.path.isdir(root):
-            raise DataError(f"{root}: is a file, not a folder" if os.path.exists(root) else f"{root}: no such folder")
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            visible = sorted(name for name in subfolders if not name.startswith(".")) if recurse else []
-            subfolders[:] = [name for name in visible if not _leads_up(folder, name)]
-            here = Path(folder)
-            found += [
-                here / name
-                for name in sorted(names)
-                if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS and not name.startswith(".")
-            ]
-    return L(found)
+    listing = list_images(path, recurse, folders)
+    if listing.left_out():
+        warnings.warn(f"{printable(path)}: left out {listing.left_out()}", stacklevel=2)
+    return L([file for files in listing.folders.values() for file in files])
 
 
 def csv_items(path: str | Path) -> list[tuple[Path, str]]:
@@ -99,7 +143,5 @@ class RegexLabeller:
         return found.group(1)
 
 
-def _leads_up(folder: str, name: str) -> bool:
-    """Whether a sub-folder is a link to its own folder or one above, where following it would go round."""
-    path = os.path.join(folder, name)
-    return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
+def _counted(endings: Counter[str]) -> str:
+    return ", ".join(f"{printable(ending) or 'no ending'} {n:,}" for ending, n in endings.most_common())
