@@ -15,7 +15,8 @@ from torch.utils.data import TensorDataset
 
 from pellucid import convolution as cv
 from pellucid.callback.progress import ProgressCallback
-from pellucid.data.loader import DataLoader, DataLoaders, StoredImages
+from pellucid.data.loader import DataLoader, DataLoaders
+from pellucid.data.sources import StoredImages
 from pellucid.interpret import ClassificationInterpretation
 from pellucid.layers import Flatten
 from pellucid.learner import Learner
@@ -34,7 +35,7 @@ def jitter(xb: Tensor) -> Tensor:
 def our_loaders() -> DataLoaders:
     pixels = np.random.default_rng(0).integers(0, 255, (2 * N, 1, 8, 8)).astype(np.uint8)
     source, labels = StoredImages(pixels, np.zeros((2 * N, 1, 2), np.int64)), np.arange(2 * N) % 3
-    options: dict[str, Any] = {"bs": BS, "batch_tfms": [jitter], "items": list(range(N))}
+    options: dict[str, Any] = {"bs": BS, "batch_tfms": [jitter]}
     train = DataLoader(source, range(N), labels[:N], shuffle=True, training=True, **options)
     return DataLoaders(train, DataLoader(source, range(N, 2 * N), labels[N:], **options), vocab="abc", device="cpu")
 
@@ -92,7 +93,7 @@ def seen_whole(trace: cv.Trace) -> None:
 
 LOOKS: dict[str, Callable[[Learner], Any]] = {
     "validate": lambda learn: learn.validate(),
-    "validate the training set": lambda learn: learn.validate(learn.dls.train),
+    "validate the training set": lambda learn: learn.validate(dl=learn.dls.train),
     "get_preds": lambda learn: learn.get_preds(),
     "show_results": lambda learn: learn.show_results(),
     "summary": lambda learn: learn.summary(),
@@ -166,7 +167,7 @@ def test_predictions_are_those_of_evaluation_mode_whatever_the_modes_are():
     with kept_modes(learn.model):
         learn.model.eval()
         expected = torch.cat([learn.model(xb) for xb, _ in learn.dls.valid]).detach()
-    assert torch.equal(learn.get_preds(activation=lambda pred: pred)[0], expected)
+    assert torch.equal(learn.get_preds(act=lambda pred: pred)[0], expected)
 
 
 def test_a_look_that_is_given_up_half_way_also_leaves_no_trace():

@@ -27,7 +27,7 @@ from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
 from pellucid.looking import looking
 from pellucid.loop import LossFunc, TrainingLoop
-from pellucid.losses import activation_of
+from pellucid.losses import activation_of, decoded, each_loss
 from pellucid.memory import keep_freed_memory
 from pellucid.metrics import Evaluation
 from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
@@ -310,10 +310,18 @@ class Learner(TrainingLoop):
             for p in group:
                 p.requires_grad_(i >= first or id(p) in norms)
 
-    def validate(self, dl: Any = None) -> list[float]:
-        """Loss and metrics on the validation set, or on `dl`; leaves the record of the fit alone."""
+    def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
+        """Loss and metrics over a set; leaves the record of the fit alone.
+
+        Args:
+            ds_idx: 1 for the validation images, 0 for all training images.
+            dl: A loader of (input, label) batches instead.
+
+        Raises:
+            UsageError: there is no such loader, or it has no labels.
+        """
         evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
-        for pred, yb in self._outputs(self.dls.valid if dl is None else dl):
+        for pred, yb in self._outputs(self._loader(ds_idx, dl)):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
             targets: Any = yb if isinstance(yb, tuple) else (yb,)
@@ -321,23 +329,50 @@ class Learner(TrainingLoop):
         return evaluation.values()
 
     def get_preds(
-        self, dl: Any = None, *, activation: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Probabilities (image, class) and labels (image,) of the validation set or of `dl`, on the CPU.
+        self,
+        ds_idx: int = 1,
+        dl: Any = None,
+        *,
+        with_input: bool = False,
+        with_decoded: bool = False,
+        with_loss: bool = False,
+        act: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Any, ...]:
+        """Probabilities (image, class) and labels (image,) of a set, on the CPU.
 
         Args:
-            dl: A loader; one without labels (`dls.test_dl`) gives None for them.
-            activation: Turns outputs into predictions; None takes what belongs to the loss: softmax for cross
-                entropy, sigmoid for binary cross entropy with logits, exp for the log-likelihood, else nothing.
+            ds_idx: 1 for the validation images, 0 for all training images, in order.
+            dl: A loader instead; one without labels (`dls.test_dl`) gives None for them.
+            with_input: Give the inputs too, in front of the others.
+            with_decoded: Give the predicted classes too, behind the labels (or what else the loss decodes to).
+            with_loss: Give the loss of each image too, at the end.
+            act: Turns outputs into predictions; None takes what belongs to the loss: softmax for cross entropy,
+                sigmoid for binary cross entropy with logits, exp for the log-likelihood, else nothing.
+
+        Raises:
+            UsageError: there is no such loader, it has no batch, or no labels to compute losses with.
         """
-        activation = activation or activation_of(self.loss_func)
-        pairs = [(activation(pred).cpu(), yb) for pred, yb in self._outputs(self.dls.valid if dl is None else dl)]
-        labels = [yb for _, yb in pairs if yb is not None]
-        return torch.cat([pred for pred, _ in pairs]), _joined(labels) if labels else None
+        act = act or activation_of(self.loss_func)
+        inputs, preds, labels, losses = [], [], [], []
+        for pred, yb in self._outputs(self._loader(ds_idx, dl), inputs if with_input else None):
+            preds.append(act(pred).cpu())
+            if yb is not None:
+                labels.append(yb)
+            elif with_loss:
+                raise UsageError("with_loss needs labels, this loader has none")
+            if with_loss:
+                losses.append(each_loss(self.loss_func, pred, labels[-1]).cpu())
+        if not preds:
+            raise UsageError("the loader has no batch to predict")
+        joined = torch.cat(preds)
+        parts = [joined, _joined(labels) if labels else None]
+        parts = [_joined(inputs), *parts] if with_input else parts
+        parts += [decoded(self.loss_func, joined)] if with_decoded else []
+        return (*parts, torch.cat(losses)) if with_loss else tuple(parts)
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
-        probabilities = self.get_preds(self.dls.test_dl([item]))[0][0]
+        probabilities = self.get_preds(dl=self.dls.test_dl([item]))[0][0]
         index = probabilities.argmax()
         return self.dls.label(int(index)), index, probabilities
 
@@ -346,11 +381,11 @@ class Learner(TrainingLoop):
 
         Options are `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
         """
-        valid = self.dls.valid
+        valid = self.dls[1]
         ours = isinstance(valid, DataLoader)
         with kept_rng(valid):
             xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
-        guesses = self.get_preds([(xb, yb)])[0].argmax(1).tolist()
+        guesses = self.get_preds(dl=[(xb, yb)])[0].argmax(1).tolist()
         pairs = list(zip(yb.tolist(), guesses, strict=True))
         titles = ["\n".join(drawable(self.dls.label(i)) for i in pair) for pair in pairs]
         images = valid.decode(xb) if ours else xb.cpu()
@@ -385,11 +420,18 @@ class Learner(TrainingLoop):
         load_weights(self.model, self._model_file(name))
         return self
 
-    def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+    def _loader(self, ds_idx: int, dl: Any) -> Any:
+        """The loader that is meant, ours in order and whole."""
+        loader = self.dls[ds_idx] if dl is None else dl
+        return loader.in_order() if isinstance(loader, DataLoader) else loader
+
+    def _outputs(self, dl: Iterable[Any], seen: list[Any] | None = None) -> Iterator[tuple[Tensor, Any]]:
         self.model.to(self.dls.device)
         with looking(self.model, dl), torch.no_grad():
             for batch in dl:
                 inputs, targets = self._split(batch)
+                if seen is not None:
+                    seen.append(inputs[0] if len(inputs) == 1 else inputs)
                 yield self.model(*inputs), targets[0] if len(targets) == 1 else targets or None
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:

@@ -19,11 +19,13 @@ from pellucid.callback.core import (
     CancelValidException,
 )
 from pellucid.callback.holder import HasCallbacks
+from pellucid.data.batch import take_apart
 from pellucid.errors import TrainingError, UsageError
 from pellucid.losses import unwrapped
 from pellucid.misfit import misfit, silent_misfit
 
 LossFunc = Callable[..., Tensor]
+NO_VARIANCE = "Expected more than 1 value per channel"  # torch's words, in every kind of batchnorm
 
 
 class TrainingLoop(HasCallbacks):
@@ -136,6 +138,8 @@ class TrainingLoop(HasCallbacks):
     def _epoch(self) -> None:
         self._begin(self.dls.train, training=True)
         self._phase("train", CancelTrainException, self._batches)
+        if self.dls.valid is None:
+            return
         self._begin(self.dls.valid, training=False)
         with torch.no_grad():
             self._phase("validate", CancelValidException, self._batches)
@@ -164,12 +168,10 @@ class TrainingLoop(HasCallbacks):
 
     def _split(self, batch: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Inputs and targets of a batch, on the device; no targets if the batch has one tensor only."""
-        parts = tuple(t.to(self.dls.device) for t in batch)
-        n_inputs = getattr(self.dls, "n_inp", None) or max(1, len(parts) - 1)
-        return parts[:n_inputs], parts[n_inputs:]
+        return take_apart(batch, self.dls.device, getattr(self.dls, "n_inp", None))
 
     def _batch(self) -> None:
-        self.pred = self.model(*self._xb)
+        self.pred = self._output()
         self._call("after_pred")
         self.loss, self._loss_grad = self._loss(self.pred, self._yb), None
         self._call("after_loss")
@@ -178,6 +180,19 @@ class TrainingLoop(HasCallbacks):
         self._phase("backward", CancelBackwardException, self._backward)
         self._phase("step", CancelStepException, lambda: self.opt.step())
         self.opt.zero_grad()
+
+    def _output(self) -> Any:
+        try:
+            return self.model(*self._xb)
+        except ValueError as error:
+            if not (self.training and NO_VARIANCE in str(error)):
+                raise
+            n = len(self._xb[0])
+            raise TrainingError(
+                f"a batchnorm layer needs several values of each channel, and this training batch has {n} "
+                f"item{'' if n == 1 else 's'}, with one value each there: take larger batches, and leave the last "
+                "incomplete one out (drop_last=True)"
+            ) from error
 
     def _backward(self) -> None:
         (self.loss if self._loss_grad is None else self._loss_grad).backward()

@@ -224,6 +224,19 @@ def batch_share(loss_func: Any, targ: Tensor) -> tuple[Any, Any]:
     return items, items
 
 
+def decoded(loss_func: Any, preds: Tensor) -> Tensor:
+    """What predictions say: the class with the largest, or yes and no, as the loss understands them.
+
+    A loss of the user may have a method `decodes`; otherwise predictions are taken as they are.
+    """
+    if callable(getattr(loss_func, "decodes", None)):
+        return loss_func.decodes(preds)
+    name = activation_name(loss_func)
+    if name in ("softmax", "exp"):
+        return preds.argmax(1)
+    return preds > 0.5 if name == "sigmoid" else preds
+
+
 def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:
     """Loss of each item of a batch, shape (batch,).
 

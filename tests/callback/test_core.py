@@ -125,7 +125,7 @@ def test_the_last_of_several_tensors_is_the_target(n_inp):
         learn.fit(1, 0.0)
     assert shapes == {(2, 1) if n_inp is None else (1, 2)}
     assert learn.recorder.raw_losses[0] == pytest.approx(expected.item(), rel=1e-6)
-    assert len(learn.get_preds(dls.train)[0]) == 32
+    assert len(learn.get_preds(dl=dls.train)[0]) == 32
 
 
 def test_a_batch_without_labels_is_reported():

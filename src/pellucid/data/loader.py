@@ -227,7 +227,7 @@ class DataLoaders:
     def __getitem__(self, i: int) -> Any:
         """The training (0) or validation loader (1); raises UsageError where there is none."""
         if isinstance(i, bool) or not isinstance(i, int) or not -2 <= i < 2:
-            raise UsageError(f"loader {i!r} does not exist: 0 is training, 1 is validation")
+            raise UsageError(f"loader {i!r} does not exist: 0 is training, 1 is validation; your own goes in as dl=…")
         loader = (self.train, self.valid)[i]
         if loader is None:
             raise UsageError("these DataLoaders have no validation loader: DataLoaders(train, valid)")

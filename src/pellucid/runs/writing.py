@@ -154,7 +154,7 @@ def _majority(labels: Tensor, dls: Any) -> list[Any]:
 def _from_batches(learn: Learner) -> dict[str, Any]:
     """What can be said of batches of somebody else's loaders."""
     with torch.no_grad():
-        predictions, _ = learn.get_preds([next(iter(learn.dls.valid))])
+        predictions, _ = learn.get_preds(dl=[next(iter(learn.dls.valid))])
     xb = next(iter(learn.dls.valid))[0]
     return {
         "input_shape": list(xb.shape[1:]),

@@ -1,0 +1,186 @@
+"""Validation and predictions in fastai's words, on loaders of every kind, with batches of every form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import TensorDataset
+
+from pellucid.callback.core import Callback
+from pellucid.callback.progress import ProgressCallback
+from pellucid.data.loader import DataLoader, DataLoaders
+from pellucid.data.sources import StoredImages
+from pellucid.errors import TrainingError, UsageError
+from pellucid.learner import Learner
+from pellucid.metrics import accuracy
+
+N, N_VALID = 10, 6
+PIXELS = np.random.default_rng(0).integers(0, 256, (N + N_VALID, 1, 3, 3)).astype(np.uint8)
+LABELS = torch.arange(N + N_VALID) % 3
+X = torch.from_numpy(PIXELS).float() / 255
+
+
+def ours() -> DataLoaders:
+    source = StoredImages(PIXELS, np.zeros((len(PIXELS), 1, 2), np.int64))
+    train = DataLoader(source, range(N), LABELS[:N], bs=4, shuffle=True, drop_last=True, training=True)
+    return DataLoaders(train, DataLoader(source, range(N, len(PIXELS)), LABELS[N:], bs=4), vocab="abc", device="cpu")
+
+
+def torchs() -> DataLoaders:
+    sides = (slice(N), slice(N, None))
+    return DataLoaders(*(TorchLoader(TensorDataset(X[s], LABELS[s]), 4) for s in sides), vocab="abc", device="cpu")
+
+
+def lists() -> DataLoaders:
+    sides = (slice(N), slice(N, None))
+    return DataLoaders(
+        *([*zip(X[s].split(4), LABELS[s].split(4), strict=True)] for s in sides), vocab="abc", device="cpu"
+    )
+
+
+def learner(dls: DataLoaders, model: nn.Module | None = None, **options) -> Learner:
+    torch.manual_seed(0)
+    learn = Learner(dls, model or nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), **options)
+    return learn.remove_cb(ProgressCallback)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("loaders", [ours, torchs, lists])
+@pytest.mark.parametrize("ds_idx", [0, 1])
+def test_each_side_is_predicted_whole_and_in_order(loaders, ds_idx):
+    learn = learner(loaders(), metrics=accuracy)
+    x, y = (X[:N], LABELS[:N]) if ds_idx == 0 else (X[N:], LABELS[N:])
+    out = learn.model(x)
+    xs, preds, targs, decoded, losses = learn.get_preds(ds_idx, with_input=True, with_decoded=True, with_loss=True)
+    assert torch.equal(xs, x) and torch.equal(targs, y) and torch.equal(decoded, out.argmax(1))
+    assert torch.allclose(preds, out.softmax(1)) and torch.allclose(losses, F.cross_entropy(out, y, reduction="none"))
+    assert learn.validate(ds_idx) == pytest.approx(
+        [F.cross_entropy(out, y).item(), (out.argmax(1) == y).float().mean().item()], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "n"),
+    [({}, 2), ({"with_loss": True}, 3), ({"with_decoded": True}, 3), ({"with_input": True, "with_loss": True}, 4)],
+)
+def test_only_what_is_asked_for_comes(asked, n):
+    assert len(learner(torchs()).get_preds(**asked)) == n
+
+
+@pytest.mark.parametrize(
+    ("loss_func", "n_out", "expected"),
+    [
+        (F.cross_entropy, 3, lambda out: out.argmax(1)),
+        (nn.CrossEntropyLoss(), 3, lambda out: out.argmax(1)),
+        (lambda pred, targ: F.cross_entropy(pred, targ), 3, lambda out: out),
+        (nn.BCEWithLogitsLoss(), 1, lambda out: out.sigmoid() > 0.5),
+        (F.mse_loss, 1, lambda out: out),
+    ],
+)
+def test_what_predictions_say_depends_on_the_loss(loss_func, n_out, expected):
+    targets = LABELS if n_out == 3 else LABELS[:, None].float()
+    learn = learner(
+        DataLoaders([(X, targets)], [(X, targets)], device="cpu"),
+        nn.Sequential(nn.Flatten(), nn.Linear(9, n_out)),
+        loss_func=loss_func,
+    )
+    _, _, decoded = learn.get_preds(with_decoded=True)
+    assert torch.equal(decoded, expected(learn.model(X)))
+
+
+def test_loaders_and_numbers_are_not_confused():
+    learn = learner(torchs())
+    for call in (learn.get_preds, learn.validate):
+        with pytest.raises(UsageError, match=r"loader .* does not exist: 0 is training.*your own goes in as dl="):
+            call(learn.dls.train)
+        with pytest.raises(UsageError, match="loader 2 does not exist"):
+            call(2)
+    with pytest.raises(UsageError, match="with_loss needs labels"):
+        learn.get_preds(dl=[(X,)], with_loss=True)
+    with pytest.raises(UsageError, match="no batch to predict"):
+        learn.get_preds(dl=[])
+    preds, targs = learn.get_preds(dl=[X])  # a bare tensor, not its rows
+    assert preds.shape == (N + N_VALID, 3) and targs is None
+
+
+def test_a_learner_may_do_without_validation():
+    learn = learner(DataLoaders(torchs().train, None, vocab="abc", device="cpu"), metrics=accuracy)
+    learn.fit_one_cycle(2, 0.01)
+    assert len(learn.recorder.raw_losses) == 6
+    assert all(np.isnan(row[1:]).all() and np.isfinite(row[0]) for row in learn.recorder.values)
+    assert len(learn.validate(0)) == 2 and learn.lr_find(num_it=10, show_plot=False)
+    for call in (learn.validate, learn.get_preds, learn.show_results):
+        with pytest.raises(UsageError, match="no validation loader"):
+            call()
+
+
+def test_the_table_of_a_fit_without_validation_is_printed(capsys):
+    learn = Learner(DataLoaders(torchs().train, device="cpu"), nn.Sequential(nn.Flatten(), nn.Linear(9, 3)))
+    learn.fit(1, 0.01)
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "0"
+
+
+BATCHES = {
+    "a dict": ({"image": X, "label": LABELS}, r"a dict with keys 'image', 'label'.*batch\['image'\], batch\['label'\]"),
+    "a list of names": ((X, ["a"] * len(X)), "a tuple of 16×1×3×3 float32, list"),
+    "arrays": ((X.numpy(), LABELS.numpy()), "a tuple of ndarray, ndarray"),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("side", ["fit", "validate", "get_preds"])
+def test_batches_that_cannot_be_taken_apart_are_described(name, side):
+    batch, message = BATCHES[name]
+    learn = learner(DataLoaders([batch], [batch], device="cpu"))
+    with pytest.raises(UsageError, match=f"a batch must be a tuple of tensors, .*{message}"):
+        learn.fit(1) if side == "fit" else getattr(learn, side)()
+
+
+@pytest.mark.parametrize("batch", [(X,), X])
+def test_training_needs_labels(batch):
+    with pytest.raises(UsageError, match="labels"):
+        learner(DataLoaders([batch], device="cpu")).fit(1)
+
+
+def test_of_three_members_two_are_inputs():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(9, 3)
+
+        def forward(self, a, b):
+            return self.layer(a.flatten(1) + b.flatten(1))
+
+    learn = learner(DataLoaders([(X, X, LABELS)], [(X, X, LABELS)], device="cpu"), Sum())
+    learn.fit(1, 0.01)
+    preds, targs = learn.get_preds()
+    assert torch.allclose(preds, learn.model(X, X).softmax(1)) and torch.equal(targs, LABELS)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LazyBatchNorm1d])
+def test_one_image_and_a_batchnorm(norm):
+    layer = norm() if norm is nn.LazyBatchNorm1d else norm(9)
+    data = TensorDataset(X[:9], LABELS[:9])  # the last batch of 4 has one image
+    net = nn.Sequential(nn.Flatten(), layer, nn.Linear(9, 3))
+    net(X)
+    learn = learner(DataLoaders(TorchLoader(data, 4), device="cpu"), net)
+    seen = []
+    learn.add_cb(Callback(after_batch=lambda self: seen.append(self.loss.item())))
+    message = r"batchnorm .* has 1 item, .*larger batches.*drop_last=True"
+    with pytest.raises(TrainingError, match=message):
+        learn.fit(1, 0.01)
+    assert len(seen) == 2
+    learn.dls = DataLoaders(TorchLoader(data, 4, drop_last=True), TorchLoader(data, 1), device="cpu")
+    learn.fit(1, 0.01)  # validation takes one image at a time
+
+
+def test_other_errors_of_a_model_stay_its_own():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ValueError("my own")
+
+    with pytest.raises(ValueError, match="my own"):
+        learner(torchs(), Broken()).validate()
