@@ -19,7 +19,7 @@ from pellucid.runs.schema import check
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 
-# safetensors' names of types, and those that a type of ours takes up without a change of value
+# safetensors' names of types
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -87,12 +87,20 @@ def _check_header(model: nn.Module, file: Path) -> None:
         ours, dtype = tuple(state[name].shape), _TYPES.get(kind)
         if shape != ours:
             problems.append(f"{name} is {_times(shape)} instead of {_times(ours)}")
-        elif dtype is None or torch.promote_types(dtype, state[name].dtype) != state[name].dtype:
+        elif not _holds(state[name].dtype, dtype):
             problems.append(f"{name} is {kind} instead of {str(state[name].dtype).removeprefix('torch.')}")
     if problems:
         more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         listed = printable("; ".join(problems[:_LISTED]))
         raise UsageError(f"{printable(file)}: its weights are not those of this model: {listed}{more}")
+
+
+def _holds(ours: torch.dtype, theirs: torch.dtype | None) -> bool:
+    """Whether a tensor takes up values of another type unchanged; whole numbers are no weights."""
+    if theirs is None or theirs == ours:
+        return theirs == ours
+    floating = theirs.is_floating_point and ours.is_floating_point
+    return floating and torch.promote_types(theirs, ours) == ours
 
 
 def _aliases(model: nn.Module) -> dict[str, set[str]]:
