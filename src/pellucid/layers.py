@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -23,15 +25,47 @@ class Flatten(nn.Module):
 
 
 class CallableModel(nn.Module):
-    """A plain callable as a module; it has no parameters of its own."""
+    """A plain callable as a module.
 
-    def __init__(self, function: Callable[[Tensor], Tensor]):
+    Modules and parameters that it refers to by name, or holds, are its own: they are trained, saved and switched to
+    evaluation with it. What it reaches in other ways it does not know.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
         super().__init__()
         self.function = function
+        for referred, value in _referred(function).items():
+            name = f"its_{referred}" if hasattr(self, referred) else referred
+            if isinstance(value, nn.Module):
+                self.add_module(name, value)
+            elif isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Any:
         """Call the function."""
-        return self.function(x)
+        return self.function(*inputs)
+
+
+def _referred(function: Any) -> dict[str, Any]:
+    """What a callable refers to, by name: attributes of an object, closed-over and global variables of a function."""
+    if isinstance(function, functools.partial):
+        given = {f"argument_{i}": value for i, value in enumerate(function.args)} | function.keywords
+        found = _referred(function.func) | given
+        return found | ({"module": function.func} if isinstance(function.func, nn.Module) else {})
+    if inspect.ismethod(function):
+        owner = function.__self__
+        return {"module": owner} if isinstance(owner, nn.Module) else _flat(vars(owner))
+    if inspect.isfunction(function):
+        names = inspect.getclosurevars(function)
+        return _flat({**names.globals, **names.nonlocals})
+    return _flat(getattr(function, "__dict__", {}))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and under numbered names the members of those that are lists or tuples."""
+    lists = {name: value for name, value in values.items() if isinstance(value, list | tuple)}
+    members = {f"{name}_{i}": member for name, value in lists.items() for i, member in enumerate(value)}
+    return {name.strip("_"): value for name, value in {**values, **members}.items()}
 
 
 def sequential(*modules: nn.Module) -> nn.Sequential:

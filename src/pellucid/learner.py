@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from pellucid.callback.guard import NonFiniteGuard
 from pellucid.callback.holder import listed
@@ -22,7 +22,8 @@ from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.errors import UsageError
-from pellucid.groups import LearningRate, Splitter, params, split, spread
+from pellucid.groups import LearningRate, Splitter, params
+from pellucid.holding import HasOptimizer
 from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
 from pellucid.looking import looking
@@ -30,7 +31,8 @@ from pellucid.loop import LossFunc, TrainingLoop
 from pellucid.losses import activation_of, decoded, each_loss
 from pellucid.memory import keep_freed_memory
 from pellucid.metrics import Evaluation
-from pellucid.optimizer import NORMS, Adam, OptFunc, param_groups, restore_hypers, set_hyper, snapshot_hypers
+from pellucid.number import number
+from pellucid.optimizer import Adam, OptFunc, has_momentum, set_hyper
 from pellucid.plot.figure import GridOptions
 from pellucid.plot.images import show_grid
 from pellucid.plot.training import plot_lr_find
@@ -44,54 +46,68 @@ from pellucid.text import drawable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 DEFAULT_CALLBACKS = (NonFiniteGuard, Recorder, ProgressCallback)
 
 
-class Learner(TrainingLoop):
+def _with_gradients(method: Method) -> Method:
+    """Have gradients also inside somebody's `no_grad` or `inference_mode`."""
+    return torch.inference_mode(False)(torch.enable_grad()(method))
+
+
+class Learner(TrainingLoop, HasOptimizer):
     """A model with all that is needed to train it.
 
     Args:
         dls: Training and validation batches.
-        model: Any module, or a callable on batches (then `splitter` gives its parameters).
-        loss_func: (output, labels) → scalar loss.
+        model: Any module, or a callable on batches. Modules and parameters that a callable refers to are taken as its
+            own; where it finds them in another way, `splitter` gives its parameters.
+        loss_func: (output, labels) → scalar loss; None takes the default, cross entropy.
         opt_func: (torch parameter groups, lr) → optimizer; ours, or any class of `torch.optim`.
         lr: Learning rate of the `fit` methods when they are given none.
+        splitter: Model → parameter groups, from the input on, see `pellucid.groups`; None takes one of all parameters.
+        cbs: A callback or a list of them, besides the standard ones.
         metrics: A function (output, labels) → number, an object with reset/update/compute, or a list of them. A
             function is called for each batch, and its mean over the items is shown: right for what is a mean over items
             itself, such as accuracy. For scores of a whole set, such as F1, take `F1Score` and its like, `AccumMetric`
             for a function of all outputs and labels, or `skm_to_fastai` for one of scikit-learn.
-        cbs: A callback or a list of them, besides the standard ones.
+        path: Folder with the folder `model_dir`.
+        model_dir: Folder in `path` under which `save` puts its files.
         wd: Weight decay; None leaves it to `opt_func`.
+        wd_bn_bias: Let weights of norms and biases decay as well.
+        train_bn: Train the norms of frozen groups too.
         moms: Momentum of `fit_one_cycle` at its start, at the highest rate, and at its end.
-        path: Folder under which `save` puts its files.
-        splitter: Model → parameter groups, from the input on, see `pellucid.groups`; default one of all parameters.
+        default_cbs: Add the standard callbacks: the guard against losses of nan, the recorder and the progress table.
     """
 
-    opt: Optimizer
     recorder: Recorder
 
     def __init__(
         self,
         dls: DataLoaders,
         model: nn.Module | Callable[[Tensor], Tensor],
-        loss_func: LossFunc = F.cross_entropy,
+        loss_func: LossFunc | None = None,
         opt_func: OptFunc = Adam,
-        lr: float = 1e-3,
-        *,
-        metrics: Any = (),
-        cbs: Any = (),
-        wd: float | None = None,
-        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
-        path: str | Path = ".",
+        lr: LearningRate = 1e-3,
         splitter: Splitter | None = None,
+        cbs: Any = None,
+        metrics: Any = None,
+        path: str | Path | None = None,
+        model_dir: str | Path = "models",
+        wd: float | None = None,
+        wd_bn_bias: bool = False,
+        train_bn: bool = True,
+        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
+        default_cbs: bool = True,
     ):
         super().__init__()
-        self.dls, self.loss_func, self.opt_func, self.lr, self.wd = dls, loss_func, opt_func, lr, wd
+        self.dls, self.loss_func, self.opt_func, self.lr = dls, loss_func or F.cross_entropy, opt_func, lr
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
-        self.metrics = listed(metrics)
-        self.moms, self.path = moms, Path(path)
-        self.splitter = splitter or params
-        self.add_cbs([*DEFAULT_CALLBACKS, *listed(cbs)])
+        self.splitter, self.metrics = splitter or params, listed(metrics)
+        self.path, self.model_dir = Path(path or "."), Path(model_dir)
+        self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
+        self.opt = self._holding = None
+        self.add_cbs([*(DEFAULT_CALLBACKS if default_cbs else ()), *listed(cbs)])
         self._call("after_create")
 
     @property
@@ -108,6 +124,7 @@ class Learner(TrainingLoop):
             raise AttributeError("no epoch was finished yet")
         return self.recorder.values[-1].copy()
 
+    @_with_gradients
     def fit(
         self,
         n_epoch: int,
@@ -136,18 +153,20 @@ class Learner(TrainingLoop):
             raise UsageError(f"n_epoch must be at least 1, got {n_epoch}")
         if not len(self.dls.train):
             raise UsageError("the training loader has no batch: fewer images than the batch size, with drop_last?")
-        if reset_opt or not hasattr(self, "opt"):
-            self.create_opt()
-        restore_hypers(self.opt, self._initial_hypers)
-        set_hyper(self.opt, "lr", self._lrs(self.lr if lr is None else lr))
+        keep_freed_memory()
+        self._ready_opt(reset_opt)
+        set_hyper(self.opt, "lr", self._rates(lr))
         decay = self.wd if wd is None else wd
         if decay is not None:
             set_hyper(self.opt, "wd", decay)
-        keep_freed_memory()
-        with self.added_cbs(cbs), channels_last(self.model, self.opt):
-            rehearse(self)
-            self._run(n_epoch)
+        try:
+            with self.added_cbs(cbs), channels_last(self.model, self.opt):
+                rehearse(self)
+                self._run(n_epoch)
+        finally:
+            self._leave_opt()
 
+    @_with_gradients
     def fit_one_cycle(
         self,
         n_epoch: int,
@@ -162,6 +181,8 @@ class Learner(TrainingLoop):
         legs: str = "cosine",
     ) -> None:
         """Train with the 1cycle schedule: learning rate up and down, momentum down and up.
+
+        The momentum of an optimizer that was made without stays as it is.
 
         Args:
             n_epoch: Passes over the training set.
@@ -178,13 +199,17 @@ class Learner(TrainingLoop):
 
         Source: arXiv:1708.07120 (rates), arXiv:1803.09820 (momentum). Raises as `fit` does.
         """
-        lrs = self._lrs(self.lr if lr_max is None else lr_max)
+        self._ready_opt(reset_opt)
+        lrs = self._rates(lr_max)
         schedules: dict[str, Schedule | Sequence[Schedule]] = {
-            "lr": [one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, legs=legs) for lr in lrs],
-            "mom": cyclical_momentum(moms or self.moms, pct_start=pct_start, legs=legs),
+            "lr": [one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, legs=legs) for lr in lrs]
         }
-        self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *listed(cbs)], reset_opt)
+        if has_momentum(self.opt):
+            start, low, end = (number(mom, "momentum") for mom in (self.moms if moms is None else moms))
+            schedules["mom"] = cyclical_momentum((start, low, end), pct_start=pct_start, legs=legs)
+        self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *listed(cbs)])
 
+    @_with_gradients
     def fit_flat_cos(
         self,
         n_epoch: int,
@@ -196,9 +221,10 @@ class Learner(TrainingLoop):
         reset_opt: bool = False,
     ) -> None:
         """Train at a constant rate for `pct_start` of the batches, then along a cosine down to lr / div_final."""
-        lrs = self._lrs(self.lr if lr is None else lr)
+        self._ready_opt(reset_opt)
+        lrs = self._rates(lr)
         schedule = [flat_cosine(lr, div_final=div_final, pct_start=pct_start) for lr in lrs]
-        self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *listed(cbs)], reset_opt)
+        self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *listed(cbs)])
 
     def fine_tune(
         self,
@@ -232,6 +258,7 @@ class Learner(TrainingLoop):
         lrs = high if len(self._groups()) == 1 else slice(high / lr_mult, high)
         self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, **options)
 
+    @_with_gradients
     def lr_find(
         self,
         start_lr: LearningRate = 1e-7,
@@ -267,9 +294,10 @@ class Learner(TrainingLoop):
         """
         if num_it < MIN_BATCHES:
             raise UsageError(f"num_it must be at least {MIN_BATCHES} batches to see a curve, got {num_it}")
-        finder = LRFinder(self._lrs(start_lr), self._lrs(end_lr), num_it, stop_div)
+        finder = LRFinder(self._rates(start_lr), self._rates(end_lr), num_it, stop_div)
         self.model.to(self.dls.device)
         held = [p for group in self._groups() for p in group]
+        held += [p for group in self.opt.param_groups for p in group["params"]] if self.opt is not None else []
         with rewound(self._modules(), held, self.dls.train):
             trial = self._trial(held)
             trial.fit(-(-num_it // max(1, len(self.dls.train))), cbs=finder)
@@ -278,37 +306,6 @@ class Learner(TrainingLoop):
         if show_plot:
             plot_lr_find(found.lrs, found.losses, found._asdict())
         return found
-
-    def create_opt(self) -> None:
-        """Make a new optimizer of all parameter groups, with the model on the loaders' device."""
-        self.model.to(self.dls.device)
-        groups = param_groups(self.model, self._groups())
-        if not any(p.requires_grad for group in groups for p in group["params"]):
-            hint = (
-                ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
-            )
-            raise UsageError(f"the model has no trainable parameters{hint}")
-        self.opt = self.opt_func(groups, lr=self.lr)
-        self._initial_hypers = snapshot_hypers(self.opt)
-
-    def freeze(self) -> None:
-        """Train only the last parameter group, and the norms of the others."""
-        self.freeze_to(-1)
-
-    def unfreeze(self) -> None:
-        """Train all parameter groups."""
-        self.freeze_to(0)
-
-    def freeze_to(self, n: int) -> None:
-        """Train parameter groups from `n` on, negative `n` counted from the end, and the norms of those before."""
-        norms = {id(p) for m in self.model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
-        groups = self._groups()
-        if not -len(groups) <= n < len(groups):
-            raise UsageError(f"freeze_to({n}) leaves nothing to train: the parameter groups are 0 to {len(groups) - 1}")
-        first = n % len(groups)
-        for i, group in enumerate(groups):
-            for p in group:
-                p.requires_grad_(i >= first or id(p) in norms)
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Loss and metrics over a set; leaves the record of the fit alone.
@@ -441,22 +438,17 @@ class Learner(TrainingLoop):
             delattr(trial, cb.name)
         trial.cbs, trial.metrics = [], []
         trial.add_cb(Recorder)
-        if hasattr(self, "opt"):
+        if self.opt is not None:
             trial.opt = copy.deepcopy(self.opt, {id(p): p for p in held})
+            if self._holding is not None and self._holding.opt is self.opt:
+                trial._holding = replace(self._holding, opt=trial.opt)
         return trial
 
-    def _modules(self) -> list[nn.Module]:
-        """Everything of the learner's that may hold weights or statistics."""
-        return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
-
-    def _groups(self) -> list[list[nn.Parameter]]:
-        return split(self.model, self.splitter)
-
-    def _lrs(self, lr: LearningRate) -> list[float]:
-        return spread(lr, len(self._groups()))
+    def _some_inputs(self) -> Sequence[Any]:
+        return self._split(self.dls.one_batch())[0]
 
     def _model_file(self, name: str | Path) -> Path:
-        return self.path / "models" / f"{str(name).removesuffix('.safetensors')}.safetensors"
+        return self.path / self.model_dir / f"{str(name).removesuffix('.safetensors')}.safetensors"
 
 
 def load_weights(model: nn.Module, file: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from pellucid.callback.core import (
     CancelBackwardException,
@@ -23,6 +22,7 @@ from pellucid.data.batch import take_apart
 from pellucid.errors import TrainingError, UsageError
 from pellucid.losses import unwrapped
 from pellucid.misfit import misfit, silent_misfit
+from pellucid.optimizer import needs_closure
 
 LossFunc = Callable[..., Tensor]
 NO_VARIANCE = "Expected more than 1 value per channel"  # torch's words, in every kind of batchnorm
@@ -45,7 +45,7 @@ class TrainingLoop(HasCallbacks):
 
     model: nn.Module
     loss_func: LossFunc
-    opt: Optimizer
+    opt: Any
     dls: Any
 
     def __init__(self) -> None:
@@ -96,6 +96,7 @@ class TrainingLoop(HasCallbacks):
 
     def _run(self, n_epoch: int) -> None:
         self.n_epoch, self.epoch, self.train_iter, self.pct_train = n_epoch, 0, 0, 0.0
+        self._evaluates = needs_closure(self.opt)
         self.wire()  # an event may have been patched into a class since
         try:
             self._phase("fit", CancelFitException, self._epochs)
@@ -114,7 +115,9 @@ class TrainingLoop(HasCallbacks):
         for cb in self.cbs:
             vars(cb).pop("run", None)
         errors: list[BaseException] = []
-        for step in (self.opt.zero_grad, *self._handlers[False]["cleanup_fit"]):
+        modules = [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
+        zero_grads = [self.opt.zero_grad, *(m.zero_grad for m in modules)]  # also what the optimizer does not hold
+        for step in (*zero_grads, *self._handlers[False]["cleanup_fit"]):
             try:
                 step()
             except BaseException as error:  # Ctrl-C too: the hooks and files that come after must still be closed
@@ -178,7 +181,7 @@ class TrainingLoop(HasCallbacks):
         if not self.training:
             return
         self._phase("backward", CancelBackwardException, self._backward)
-        self._phase("step", CancelStepException, lambda: self.opt.step())
+        self._phase("step", CancelStepException, self._step)
         self.opt.zero_grad()
 
     def _output(self) -> Any:
@@ -196,6 +199,23 @@ class TrainingLoop(HasCallbacks):
 
     def _backward(self) -> None:
         (self.loss if self._loss_grad is None else self._loss_grad).backward()
+
+    def _step(self) -> None:
+        if not self._evaluates:
+            self.opt.step()
+            return
+        known = [self.loss]  # loss and gradients at the weights there are; callbacks have seen these
+
+        def closure() -> Tensor:
+            if known:
+                return known.pop()
+            self.opt.zero_grad()
+            with torch.enable_grad():
+                loss = self._loss(self.model(*self._xb), self._yb)
+                loss.backward()
+            return loss
+
+        self.opt.step(closure)
 
     def _loss(self, pred: Any, targets: tuple[Any, ...]) -> Tensor:
         if not targets:

@@ -144,6 +144,12 @@ def _fusible(p: Tensor) -> bool:
     return p.is_floating_point() and p.device.type in ("cpu", "cuda") and dense
 
 
+def needs_closure(opt: Any) -> bool:
+    """Whether a step evaluates the loss itself, at several places perhaps, as LBFGS does."""
+    closure = inspect.signature(type(opt).step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
+
+
 def makes_decay(opt_func: OptFunc) -> bool:
     """Whether the optimizer that this makes knows weight decay; where that cannot be seen, it is taken to."""
     try:

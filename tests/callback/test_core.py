@@ -448,6 +448,11 @@ def test_a_fit_ends_from_any_event_of_a_function():
     assert len(learn.recorder.values) == 1
 
 
-def test_the_constructor_takes_further_arguments_by_name_only():
-    with pytest.raises(TypeError):  # fastai's sixth argument is the splitter
-        Learner(loaders(), nn.Linear(3, 2), nn.functional.cross_entropy, SGD, 0.1, lambda model: [])
+def test_the_constructor_takes_arguments_in_the_order_of_fastai():
+    net, seen = nn.Linear(3, 2), Callback()
+    args = nn.functional.cross_entropy, SGD, 0.1, lambda model: [[model.weight]], seen, accuracy, "here", "there", 0.5
+    learn = Learner(loaders(), net, *args, True, False, (0.9, 0.8, 0.9), False)
+    learn.create_opt()
+    assert [group["params"] for group in learn.opt.param_groups] == [[net.weight]]
+    assert learn.cbs == [seen] and learn.metrics == [accuracy] and str(learn.path / learn.model_dir) == "here/there"
+    assert (learn.wd, learn.wd_bn_bias, learn.train_bn, learn.moms) == (0.5, True, False, (0.9, 0.8, 0.9))

@@ -186,7 +186,7 @@ def test_the_next_fit_is_the_same_bit_for_bit(make, options):
         learn = learner(make(), **options)
         if finds:
             learn.lr_find(num_it=30, show_plot=False)
-            assert not hasattr(learn, "opt")
+            assert learn.opt is None
         learn.fit_one_cycle(1, 0.01)
         if finds:
             before = state(learn)
