@@ -297,6 +297,74 @@ def test_fingers_work_on_a_narrow_dark_screen(chromium, digit):
     tab.close(file)
 
 
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    """A residual network with class names that need care, a photo, and their page."""
+    torch.manual_seed(1)
+    model, x = small_resnet(3, 3, 64, width=8).eval(), torch.randn(1, 3, 64, 64).cumsum(2) / 8
+    file = tmp_path_factory.mktemp("residual") / "trace.html"
+    names = ["<b>ants</b>", "bees", "Käfer\x1b[31m"]
+    return model, x, cv.trace(model, x, channel=1).animate(file, classes=names, source="holiday <1>.jpg")
+
+
+def test_the_page_names_the_file_the_prediction_and_the_class(chromium, residual):
+    model, x, file = residual
+    tab = Tab(chromium, file)
+    shares = model(x).softmax(1)[0].tolist()
+    said = tab.page.locator("#source").inner_text()
+    assert said.startswith("holiday <1>.jpg: the network says ")
+    names = ["<b>ants</b>", "bees", "Käfer\\x1b[31m"]
+    ranked = sorted(zip(shares, names, strict=True), reverse=True)
+    assert said.endswith(", ".join(f"{name} {share:.4f}" for share, name in ranked))
+    assert tab.where().startswith("layer 7, channel 1 (bees): ")
+    tab.close(file)
+
+
+@pytest.mark.parametrize("width", [500, 390, 701, 900, 1024, 1440, 1900])
+def test_it_opens_at_the_image_and_cuts_no_column(chromium, residual, width):
+    _, _, file = residual
+    tab = Tab(chromium, file, viewport={"width": width, "height": 900})
+    boxes = """() => {
+        const strip = document.getElementById('strip'), right = strip.getBoundingClientRect().right;
+        const image = strip.querySelector('.stage.image').getBoundingClientRect();
+        const fixed = getComputedStyle(strip.querySelector('.stage.image')).position === 'sticky';
+        const sides = (stage) => {
+            const wide = [...stage.querySelectorAll('canvas:not([hidden])')].map(c => c.getBoundingClientRect());
+            return [Math.min(...wide.map(b => b.left)), Math.max(...wide.map(b => b.right))];
+        };
+        const stages = [...strip.querySelectorAll('.stage')].map(sides);
+        return { at: strip.scrollLeft, left: fixed ? image.right : 0, right, stages };
+    }"""
+    for step in range(4):
+        found = tab.page.evaluate(boxes)
+        assert found["at"] == 0 or step
+        whole = 0
+        for left, right in found["stages"][1:]:
+            inside = left >= found["left"] - 0.5 and right <= found["right"] + 0.5
+            assert inside or right <= found["left"] + 15 or left >= found["right"] - 0.5  # under the image, or beyond
+            whole += inside
+        assert whole
+        tab.page.evaluate("document.getElementById('strip').scrollBy({left: 333, behavior: 'instant'})")
+        tab.page.wait_for_timeout(50)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 500:  # without scrolling sideways, every column is there, in letters that can be read
+        assert whole == len(found["stages"]) - 1
+        words = "[...document.querySelectorAll('.stage header *, .caption, td')]"
+        assert min(tab.page.evaluate(f"{words}.map(e => parseFloat(getComputedStyle(e).fontSize))")) >= 11
+    tab.close(file)
+
+
+def test_weights_near_zero_look_like_it(chromium, tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False))
+    with torch.no_grad():
+        model[0].weight[0], model[0].weight[1] = -1e-7, 1.0
+    tab = Tab(chromium, cv.trace(model, torch.rand(1, 5, 5), 0, (1, 1), channel=0).animate(tmp_path / "zero.html"))
+    colours = "[...document.querySelectorAll('.product table')].map(t => t.rows[0].cells[0].style.background)"
+    zero = tab.page.evaluate("`rgb(${colours.zero.join(', ')})`")
+    assert tab.page.evaluate(colours)[1] == zero
+    tab.close(tmp_path / "zero.html")
+
+
 def test_a_colour_photo_through_a_residual_network(chromium, tmp_path):
     torch.manual_seed(1)
     model = small_resnet(3, 4, 32, width=4)
@@ -391,6 +459,8 @@ def test_wrong_files_and_too_large_pages_are_refused(digit, tmp_path):
         t.animate(tmp_path / "trace.png")
     with pytest.raises(UsageError, match=r"above the limit of 0\.1; the largest layers are 3 0\.1 MB, .*layers=\["):
         t.animate(tmp_path / "trace.html", limit_mb=0.1)
+    with pytest.raises(UsageError, match="3 classes for the 10 outputs of 5"):
+        t.animate(tmp_path / "trace.html", classes=["a", "b", "c"])
     with pytest.raises(UsageError, match="layer 'nine' does not exist"):
         t.animate(tmp_path / "trace.html", layers=["nine"])
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,11 @@ def test_a_page_opens_at_the_activation(run, digit, tmp_path):
     assert (said, file) == (str(t), "trace.html")
     page = (tmp_path / "trace.html").read_text()
     assert f"<title>{t}</title>" in page and f'"unit":[{t.channel},3,5]' in page and len(page) < 1e6
+    (prediction,) = load_run(run).predict([digit])
+    shares = [prediction.probabilities[str(name)] for name in load_run(run).vocab]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert data["source"] == digit.name and data["classes"] == list(map(str, load_run(run).vocab))
+    np.testing.assert_allclose(data["probabilities"], shares, atol=1e-5)
 
 
 def test_a_picture_and_a_spreadsheet(monkeypatch, run, digit, tmp_path, capsys):

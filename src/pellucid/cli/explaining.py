@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli.arguments import Allow, RunFolder, open_run
 from pellucid.cli.pictures import PICTURES, save_picture
 from pellucid.errors import UsageError
-from pellucid.text import printable
+from pellucid.text import drawable, printable
+
+if TYPE_CHECKING:
+    from pellucid.convolution.tracing.precedents import Trace
 
 
 def explain(
@@ -43,11 +47,14 @@ def explain(
     chosen = layers.split(",") if layers else None
     if page:
         trace = cv.trace(opened.model, batch, layer, _position(at), channel=channel)
+        (said,) = opened.predict([image])
+        answer = f"{said.label} {said.probabilities[said.label]:.4f}"
+        text = _with_class(trace, opened.vocab)
         if page.suffix.lower() in PICTURES:
-            save_picture(trace.show(), page, dpi=150)
+            save_picture(trace.show(title=f"{drawable(f'{image.name}: {answer}')}\n{drawable(text)}"), page, dpi=150)
         else:
-            trace.animate(page, layers=chosen)
-        print(f"{trace}\n{printable(page)}")
+            trace.animate(page, layers=chosen, classes=opened.vocab, source=image.name)
+        print(f"{printable(text)}\n{printable(page)}")
     if xlsx:
         parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdecimal() else chosen
         norm = opened.settings["normalize"]
@@ -77,6 +84,13 @@ def arithmetic(
 
     table = (compare_channels if channels else layer_counts)(layers, read_size(input_size))
     print(json.dumps(asdict(table), indent=2) if as_json else table)
+
+
+def _with_class(trace: Trace, vocab: Sequence[Any]) -> str:
+    """The trace as text; an output of the network with the name of its class."""
+    if trace.place < trace.network.answer:
+        return str(trace)
+    return str(trace).replace(f"channel {trace.channel}", f"channel {trace.channel} ({vocab[trace.channel]})", 1)
 
 
 def _position(at: str | None) -> tuple[int, ...] | None:

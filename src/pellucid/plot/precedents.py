@@ -27,6 +27,7 @@ class Panel:
         cell: Row and column of the activation itself, in the last panel.
         title: Above the map.
         kernel: Weights drawn below the map, [row, column].
+        largest: Weight of the strongest colour, the largest of the layer; None takes that of the kernel.
         caption: Below the weights.
         is_image: Whether the picture is an image.
     """
@@ -37,6 +38,7 @@ class Panel:
     title: str
     kernel: np.ndarray | None = None
     caption: str = ""
+    largest: float | None = None
     is_image: bool = False
 
 
@@ -108,7 +110,7 @@ def _outline(ax: Axes, lit: np.ndarray) -> None:
 
 def _draw_weights(ax: Axes, panel: Panel) -> None:
     assert panel.kernel is not None
-    largest = float(np.abs(panel.kernel).max()) or 1
+    largest = panel.largest or float(np.abs(panel.kernel).max()) or 1
     ax.imshow(panel.kernel, cmap="RdBu", vmin=-largest, vmax=largest, interpolation="nearest", aspect="equal")
     if max(panel.kernel.shape) <= 5:
         _write(ax, panel.kernel, largest)

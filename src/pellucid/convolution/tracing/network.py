@@ -61,6 +61,16 @@ class Network:
         """Names of what a call's input is made of."""
         return tuple(self.label(join.source) for join in self.joins[place])
 
+    @property
+    def answer(self) -> int:
+        """Place of the call that makes the model's output; calls after it only reshape it."""
+        place = len(self.calls) - 1
+        while (
+            self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1 and self.joins[place][0].source >= 0
+        ):
+            place = self.joins[place][0].source
+        return place
+
     def unreshaped(self, place: int, unit: Unit) -> tuple[int, Unit]:
         """The same number in the output that reshaping calls passed on."""
         while place != IMAGE and self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1:

@@ -9,7 +9,7 @@ const views = [];
 const viewOf = (place) => views.find((view) => view.place === place || view.stage?.calls.includes(place));
 let timer = null;
 
-function select(place, unit, remember = true) {
+function select(place, unit, remember = true, scroll = true) {
   if (remember && state.place !== null) state.past.push([state.place, state.unit]);
   Object.assign(state, { place, unit, lit: reached(place, unit), slopes: place === IMAGE ? null : slopes(place, unit), peek: null });
   for (const view of views) {
@@ -19,11 +19,17 @@ function select(place, unit, remember = true) {
     } else if (view.place < place) followStrongest(view);
   }
   document.getElementById("where").innerHTML =
-    `<b>${escaped(nameOf(place))}</b>, ${placed(unit, shapeOf(place))}: <b class="n">${valued(place, unit)}</b>`;
+    `<b>${escaped(nameOf(place))}</b>, ${escaped(spoken(place, unit))}: <b class="n">${valued(place, unit)}</b>`;
   writeNumbers();
-  viewOf(place).element.scrollIntoView({ inline: "nearest", block: "nearest", behavior: "instant" });
+  if (scroll) viewOf(place).element.scrollIntoView({ inline: "nearest", block: "nearest", behavior: "instant" });
   reveal();
-  document.getElementById("said").textContent = `${nameOf(place)}, ${placed(unit, shapeOf(place))}, ${valued(place, unit)}`;
+  document.getElementById("said").textContent = `${nameOf(place)}, ${spoken(place, unit)}, ${valued(place, unit)}`;
+}
+/** Where a unit lies, and in the model's output of which class it is. */
+const classOf = (place, unit) => (data.classes && place === data.last ? data.classes[unit[0]] : null);
+function spoken(place, unit) {
+  const name = classOf(place, unit);
+  return placed(unit, shapeOf(place)) + (name === null ? "" : ` (${name})`);
 }
 const escaped = (text) => text.replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
 const nameOf = (place) => (place === IMAGE ? "image" : `layer ${viewOf(place)?.stage.label ?? labelOf(place)}`);
@@ -93,7 +99,7 @@ function link() {
     const next = views[i + 1];
     if (!next || next.place > upTo || i < first || !feeds(view, next)) return;
     const [a, b] = [extent(view, lit, origin, strip), extent(next, lit, origin, strip)];
-    if (a && b) paths.push(`<path d="M${a.right} ${a.top}L${b.left} ${b.top}L${b.left} ${b.bottom}L${a.right} ${a.bottom}"/>`);
+    if (a && b && b.left >= a.right) paths.push(`<path d="M${a.right} ${a.top}L${b.left} ${b.top}L${b.left} ${b.bottom}L${a.right} ${a.bottom}"/>`);
   });
   svg.innerHTML = paths.join("");
 }
@@ -211,7 +217,7 @@ function writeProducts(box, head, sum) {
   }
   if (groups.length > CARDS) groups.sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
   const shown = showAll ? groups : groups.slice(0, CARDS);
-  const most = { value: largest(sum.entries.map((e) => e.value)), weight: largest(sum.entries.map((e) => e.weight)),
+  const most = { value: largest(sum.entries.map((e) => e.value)), weight: largestWeight(head, sum.entries),
     product: largest(sum.entries.map((e) => e.product)) };
   const sheet = document.createElement("div");
   sheet.className = "channels";
@@ -219,6 +225,13 @@ function writeProducts(box, head, sum) {
   for (const group of shown) sheet.append(card(group, wide, most, head, sum));
   box.append(sheet);
   if (groups.length > CARDS) box.append(more(groups, shown));
+}
+
+/** Weights are coloured on the scale of their whole layer: one near zero looks like it, also among others near zero. */
+function largestWeight(head, entries) {
+  const { op } = calls[head];
+  op.most ??= op.weights ? largest(op.weights) : 0;
+  return op.most || largest(entries.map((e) => e.weight));
 }
 
 function more(groups, shown) {
@@ -285,7 +298,7 @@ function writeList(box, head, sum) {
   const sorted = sum.entries.filter((e) => e.unit).sort((a, b) => Math.abs(b.product) - Math.abs(a.product));
   const shown = sorted.slice(0, showAll ? 400 : ROWS), table = document.createElement("table");
   table.className = "list";
-  const most = { value: largest(sorted.map((e) => e.value)), weight: largest(sorted.map((e) => e.weight)), product: largest(sorted.map((e) => e.product)) };
+  const most = { value: largest(sorted.map((e) => e.value)), weight: largestWeight(head, sorted), product: largest(sorted.map((e) => e.product)) };
   for (const entry of shown) {
     const row = table.insertRow(), found = origin(head, entry.unit);
     row.insertCell().textContent = found ? `${placed(found[1], shapeOf(found[0]))} of ${nameOf(found[0])}` : `input ${entry.unit.join(", ")}`;
@@ -304,6 +317,31 @@ function writeList(box, head, sum) {
 
 // ---- begin
 
+/** Make columns so wide that a whole number of them fills the window: none is cut by its edge. */
+function fit() {
+  const strip = document.getElementById("strip"), style = getComputedStyle(strip);
+  strip.style.removeProperty("--map");
+  if (style.flexWrap === "wrap") return;
+  const gap = parseFloat(style.columnGap), room = strip.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) + gap;
+  const columns = Math.max(2, Math.round(room / (parseFloat(style.getPropertyValue("--map")) + gap)));
+  strip.style.setProperty("--map", `${Math.floor(room / columns - gap)}px`);
+}
+
+/** The file, and what the network says it is. */
+function writeSource() {
+  const line = document.getElementById("source"), said = [];
+  if (data.source) said.push(`<b>${escaped(data.source)}</b>`);
+  if (data.probabilities) {
+    const order = data.probabilities.map((p, i) => [p, data.classes[i]]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+    said.push("the network says " + order.map(([p, name], i) => {
+      const text = `${escaped(name)} <span class="n">${p.toFixed(4)}</span>`;
+      return i ? text : `<b>${text}</b>`;
+    }).join(", "));
+  }
+  line.innerHTML = said.join(": ");
+  line.hidden = !said.length;
+}
+
 function begin() {
   readColours();
   const strip = document.getElementById("strip");
@@ -312,8 +350,10 @@ function begin() {
   new View(IMAGE, null);
   for (const stage of data.stages) if (stage.shown) new View(stage.calls.at(-1), stage);
   for (const view of views) strip.append(view.element);
-  select(data.opening.place, data.opening.unit, false);
-  const redraw = () => { readColours(); writeNumbers(); draw(); };
+  fit();
+  writeSource();
+  select(data.opening.place, data.opening.unit, false, false); // the page opens at the image, on the left
+  const redraw = () => { readColours(); fit(); writeNumbers(); draw(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("resize", redraw);
   strip.addEventListener("scroll", () => link(), { passive: true });

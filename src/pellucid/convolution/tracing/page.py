@@ -21,6 +21,7 @@ from pellucid.convolution.tracing.reach import Reach, run
 from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
 from pellucid.errors import UsageError
 from pellucid.files import result_file
+from pellucid.text import printable
 
 if TYPE_CHECKING:
     from pellucid.convolution.tracing.joins import Stage
@@ -30,13 +31,20 @@ N_LISTED = 5
 SCRIPTS = ("network.js", "view.js", "page.js")
 
 
-def write_page(trace: Trace, file: Path, layers: Sequence[Layer] | None, limit_mb: float) -> Path:
+def write_page(
+    trace: Trace,
+    file: Path,
+    layers: Sequence[Layer] | None,
+    limit_mb: float,
+    classes: Sequence[object] | None = None,
+    source: str = "",
+) -> Path:
     """Write the page of a trace; see `Trace.animate`."""
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{file}: a page needs the ending .html")
     network = trace.network
     shown = _shown(network, layers, trace.place)
-    contents = _contents(trace, shown)
+    contents = _contents(trace, shown) | {"source": printable(source)} | _prediction(network, classes)
     _check_size(network, contents, limit_mb)
     folder = files("pellucid.convolution.tracing")
     page = (folder / "page.html").read_text(encoding="utf-8")
@@ -51,6 +59,17 @@ def write_page(trace: Trace, file: Path, layers: Sequence[Layer] | None, limit_m
     with result_file(file) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return file
+
+
+def _prediction(network: Network, classes: Sequence[object] | None) -> dict[str, Any]:
+    """Names of the model's outputs, and their softmax."""
+    if classes is None:
+        return {"classes": None, "probabilities": None, "last": None}
+    outputs = network.calls[-1].output[0].detach().double().flatten()
+    if len(outputs) != len(classes):
+        raise UsageError(f"{len(classes)} classes for the {len(outputs)} outputs of {network.labels[-1]}")
+    place = next((stage.tail for stage in network.stages if len(network.calls) - 1 in stage.calls), None)
+    return {"classes": list(map(printable, classes)), "probabilities": outputs.softmax(0).tolist(), "last": place}
 
 
 def stage_label(network: Network, stage: Stage) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from pellucid.convolution.calls import IMAGE
 from pellucid.convolution.tracing.page import stage_label
 from pellucid.plot.precedents import Panel
+from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from pellucid.convolution.tracing.network import Network
@@ -79,22 +80,29 @@ def _panel(
     stage = next((stage for stage in network.stages if place in stage.calls), None)
     name = stage_label(network, stage) if stage and stage.tail == place else network.label(place)
     single = values[0].size == 1
+    name = drawable(name)
     title = f"layer {name}\n{len(values)} channels" if single else f"layer {name}\nchannel {channel} of {len(values)}"
-    kernel, caption = _kernel(network, stage.calls[0] if stage else place, channel, channel_before)
+    kernel, caption, largest = _kernel(network, stage.calls[0] if stage else place, channel, channel_before)
     cell = None if unit is None else _cell(unit, values.shape)
-    return Panel(_plane(values, channel), _plane(lit, channel).astype(bool), cell, title, kernel, caption)
+    return Panel(_plane(values, channel), _plane(lit, channel).astype(bool), cell, title, kernel, caption, largest)
 
 
-def _kernel(network: Network, place: int, channel: int, channel_before: int) -> tuple[np.ndarray | None, str]:
-    """The two-dimensional kernel from the channel drawn before to this one, if the layer has one."""
+def _kernel(
+    network: Network, place: int, channel: int, channel_before: int
+) -> tuple[np.ndarray | None, str, float | None]:
+    """The two-dimensional kernel from the channel drawn before to this one, if the layer has one.
+
+    With it come its caption and the layer's largest weight: on a scale of its own, a kernel near zero looks strong.
+    """
     weight = getattr(network.calls[place].module, "weight", None)
     reach = network.reaches[place]
     if weight is None or weight.ndim != 4 or reach.kind != "window" or channel_before not in reach.channels(channel):
-        return None, ""
+        return None, "", None
     kernel = weight[channel, channel_before - reach.channels(channel).start].detach().double().cpu().numpy()
     if max(kernel.shape) > LARGEST_KERNEL:
-        return None, ""
-    return kernel, f"kernel of channel {channel} over channel {channel_before}"
+        return None, "", None
+    largest = float(weight.detach().abs().max())
+    return kernel, f"kernel of channel {channel} over channel {channel_before}", largest
 
 
 def _with_total(panel: Panel, full: Full) -> Panel:

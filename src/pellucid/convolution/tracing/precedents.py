@@ -105,25 +105,38 @@ class Trace:
 
         return finished(plot_precedents(panels(self), title=drawable(self)), options)
 
-    def animate(self, file: str | Path, *, layers: Sequence[Layer] | None = None, limit_mb: float = 20) -> Path:
+    def animate(
+        self,
+        file: str | Path,
+        *,
+        layers: Sequence[Layer] | None = None,
+        limit_mb: float = 20,
+        classes: Sequence[object] | None = None,
+        source: str | Path = "",
+    ) -> Path:
         """Write a page in which one clicks any activation and sees its window light up down to the image.
 
-        The page holds everything it needs and works from the file, without a network. It opens at this activation.
+        The page holds everything it needs and works from the file, without a network. It opens with this activation
+        chosen, at the image.
 
         Args:
             file: Ends in .html.
             layers: Layers to show, by name, number or module; None shows all. The others still pass the light on.
             limit_mb: Largest size of the page, in megabytes.
+            classes: Names of the model's outputs, which must be scores before a softmax; the page then says what the
+                network takes the image for.
+            source: Where the image came from, for the head of the page.
 
         Returns:
             The file.
 
         Raises:
-            UsageError: another ending, an unknown layer, or a page above the limit.
+            UsageError: another ending, an unknown layer, another number of classes than outputs, or a page above the
+                limit.
         """
         from pellucid.convolution.tracing.page import write_page
 
-        return write_page(self, Path(file), layers, limit_mb)
+        return write_page(self, Path(file), layers, limit_mb, classes, str(source))
 
     def __repr__(self) -> str:
         at = f" at ({', '.join(map(str, self.position))})" if self.position else ""

@@ -252,7 +252,7 @@ class View {
     context.strokeRect(column * scale + 1, row * scale + 1, scale - 2, scale - 2);
   }
   drawThumbs(lit, chosen, shown) {
-    const { plane, room } = this, channels = this.shape[0];
+    const { plane } = this, room = this.room - 2, channels = this.shape[0]; // frames are a pixel wider on each side
     const across = channels <= 4 ? channels : Math.max(4, Math.ceil(Math.sqrt(channels)));
     const gap = across > 8 ? 2 : 4, side = (room + gap) / across, scale = Math.min((side - gap) / plane.wide, (side - gap) / plane.high);
     const high = plane.high * scale + gap;
