@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fastcore.basics import using_attr
 from PIL import Image
 
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
@@ -16,6 +18,7 @@ from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.frames import ColReader, ColSplitter
 from pellucid.data.images import PILImageBW
 from pellucid.data.items import RegexLabeller, get_image_files, parent_label
+from pellucid.data.loader import DataLoaders
 from pellucid.data.splits import FuncSplitter, IndexSplitter
 from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, UsageError
@@ -87,6 +90,12 @@ MAKERS = {
         get_x=ColReader("fname", pref=p / "images", suff=".png"),
         get_y=ColReader("breed"),
     ).dataloaders(frame(p), path=p, **OPTIONS),
+    "two columns": lambda p: DataBlock.from_columns(
+        get_items=lambda df: ([p / "images" / f"{name}.png" for name in df.fname], df.breed)
+    ).dataloaders(frame(p), path=p, **OPTIONS),
+    "from_dblock": lambda p: DataLoaders.from_dblock(
+        DataBlock(get_y=using_attr(RegexLabeller(r"^(.+)_\d+.png$"), "name")), p, p, **OPTIONS
+    ),
     "functions of a row": lambda p: DataBlock(
         get_x=lambda r: p / "images" / f"{r['fname']}.png", get_y=lambda r: r.breed
     ).dataloaders(frame(p), path=p, **OPTIONS),
@@ -227,11 +236,12 @@ def test_the_order_of_a_vocabulary_is_said(pets):
         (lambda p: DataBlock(get_y=parent_label).dataloaders(p, num_workers=0), "num_workers .*called workers"),
         (lambda p: DataBlock(get_y=parent_label).dataloaders(p, p), "batch size must be a whole number.*path=…"),
         (lambda p: DataBlock(get_y=parent_label).dataloaders(p, verbose=True), "summary"),
+        (lambda p: DataBlock(get_y=parent_label).datasets(p, verbose=True), "datasets .*summary"),
         (lambda p: ImageDataLoaders.from_folder(p, num_workers=2), "num_workers .*called workers"),
         (lambda p: ImageDataLoaders.from_df(frame(p), p, label_delim=" "), "one class"),
         (lambda p: ImageDataLoaders.from_df(p, frame(p)), "takes a DataFrame first, then the path; got a PosixPath"),
-        (lambda p: ImageDataLoaders.from_lists(p, files(p), ["cat"]), "got 20 files and 1 for labels"),
-        (lambda p: ImageDataLoaders.from_lists(p, files(p), "cat"), "got 20 files and one string"),
+        (lambda p: ImageDataLoaders.from_lists(p, files(p), ["cat"]), "got 20 images and 1 for labels"),
+        (lambda p: ImageDataLoaders.from_lists(p, files(p), "cat"), "got 20 images and one string"),
         (lambda p: ImageDataLoaders.from_name_re(p, [], "(a)"), "fnames got no items"),
         (lambda p: ColReader(["a", "b"]), "one column"),
         (lambda p: ColReader("a", label_delim=";"), "one label"),
@@ -271,6 +281,16 @@ def test_files_that_cannot_be_decoded_are_found(pets):
     for path in (pets, str(pets), pets / "images" / "Cat_1.png"):
         with pytest.raises(UsageError, match=r"takes a list of files: verify_images\((get_image_files\(|\[)'/"):
             verify_images(path)
+
+
+def test_a_summary_may_show_a_batch(pets, capsys):
+    block = DataBlock(get_y=RegexLabeller(r"([A-Za-z]+)_\d+\.png$"))
+    block.summary(pets)
+    assert not plt.get_fignums()
+    block.summary(pets, bs=3, show_batch=True, unique=True, max_n=2, figsize=(2, 3))
+    assert len([ax for ax in plt.gcf().axes if ax.get_images()]) == 2
+    assert plt.gcf().get_size_inches().tolist() == [2, 3]
+    assert capsys.readouterr().out.count("20 from") == 2
 
 
 def test_pandas_is_not_imported_for_a_folder(pets):

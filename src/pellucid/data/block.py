@@ -7,6 +7,8 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,24 @@ class DataBlock:
         self.get_y, self.get_x = get_y, get_x
         self.item_tfms, self.batch_tfms = listed(item_tfms), listed(batch_tfms)
 
+    @classmethod
+    def from_columns(
+        cls,
+        blocks: Sequence[Any] = (ImageBlock, CategoryBlock),
+        *,
+        get_items: Callable[[Any], Sequence[Any]] | None = None,
+        **options: Any,
+    ) -> DataBlock:
+        """A set given as two columns, images and labels, each a sequence.
+
+        Args:
+            blocks: As of `DataBlock`.
+            get_items: Source → (images, labels); None takes the source itself.
+            options: `splitter`, `item_tfms` and `batch_tfms` of `DataBlock`.
+        """
+        pairs = partial(_pairs, get_items or (lambda source: source))
+        return cls(blocks, get_items=pairs, get_x=itemgetter(0), get_y=itemgetter(1), **options)
+
     def new(self, item_tfms: Any = None, batch_tfms: Any = None) -> DataBlock:
         """The same declaration with these transforms in place of its own; None for none."""
         other = copy.copy(self)
@@ -133,8 +153,9 @@ class DataBlock:
         resize = first[0] if first and isinstance(first[0], Resize) else None
         return Decoding(self.image_block.cls.mode, resize, tuple(rest if resize else self.item_tfms))
 
-    def datasets(self, source: Any) -> Datasets:
+    def datasets(self, source: Any, **others: Any) -> Datasets:
         """Find, split and label the items of `source`, without decoding any."""
+        refuse("datasets", others)
         declared = self._declare(source)
         train, valid = (declared.side(part, self.decoding) for part in (declared.train, declared.valid))
         return Datasets(train, valid, declared.vocab)
@@ -199,8 +220,15 @@ class DataBlock:
             path=path,
         )
 
-    def summary(self, source: Any) -> None:
-        """Print each step from `source` to a batch, with counts, an example and shapes."""
+    def summary(self, source: Any, bs: int = 4, show_batch: bool = False, **options: Any) -> None:
+        """Print each step from `source` to a batch, with counts, an example and shapes.
+
+        Args:
+            source: What `get_items` takes.
+            bs: Images of the batch to show.
+            show_batch: Show a batch too.
+            options: Arguments of `DataLoaders.show_batch`.
+        """
         declared = self._declare(source)
         i = declared.train[0]
         file = declared.files[i]
@@ -216,6 +244,8 @@ class DataBlock:
         print(f"  pixels    uint8 {tuple(self.decoding.pixels(file).shape)}")
         steps = ["float32 in [0, 1]", *(type(t).__name__ for t in self.batch_tfms)]
         print(f"batch       {' → '.join(steps)}")
+        if show_batch:
+            self.dataloaders(source, bs).show_batch(**options)
 
     def __repr__(self) -> str:
         shown = {
@@ -282,6 +312,14 @@ def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> None:
 def images_or_itself(source: Any) -> Any:
     """The image files under a folder; anything else is a sequence of items already."""
     return get_image_files(source) if is_path(source) else source
+
+
+def _pairs(get_items: Callable[[Any], Sequence[Any]], source: Any) -> list[tuple[Any, Any]]:
+    images, labels = get_items(source)
+    if isinstance(labels, str) or len(images) != len(labels):
+        n = "one string" if isinstance(labels, str) else len(labels)
+        raise UsageError(f"each image needs a label, got {len(images)} images and {n} for labels")
+    return list(zip(images, labels, strict=True))
 
 
 def vocabulary(block: CategoryBlock, labels: list[Label]) -> list[Label]:

@@ -288,19 +288,13 @@ class ImageDataLoaders(DataLoaders):
         Raises:
             UsageError: the two differ in length.
         """
-        files = item_list(fnames, "fnames")
-        if isinstance(labels, str) or len(files) != len(labels):
-            n = "one string" if isinstance(labels, str) else len(labels)
-            raise UsageError(f"from_lists needs a label for each file, got {len(files)} files and {n} for labels")
-        block = _block(
-            img_cls,
-            item_tfms,
-            batch_tfms,
+        block = DataBlock.from_columns(
+            (ImageBlock(img_cls), CategoryBlock),
             splitter=RandomSplitter(valid_pct, seed),
-            get_x=itemgetter(0),
-            get_y=itemgetter(1),
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
         )
-        return block.dataloaders(list(zip(files, labels, strict=True)), bs, path=path, **options)
+        return block.dataloaders((item_list(fnames, "fnames"), labels), bs, path=path, **options)
 
 
 def _block(img_cls: ImageClass, item_tfms: Any, batch_tfms: Any, **functions: Any) -> DataBlock:

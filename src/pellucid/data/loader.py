@@ -22,6 +22,8 @@ from pellucid.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pellucid.data.block import DataBlock
+
 
 class DataLoader:
     """Batches (xb, yb): float32 (batch, channel, row, column) and int64 (batch,), on the device.
@@ -248,6 +250,11 @@ class DataLoaders:
         """Put further batches on `device`."""
         self.device = device
         return self
+
+    @classmethod
+    def from_dblock(cls, dblock: DataBlock, source: Any, path: str | Path = ".", **options: Any) -> DataLoaders:
+        """What `dblock.dataloaders(source, path=path, …)` makes."""
+        return dblock.dataloaders(source, path=path, **options)
 
     def cpu(self) -> DataLoaders:
         """Put further batches on the CPU."""
