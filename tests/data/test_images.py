@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
+from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize, ResizeMethod
 from pellucid.errors import DataError, UsageError
 
 HEIGHT, WIDTH = 6, 9
@@ -173,12 +173,12 @@ def test_a_drafted_jpeg_is_turned_upright_too(tmp_path):
     assert np.abs(pixels - expected).mean() < 3
 
 
-@pytest.mark.parametrize("method", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("method", [("crop",), ("squish",), ("pad", "zeros")], ids=lambda method: method[0])
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (40, 40), (7, 5), (500, 301)])
 @pytest.mark.parametrize("target", [16, (12, 20)])
 def test_resize_always_gives_the_size_asked_for(method, size, target):
     height, width = (target, target) if isinstance(target, int) else target
-    assert Decoding("RGB", Resize(target, method)).pixels(Image.new("RGB", size)).shape == (3, height, width)
+    assert Decoding("RGB", Resize(target, *method)).pixels(Image.new("RGB", size)).shape == (3, height, width)
 
 
 def test_squish_keeps_everything_and_averages():
@@ -200,7 +200,7 @@ def test_crop_keeps_the_middle():
 
 def test_pad_keeps_all_of_it_between_black_bars():
     rgb = noise(10, 20, 3, high=200) + 55
-    padded = np.asarray(Resize(20, "pad")(Image.fromarray(rgb)))
+    padded = np.asarray(Resize(20, "pad", "zeros")(Image.fromarray(rgb)))
     assert np.array_equal(padded[5:15], rgb)
     assert not padded[:5].any() and not padded[15:].any()
 
@@ -210,13 +210,22 @@ def test_resize_refuses_what_it_cannot_do():
         Resize(8, "stretch")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1 pixel, got 0"):
         Resize(0)
+    for options in ({"method": "pad"}, {"method": "pad", "pad_mode": "reflection"}, {"pad_mode": "border"}):
+        with pytest.raises(UsageError, match="pads with black: say pad_mode='zeros'"):
+            Resize(8, **options)
+
+
+def test_methods_have_fastais_names_and_survive_a_run_folder():
+    methods = [ResizeMethod.Crop, ResizeMethod.Squish]
+    for resize in (*(Resize((3, 4), method) for method in methods), Resize(8, ResizeMethod.Pad, pad_mode="zeros")):
+        assert Decoding.from_json(Decoding("L", resize).to_json()) == Decoding("L", resize)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("method", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("method", [("crop",), ("squish",), ("pad", "zeros")], ids=lambda method: method[0])
 def test_a_jpeg_decoded_by_halves_is_nearly_the_full_one(tmp_path, mode, method):
     Image.fromarray(smooth(600, 480)).save(tmp_path / "a.jpg", quality=95)
-    resize = Resize(64, method)
+    resize = Resize(64, *method)
     pixels = Decoding(mode, resize).pixels(tmp_path / "a.jpg").astype(float)
     with Image.open(tmp_path / "a.jpg") as image:
         full = np.asarray(resize(image.convert(mode))).astype(float)
@@ -232,7 +241,7 @@ def test_further_transforms_come_after_the_resize():
     assert seen == [(8, 8)] and not decoding.storable
 
 
-@pytest.mark.parametrize("resize", [None, Resize(8), Resize((3, 4), "pad")])
+@pytest.mark.parametrize("resize", [None, Resize(8), Resize((3, 4), "pad", "zeros")])
 def test_settings_come_back_from_json(resize):
     decoding = Decoding("L", resize)
     assert Decoding.from_json(decoding.to_json()) == decoding

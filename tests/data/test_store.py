@@ -118,7 +118,11 @@ def test_relative_paths_are_the_same_files(tmp_path, monkeypatch):
 
 def test_the_key_changes_with_all_that_changes_the_pixels(tmp_path):
     files = images(tmp_path / "set")
-    decodings = [COLOUR, GREY, *(Decoding("RGB", Resize(8, method)) for method in ("crop", "squish", "pad"))]
+    decodings = [
+        COLOUR,
+        GREY,
+        *(Decoding("RGB", Resize(8, *method)) for method in (("crop",), ("squish",), ("pad", "zeros"))),
+    ]
     decodings += [Decoding("RGB", Resize(9)), Decoding("RGB", Resize((8, 9)))]
     assert len({store_key(files, decoding) for decoding in decodings}) == len(decodings)
     keys = {store_key(files, COLOUR), store_key(files[::-1], COLOUR), store_key(files[:-1], COLOUR)}

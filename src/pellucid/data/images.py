@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,11 @@ from pellucid.data.pixels import ImageMode, from_array, orientation, to_mode, tu
 from pellucid.errors import DataError, UsageError
 from pellucid.text import printable
 
-ResizeMethod = Literal["crop", "squish", "pad"]
+
+class ResizeMethod:
+    """Names of the methods of `Resize`."""
+
+    Crop, Squish, Pad = "crop", "squish", "pad"
 
 
 class PILImage:
@@ -51,16 +55,20 @@ class Resize:
 
     Args:
         size: Side in pixels of a square, or (height, width).
-        method: `crop` scales the short side and cuts the middle out, `squish` stretches to the size, `pad` scales the
-            long side and fills the rest with black.
+        method: `crop` scales the short side and cuts the middle out, in training too; `squish` stretches to the size;
+            `pad` scales the long side and fills the rest with black, which has to be said: pad_mode='zeros'.
+        pad_mode: `zeros` for `pad`. fastai's own default there is to reflect the image, which is not supported.
     """
 
     size: int | tuple[int, int]
-    method: ResizeMethod = "crop"
+    method: Literal["crop", "squish", "pad"] = "crop"
+    pad_mode: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, pad_mode: str | None) -> None:
         if self.method not in ("crop", "squish", "pad"):
             raise UsageError(f"Resize method {self.method!r} does not exist: use 'crop', 'squish' or 'pad'")
+        if pad_mode != "zeros" and (self.method == "pad" or pad_mode is not None):
+            raise UsageError(f"Resize pads with black: say pad_mode='zeros' (got {pad_mode!r}); it cannot reflect")
         if min(self.height_width) < 1:
             raise UsageError(f"Resize needs a size of at least 1 pixel, got {self.size}")
 
@@ -110,7 +118,8 @@ class Decoding:
         if resize is None:
             return cls(settings["mode"])
         size = resize["size"]
-        return cls(settings["mode"], Resize(size if isinstance(size, int) else tuple(size), resize["method"]))
+        size, method = size if isinstance(size, int) else tuple(size), resize["method"]
+        return cls(settings["mode"], Resize(size, method, "zeros" if method == "pad" else None))
 
     def image(self, source: Any) -> Image.Image:
         """Open, convert, resize and transform one image.

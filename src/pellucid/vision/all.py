@@ -47,7 +47,7 @@ from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.frames import ColReader, ColSplitter
-from pellucid.data.images import PILImage, PILImageBW, Resize
+from pellucid.data.images import PILImage, PILImageBW, Resize, ResizeMethod
 from pellucid.data.items import RegexLabeller, csv_items, get_image_files, parent_label
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter
@@ -138,6 +138,7 @@ __all__ = [
     "RegexLabeller",
     "ResBlock",
     "Resize",
+    "ResizeMethod",
     "Run",
     "SchedCos",
     "SchedExp",
