@@ -11,10 +11,10 @@ from typing import Any, Literal
 from torch import nn
 
 from pellucid.errors import UsageError
-from pellucid.layers import ConvLayer as _ConvLayer
-from pellucid.layers import Flatten, NormType, ResBlock, sequential
+from pellucid.layers import ConvLayer, Flatten, ResBlock, sequential
+from pellucid.norms import NormKind, norm_layer
 
-Norm = NormType | bool | None
+Norm = NormKind | bool | None
 Pool = Literal["max", "avg"]
 POOLS: dict[str, Callable[..., nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -44,9 +44,11 @@ def conv(
     if pool not in (None, *POOLS):
         raise UsageError(f"pool {pool!r} does not exist: use 'max', 'avg' or None for stride 2")
     kind: Any = {True: "batch", False: None}.get(norm, norm)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    stride, activation = 1 if pool else 2, nn.ReLU if act else None
-    layer = _ConvLayer(ni, nf, ks, stride, norm=kind, act=activation, act_first=act_first, bias=True)
-    return layer.append(POOLS[pool](2, ceil_mode=True)) if pool else layer
+    after: list[nn.Module] = [nn.ReLU()] if act else []
+    if kind:
+        after.insert(len(after) if act_first else 0, norm_layer(kind, nf))
+    after += [POOLS[pool](2, ceil_mode=True)] if pool else []
+    return nn.Sequential(nn.Conv2d(ni, nf, ks, stride=1 if pool else 2, padding=ks // 2), *after)
 
 
 def simple_cnn(
@@ -108,9 +110,14 @@ def small_resnet(n_in: int = 3, n_out: int = 10, size: int = 128, *, width: int 
         width: Channels of the stem; stages have 1, 2, 4 and 8 times as many.
     """
     stages = [width << i for i in range(4)]
-    blocks = [ResBlock(ni, nf, stride=2) for ni, nf in pairwise([width, *stages])]
+    begun: dict[str, Any] = {"init": None, "bias_std": None}  # as torch begins, which the published results are of
+    blocks = [ResBlock(1, ni, nf, stride=2, **begun) for ni, nf in pairwise([width, *stages])]
     return sequential(
-        _ConvLayer(n_in, width, stride=2), *blocks, nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(stages[-1], n_out)
+        ConvLayer(n_in, width, stride=2, **begun),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        Flatten(),
+        nn.Linear(stages[-1], n_out),
     )
 
 
