@@ -17,7 +17,7 @@ from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.sources import StoredImages
 from pellucid.errors import UsageError
 from pellucid.learner import Learner
-from pellucid.metrics import AccumMetric, AvgMetric, F1Score, accuracy
+from pellucid.metrics import AccumMetric, AvgMetric, F1Score, Metric, accuracy
 from pellucid.rehearsal import rehearse
 from pellucid.seed import set_seed
 
@@ -184,10 +184,8 @@ def test_a_score_that_one_batch_does_not_have():
     assert np.isfinite(learn.recorder.values[0][2])
 
 
-class Written:
+class ShareOfZerosMetric(Metric):
     """A metric in fastai's form."""
-
-    name = "share_of_zeros"
 
     def reset(self):
         self.zeros = self.n = 0
@@ -203,10 +201,12 @@ class Written:
 
 
 def test_a_metric_in_fastais_form():
-    learn = learner(metrics=[Written(), AvgMetric(accuracy), F1Score(average="macro")])
+    learn = learner(metrics=[ShareOfZerosMetric(), AvgMetric(accuracy), F1Score(average="macro")])
     learn.fit(1, 0.1)
     assert learn.recorder.values[0][2] == pytest.approx((Y[16:24] == 0).double().mean().item())
     assert learn.recorder.metric_names[3:-1] == ["share_of_zeros", "accuracy", "f1_score"]
+    with pytest.raises(NotImplementedError):
+        learner(metrics=Metric()).fit(1, 0.1)
     for metric in learn.metrics[1:]:
         metric.reset()
         learn.pred, learn.yb = torch.eye(3)[Y[:6]], (Y[:6],)

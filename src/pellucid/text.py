@@ -1,7 +1,8 @@
-"""Text that comes from files and other people, made safe to print and to draw."""
+"""Text that comes from files and other people, made safe to print and to draw; names of classes as attributes."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Control, format (such as right-to-left overrides), surrogate and line-breaking characters: none has a glyph, and in a
@@ -31,6 +32,15 @@ def drawable(value: object) -> str:
     '\\$5 and \\$6'
     """
     return printable(value).replace("$", r"\$")
+
+
+def snake_case(name: str) -> str:
+    """A class name as the name of an attribute or a column.
+
+    >>> snake_case("LRFinder")
+    'lr_finder'
+    """
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def _escaped(character: str) -> str:

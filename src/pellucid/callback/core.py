@@ -9,6 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
+from pellucid.text import snake_case
 
 if TYPE_CHECKING:
     from pellucid.learner import Learner
@@ -68,7 +69,7 @@ class Callback:
     def name(self) -> str:
         """Name of the learner's attribute for this callback."""
         stem = type(self).__name__.removesuffix("Callback") or "Callback"
-        return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", stem)).lower()
+        return snake_case(stem)
 
     def __repr__(self) -> str:
         return type(self).__name__

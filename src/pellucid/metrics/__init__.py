@@ -12,7 +12,7 @@ from pellucid.metrics.counts import (
     Recall,
 )
 from pellucid.metrics.evaluation import Evaluation
-from pellucid.metrics.whole import AccumMetric, AvgMetric, Metric, column_names, metric_name, skm_to_fastai
+from pellucid.metrics.whole import AccumMetric, AvgMetric, Metric, MetricLike, column_names, metric_name, skm_to_fastai
 
 __all__ = [
     "AccumMetric",
@@ -25,6 +25,7 @@ __all__ = [
     "Jaccard",
     "MatthewsCorrCoef",
     "Metric",
+    "MetricLike",
     "Precision",
     "Recall",
     "accuracy",

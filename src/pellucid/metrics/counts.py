@@ -12,12 +12,12 @@ from torch import Tensor
 from pellucid.errors import UsageError
 from pellucid.losses import paired
 from pellucid.metrics.batch import HINT, chosen
-from pellucid.metrics.whole import WholeSet
+from pellucid.metrics.whole import Metric
 
 AVERAGES = ("binary", "micro", "macro", "weighted")
 
 
-class ClassCounts(WholeSet):
+class ClassCounts(Metric):
     """A score of the whole set from exact counts of each class; they are kept on the device and read once.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import UsageError
 from pellucid.losses import batch_share
-from pellucid.metrics.whole import AvgMetric, Metric, as_number, metric_name
+from pellucid.metrics.whole import AvgMetric, Metric, MetricLike, as_number, metric_name
 
 
 class Evaluation:
@@ -70,10 +70,10 @@ class _Accumulating:
 def _as_metric(metric: Any) -> Any:
     if isinstance(metric, type):
         raise UsageError(f"the metric {metric.__name__} is a class: give an instance, {metric.__name__}()")
-    if isinstance(metric, Metric):
-        return metric
-    if hasattr(metric, "accumulate"):
+    if getattr(type(metric), "accumulate", Metric.accumulate) is not Metric.accumulate:
         return _Accumulating(metric)
+    if isinstance(metric, MetricLike):
+        return metric
     if not callable(metric):
         raise UsageError(
             f"{metric!r} is no metric: give functions (outputs, labels) → number, or objects with reset, update and "

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pellucid.errors import UsageError
 from pellucid.losses import paired, widened
+from pellucid.text import snake_case
 
 BatchMetric = Callable[..., Any]
 ACTIVATIONS = ("no", "sigmoid", "softmax", "binarysoftmax")
 
 
 @runtime_checkable
-class Metric(Protocol):
+class MetricLike(Protocol):
     """A metric that is more than a mean over batches; torchmetrics' classes are of this form."""
 
     def reset(self) -> Any:
@@ -35,16 +36,24 @@ class Metric(Protocol):
         ...
 
 
-class WholeSet:
-    """A metric of our own, with fastai's names for its methods beside those of `Metric`."""
+class Metric:
+    """Base of metrics of a whole set: write `reset`, `update` and `compute`, or in fastai's form `accumulate`, `value`.
+
+    Attributes:
+        name: Column heading; the class's name in snake_case by default, without a trailing Metric.
+    """
 
     name: str
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = snake_case(cls.__name__.removesuffix("Metric") or cls.__name__)
+
     def reset(self) -> None:
         """Forget all batches."""
-        raise NotImplementedError
 
-    def update(self, pred: Tensor, targ: Tensor) -> None:
+    def update(self, pred: Any, targ: Any) -> None:
         """Take one batch in."""
         raise NotImplementedError
 
@@ -61,14 +70,14 @@ class WholeSet:
         """The value over all batches since `reset`."""
         return self.compute()
 
-    def __call__(self, pred: Tensor, targ: Tensor) -> Any:
+    def __call__(self, pred: Any, targ: Any) -> Any:
         """Value of one batch alone; forgets all batches before."""
         self.reset()
         self.update(pred, targ)
         return self.compute()
 
 
-class AvgMetric(WholeSet):
+class AvgMetric(Metric):
     """Mean of a function of one batch, in which each batch counts by its items; accumulates on the device, read once.
 
     It is what a plain function among a Learner's metrics becomes. Such a mean is the value of the whole set where the
@@ -104,7 +113,7 @@ class AvgMetric(WholeSet):
         return self.total / self.n if isinstance(self.n, Tensor) or self.n else float("nan")
 
 
-class AccumMetric(WholeSet):
+class AccumMetric(Metric):
     """A function of all outputs and labels of a set at once, kept on the CPU until it is over.
 
     Args:

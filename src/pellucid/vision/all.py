@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import random
+import re
+import string
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import using_attr
 from fastcore.foundation import L
+from fastcore.imports import noop
+from numpy import array
 from PIL import Image
 from torch import Tensor, nn
 
@@ -56,17 +62,58 @@ from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
 from pellucid.groups import default_split, params, split_at, trainable_params
 from pellucid.interpret import ClassificationInterpretation
-from pellucid.layers import ConvLayer, Flatten, ResBlock, sequential
+from pellucid.layers import (
+    AdaptiveAvgPool,
+    AdaptiveConcatPool2d,
+    AvgPool,
+    ConvLayer,
+    Flatten,
+    Lambda,
+    LinBnDrop,
+    MaxPool,
+    Mish,
+    Module,
+    PoolFlatten,
+    ResBlock,
+    Swish,
+    init_default,
+    init_linear,
+    sequential,
+)
 from pellucid.learner import Learner
-from pellucid.losses import LabelSmoothingCrossEntropy
-from pellucid.metrics import accuracy, error_rate, top_k_accuracy
+from pellucid.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+)
+from pellucid.metrics import (
+    AccumMetric,
+    AvgMetric,
+    BalancedAccuracy,
+    CohenKappa,
+    F1Score,
+    FBeta,
+    Jaccard,
+    MatthewsCorrCoef,
+    Metric,
+    Precision,
+    Recall,
+    accuracy,
+    accuracy_multi,
+    error_rate,
+    skm_to_fastai,
+    top_k_accuracy,
+)
+from pellucid.norms import BatchNorm, InstanceNorm, NormType
 from pellucid.optimizer import SGD, Adam
 from pellucid.plot.images import show_image, show_images, subplots
 from pellucid.runs import Run, load_run
 from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combine_scheds, combined_cos
 from pellucid.seed import set_seed
 from pellucid.summary import summarize
-from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu
+from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu, to_np
 
 
 def _lazy(name: str) -> ModuleType | None:
@@ -91,8 +138,16 @@ pd = _lazy("pandas")
 
 __all__ = [
     "SGD",
+    "AccumMetric",
     "ActivationStats",
     "Adam",
+    "AdaptiveAvgPool",
+    "AdaptiveConcatPool2d",
+    "AvgMetric",
+    "AvgPool",
+    "BCEWithLogitsLossFlat",
+    "BalancedAccuracy",
+    "BatchNorm",
     "Callback",
     "CancelBackwardException",
     "CancelBatchException",
@@ -103,14 +158,18 @@ __all__ = [
     "CancelValidException",
     "CategoryBlock",
     "ClassificationInterpretation",
+    "CohenKappa",
     "ColReader",
     "ColSplitter",
     "ConvLayer",
+    "CrossEntropyLossFlat",
     "DataBlock",
     "DataError",
     "DataLoader",
     "DataLoaders",
     "F",
+    "F1Score",
+    "FBeta",
     "Flatten",
     "FuncSplitter",
     "GrandparentSplitter",
@@ -122,18 +181,33 @@ __all__ = [
     "ImageBlock",
     "ImageDataLoaders",
     "IndexSplitter",
+    "InstanceNorm",
+    "Jaccard",
     "L",
     "LabelSmoothingCrossEntropy",
+    "LabelSmoothingCrossEntropyFlat",
+    "Lambda",
     "Learner",
+    "LinBnDrop",
+    "MSELossFlat",
+    "MatthewsCorrCoef",
+    "MaxPool",
+    "Metric",
+    "Mish",
+    "Module",
     "NonFiniteGuard",
+    "NormType",
     "Normalize",
     "PILImage",
     "PILImageBW",
     "ParamScheduler",
     "Path",
     "PellucidError",
+    "PoolFlatten",
+    "Precision",
     "ProgressCallback",
     "RandomSplitter",
+    "Recall",
     "Recorder",
     "RegexLabeller",
     "ResBlock",
@@ -146,11 +220,14 @@ __all__ = [
     "SchedNo",
     "SchedPoly",
     "SuggestionMethod",
+    "Swish",
     "Tensor",
     "TrainingError",
     "URLs",
     "UsageError",
     "accuracy",
+    "accuracy_multi",
+    "array",
     "combine_scheds",
     "combined_cos",
     "csv_items",
@@ -165,27 +242,36 @@ __all__ = [
     "image2tensor",
     "image_bear",
     "imagenet_stats",
+    "init_default",
+    "init_linear",
     "load_run",
+    "math",
     "matplotlib",
     "minimum",
     "nn",
+    "noop",
     "np",
     "params",
     "parent_label",
     "partial",
     "pd",
     "plt",
+    "random",
+    "re",
     "sequential",
     "set_seed",
     "show_image",
     "show_images",
+    "skm_to_fastai",
     "slide",
     "split_at",
     "steep",
+    "string",
     "subplots",
     "summarize",
     "tensor",
     "to_cpu",
+    "to_np",
     "top_k_accuracy",
     "torch",
     "trainable_params",

@@ -44,6 +44,15 @@ def to_cpu(batch: Any) -> Any:
     return type(batch)(map(to_cpu, batch)) if isinstance(batch, list | tuple) else batch
 
 
+def to_np(batch: Any) -> Any:
+    """Tensors as numpy arrays, inside lists, tuples and dicts too."""
+    if isinstance(batch, Tensor):
+        return batch.detach().cpu().numpy()
+    if isinstance(batch, dict):
+        return {key: to_np(value) for key, value in batch.items()}
+    return type(batch)(map(to_np, batch)) if isinstance(batch, list | tuple) else batch
+
+
 def image_bear() -> Path:
     """A colour photograph to try things on: a sample picture that matplotlib ships, in place of the book's bear."""
     import matplotlib
