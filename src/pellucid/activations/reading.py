@@ -6,7 +6,9 @@ the same device give the same numbers without waiting for it.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from pellucid.activations import numpy_reading
 from pellucid.activations.vector import N_BINS, NEAR, PER_UNIT, TOP, length
+from pellucid.text import printable
 
 
 def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
@@ -103,9 +106,30 @@ def _reduce(x: Tensor, with_hist: bool) -> Tensor:
 
 @cache
 def compiled() -> Any:
-    """The module of compiled readings, None without numba."""
+    """The module of compiled readings; None without numba, and, said once, where it does not work."""
+    if find_spec("numba") is None:
+        return None
     try:
         from pellucid.activations import kernel
-    except ImportError:
+
+        _try(kernel)
+    except Exception as error:  # any: its versions, its cache, LLVM and OpenMP fail in ways of their own
+        warnings.warn(
+            f"numba is installed, but does not work here ({type(error).__name__}: {printable(error)[:300]}): layers "
+            "are read by numpy, with the same results in more time (said once)",
+            stacklevel=2,
+        )
         return None
     return kernel
+
+
+def _try(kernel: Any) -> None:
+    """Compare both entries of the kernel with numpy; an error in compiled code is printed and passed over."""
+    values = np.linspace(-12, 12, 40_000, dtype=np.float32)  # enough for two threads
+    got = np.zeros(length(True))
+    finite = kernel.read(values.ctypes.data, len(values), True, got.ctypes.data)
+    want = numpy_reading.read(values, True)
+    copy = np.zeros_like(values)
+    sums = kernel.read_parameters(np.array([[0, values.ctypes.data, copy.ctypes.data, len(values)]], np.int64))
+    if not finite or not np.allclose(got, want) or not np.array_equal(copy, values) or sums[2, 0] != len(values):
+        raise ArithmeticError("its numbers are wrong")
