@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.activations import history_file
+from pellucid.activations import history_file, wording
 from pellucid.activations.pictures import Pictures
 from pellucid.errors import UsageError
 from pellucid.text import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+AWAKE = 0.9  # share near zero below which a layer that began at zero counts as trained
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Layer:
     role: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Section:
     """Statistics of layer outputs, shapes as in the module's table.
 
@@ -80,12 +82,15 @@ class Section:
     overflow: np.ndarray
     hist: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        return wording.said_of_section(self)
+
     def share(self, name: str) -> np.ndarray:
         """A count as fraction of all finite values, such as `share('near_zero')`; nan where there are none."""
         return np.where(self.count > 0, getattr(self, name) / np.maximum(self.count, 1), np.nan).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History(Pictures):
     """Everything recorded of a run; see the module for names and shapes of the arrays it is saved as.
 
@@ -104,6 +109,9 @@ class History(Pictures):
     series: dict[str, np.ndarray] = field(default_factory=dict)
     kernels: np.ndarray | None = None
     kernel_steps: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return wording.said(self)
 
     @property
     def history(self) -> History:
@@ -136,6 +144,21 @@ class History(Pictures):
             listed = printable(", ".join(f"{i} {names[row]} ({self.layers[row].kind})" for i, row in enumerate(rows)))
             raise UsageError(f"there is no layer {layer}; the {len(rows)} watched ones are {listed}")
         return rows[layer]
+
+    def dead(self) -> np.ndarray:
+        """Share of each layer's training outputs that a ReLU behind it silences (≤ 0.05), [layer, column].
+
+        It is nan where nothing was seen, and as long as a layer that began with zeros alone has not put out more: the
+        last norm of a residual branch and an adapter are initialised so, in order that the branch adds nothing at
+        first, which is waiting and not dead.
+        """
+        x, share = self.train, self.train.share("near_zero")
+        if share.size:
+            rows, first = np.arange(len(share)), np.argmax(x.count > 0, axis=1)
+            began_at_zero = x.zero[rows, first] == x.count[rows, first]
+            awake = np.maximum.accumulate(share < AWAKE, axis=1)
+            share[began_at_zero[:, None] & ~awake] = np.nan
+        return share
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The arrays under their saved names."""

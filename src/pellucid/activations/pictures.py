@@ -79,12 +79,16 @@ class Pictures:
         return finished(sheet, options)
 
     def dead_chart(self, **options: Unpack[AxesOptions]) -> Figure:
-        """Plot the share of outputs near zero (≤ 0.05) of every layer with parameters over the training batches."""
+        """Plot the share of outputs near zero (≤ 0.05) of every layer with parameters over the training batches.
+
+        A layer that was initialised to zero, such as the last norm of a residual branch, stays blank until it has put
+        out something else.
+        """
         history = self._filled()
         rows = [i for i, layer in enumerate(history.layers) if layer.role == "layer"]
         names = [_title(history, row) for row in rows]
         x, ax = history.train, given_axes(options)
-        drawn = draw.dead_chart(x.steps, x.share("near_zero")[rows], names, x.nonfinite[rows], ax=ax)
+        drawn = draw.dead_chart(x.steps, history.dead()[rows], names, x.nonfinite[rows], ax=ax)
         return finished(drawn, options)
 
     def plot_gradients(self, axes: Any = None, **options: Unpack[FigureOptions]) -> Figure:

@@ -129,6 +129,7 @@ def _try(kernel: Any) -> None:
     got = np.zeros(length(True))
     finite = kernel.read(values.ctypes.data, len(values), True, got.ctypes.data)
     want = numpy_reading.read(values, True)
+    assert want is not None
     copy = np.zeros_like(values)
     sums = kernel.read_parameters(np.array([[0, values.ctypes.data, copy.ctypes.data, len(values)]], np.int64))
     if not finite or not np.allclose(got, want) or not np.array_equal(copy, values) or sums[2, 0] != len(values):

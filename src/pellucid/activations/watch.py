@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.activations import global_hooks, graph, history_file, unseen
+from pellucid.activations import global_hooks, graph, history_file, unseen, wording
 from pellucid.activations.columns import MAX_COLUMNS, Timeline
 from pellucid.activations.history import History
 from pellucid.activations.outputs import Outputs
@@ -161,6 +161,9 @@ class Watch(Pictures):
             self._save(self.folder)
         if failed is None:
             _say(self._missing())
+
+    def __repr__(self) -> str:
+        return f"{'open ' * self.is_open}watch of {type(self.root).__name__}: {wording.said(self.history)}"
 
     @property
     def is_open(self) -> bool:
