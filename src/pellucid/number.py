@@ -11,6 +11,8 @@ from pellucid.errors import UsageError
 
 def is_number(value: Any) -> bool:
     """Whether this is one number: Python's or numpy's, or an array or tensor without axes."""
+    if type(value) is float:  # by far the most
+        return True
     return not isinstance(value, bool) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0)
 
 
@@ -24,9 +26,12 @@ def number(value: Any, name: str) -> float:
     Raises:
         UsageError: it is something else, nan or infinite.
     """
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)  # at once: schedules come here several times a batch
     if is_number(value):
         try:
-            found = float(value.item() if hasattr(value, "item") else value)
+            item = getattr(value, "item", None)
+            found = float(item() if item else value)
         except (TypeError, ValueError):  # an array of no axes may hold text or a complex number
             found = math.nan
         if math.isfinite(found):

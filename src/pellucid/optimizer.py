@@ -193,7 +193,7 @@ def hypers(opt: Optimizer) -> dict[str, list[float]]:
 
     The value of a group is that of its first torch group; the zero weight decay of norms and biases is not listed.
     """
-    first = _first_of_each(opt)
+    first = _first_of_each(opt, _places(opt))
     return {name: [_get(group, name) for group in first] for name in _names(first[0])}
 
 
@@ -204,15 +204,16 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
         UsageError: the optimizer has no such hyper-parameter, the number of values is not that of the groups, or one of
             them is no number.
     """
-    first = _first_of_each(opt)
-    if name not in _names(first[0]):
-        raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first[0]))}")
-    several: Any = values if isinstance(values, Iterable) and not isinstance(values, str) else [values] * len(first)
-    each = [values] * len(first) if is_number(values) else list(several)
-    if len(each) != len(first):
-        raise UsageError(f"{len(each)} values of {name} for {len(first)} parameter groups")
-    each = [number(value, name) for value in each]
     places = _places(opt)
+    first = opt.param_groups[places.index(0)]
+    if not _has(first, name):
+        raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first))}")
+    n_groups = max(places) + 1
+    one = is_number(values) or isinstance(values, str) or not isinstance(values, Iterable)
+    each = [values] * n_groups if one else list(values)  # pyright: ignore[reportArgumentType]
+    if len(each) != n_groups:
+        raise UsageError(f"{len(each)} values of {name} for {n_groups} parameter groups")
+    each = [number(value, name) for value in each]
     for place, group in zip(places, opt.param_groups, strict=True):
         if not (name == "wd" and group.get("exempt")):
             _set(group, name, each[place])
@@ -220,7 +221,7 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
 
 def has_momentum(opt: Optimizer) -> bool:
     """Whether it was made to use momentum; SGD of momentum 0 keeps no mean of gradients that a schedule could decay."""
-    groups = _first_of_each(opt)
+    groups = _first_of_each(opt, _places(opt))
     return any("betas" in group or group.get("momentum", 0) != 0 for group in groups)
 
 
@@ -255,21 +256,20 @@ def align_state(opt: Optimizer) -> None:
                 state[name] = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value)
 
 
+# The functions below run several times a batch, for every schedule and for the record of it.
 def _places(opt: Optimizer) -> list[int]:
     """For each torch group the place of its learner group; a group that is not ours stands for itself."""
     numbers = [group.get("group", i) for i, group in enumerate(opt.param_groups)]
-    order = sorted(set(numbers))
-    return [order.index(n) for n in numbers]
+    order = {n: place for place, n in enumerate(sorted(set(numbers)))}
+    return [order[n] for n in numbers]
 
 
-def _first_of_each(opt: Optimizer) -> list[dict[str, Any]]:
-    first: dict[int, dict[str, Any]] = {}
-    for place, group in zip(_places(opt), opt.param_groups, strict=True):
-        first.setdefault(place, group)
-    return [first[place] for place in sorted(first)]
+def _first_of_each(opt: Optimizer, places: list[int]) -> list[dict[str, Any]]:
+    return [opt.param_groups[places.index(place)] for place in range(max(places) + 1)]
 
 
 _TORCH = {"lr": "lr", "eps": "eps", "wd": "weight_decay"}
+_OWN = {"group", "momentum", *_TORCH.values()}  # known under our names, or no hyper-parameter
 
 
 def _names(group: dict[str, Any]) -> list[str]:
@@ -279,8 +279,13 @@ def _names(group: dict[str, Any]) -> list[str]:
     if "betas" in group:
         names.append("sqr_mom")
     names += [ours for ours, theirs in (("eps", "eps"), ("wd", "weight_decay")) if theirs in group]
-    own = {"group", "momentum", *_TORCH.values()}
-    return names + [k for k, v in group.items() if k not in own and isinstance(v, float)]
+    return names + [k for k, v in group.items() if isinstance(v, float) and k not in _OWN]
+
+
+def _has(group: dict[str, Any], name: str) -> bool:
+    if name in ("mom", "sqr_mom"):
+        return "betas" in group or (name == "mom" and "momentum" in group)
+    return _TORCH[name] in group if name in _TORCH else name not in _OWN and isinstance(group.get(name), float)
 
 
 def _get(group: dict[str, Any], name: str) -> float:
