@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,48 +21,69 @@ class Normalize:
     """Batch transform x → (x − mean) / std per channel, on values in [0, 1].
 
     Args:
-        mean: Mean of each channel; None takes those of the training set when the data loaders are made.
+        mean: Mean of each channel, or one number for all; None takes those of the training set when the data loaders
+            are made.
         std: Standard deviation of each channel, likewise.
+
+    Raises:
+        UsageError: only one of the two is given, they are of different lengths, or a number is unusable; when called,
+            images have another number of channels.
     """
 
-    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+    def __init__(self, mean: Any = None, std: Any = None):
         if (mean is None) != (std is None):
             raise UsageError("Normalize needs both mean and std, or neither to take the training set's")
-        self.mean, self.std = mean, std
-        if std is not None and min(std) <= 0:
-            raise UsageError(f"Normalize needs positive standard deviations, got {list(std)}")
-        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.mean, self.std = (None if s is None else _numbers(s) for s in (mean, std))
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
+                raise UsageError(f"Normalize got means of {len(self.mean)} channels and deviations of {len(self.std)}")
+            if not all(0 < value < math.inf for value in self.std):
+                raise UsageError(f"Normalize needs positive standard deviations, got {self.std}")
+            if not all(map(math.isfinite, self.mean)):
+                raise UsageError(f"Normalize needs finite means, got {self.mean}")
+        self._on: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def from_stats(cls, mean: Sequence[float] | float, std: Sequence[float] | float) -> Normalize:
+    def from_stats(cls, mean: Any, std: Any) -> Normalize:
         """Normalize with known statistics, a number or one a channel: `Normalize.from_stats(*imagenet_stats)`."""
-        listed = [list(s) if isinstance(s, Sequence) else [float(s)] for s in (mean, std)]
-        return cls(*listed)
+        return cls(mean, std)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise a batch (batch, channel, row, column)."""
-        mean, std = self._tensors(x.device)
+        mean, std = self._tensors(x)
         return (x - mean).div_(std)
 
     def decode(self, x: Tensor) -> Tensor:
         """Undo the normalisation, to show pictures."""
-        mean, std = self._tensors(x.device)
+        mean, std = self._tensors(x)
         return x * std + mean
 
     def to_json(self) -> dict[str, Any]:
         """Arguments that make the same transform."""
-        return {"mean": self.mean and list(self.mean), "std": self.std and list(self.std)}
+        return {"mean": self.mean, "std": self.std}
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean}, std={self.std})"
 
-    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _tensors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.mean is None or self.std is None:
             raise UsageError("Normalize() has no statistics yet: pass it to a DataBlock, or use Normalize.from_stats")
-        if device not in self._on:
-            mean, std = (torch.tensor(s, device=device).view(1, -1, 1, 1) for s in (self.mean, self.std))
-            self._on[device] = mean, std
-        return self._on[device]
+        # Three means would make three channels of a grey image's one, by broadcasting.
+        n_channels, n_given = x.shape[-3] if x.ndim > 2 else 1, max(len(self.mean), len(self.std))
+        if n_given not in (1, n_channels):
+            raise UsageError(
+                f"Normalize has statistics of {n_given} channels, images of shape {tuple(x.shape)} have {n_channels}: "
+                "give a number for each, or Normalize() to take the training set's"
+            )
+        key = x.device, x.dtype if x.is_floating_point() else torch.float32
+        if key not in self._on:
+            mean, std = (torch.tensor(s, device=key[0], dtype=key[1]).view(-1, 1, 1) for s in (self.mean, self.std))
+            self._on[key] = mean, std
+        return self._on[key]
+
+
+def _numbers(values: Any) -> list[float]:
+    return torch.as_tensor(values, dtype=torch.float64).reshape(-1).tolist()
 
 
 def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], device: torch.device) -> None:
