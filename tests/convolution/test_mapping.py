@@ -198,3 +198,54 @@ def test_box_is_the_mean():
 def test_kernels_that_cannot_be(make):
     with pytest.raises(UsageError):
         make()
+
+
+def photo_array() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
+
+
+KINDS = {
+    "array": lambda photo: photo,
+    "tensor": torch.from_numpy,
+    "floats": lambda photo: photo / 255,
+    "batch": lambda photo: np.stack([photo, photo]),
+    "with alpha": lambda photo: np.concatenate([photo, photo[..., :1]], axis=2),
+    "one channel": lambda photo: photo[..., :1],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("padding", [0, 1, "same"])
+def test_rows_of_a_photo_are_never_taken_for_channels(kind, padding):
+    image = KINDS[kind](photo_array())
+    with pytest.raises(UsageError, match=r"seems to have its channels last.*permute"):
+        cv.feature_map(image, top_edge, padding=padding)
+    with pytest.raises(UsageError, match=r"seems to have its channels last|an image \(row, column\) goes with"):
+        cv.apply_kernel(image, 5, 1, torch.ones(1, 1))
+
+
+def test_a_pillow_image_gives_its_channels_by_itself():
+    photo = photo_array()
+    image = Image.fromarray(photo)
+    expected = F.conv2d(torch.from_numpy(photo).permute(2, 0, 1).float()[:, None], top_edge[None, None]).sum(0)[0]
+    assert torch.allclose(cv.feature_map(image, top_edge), expected, atol=1e-3)
+    assert torch.allclose(cv.apply_kernel(image, 5, 7, top_edge), expected[4, 6], atol=1e-3)
+    assert cv.channel_products(image, top_edge, 5, 7).names == ("red", "green", "blue")
+    grey = image.convert("L")
+    assert torch.equal(cv.feature_map(grey, top_edge), cv.feature_map(np.asarray(grey), top_edge))
+    indexed = image.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert torch.equal(cv.feature_map(indexed, top_edge), cv.feature_map(indexed.convert("RGB"), top_edge))
+
+
+@pytest.mark.parametrize("shape", [(32, 4, 4), (16, 3, 3), (512, 1, 1), (3, 9, 4), (1, 30, 3), (4, 28, 28)])
+def test_maps_of_layers_keep_their_channels_first(shape):
+    x = torch.rand(shape)
+    expected = F.conv2d(x[None], torch.ones(1, shape[0], 1, 1))[0, 0]
+    assert torch.allclose(cv.feature_map(x, torch.ones(1, 1)), expected, atol=1e-5)
+
+
+def test_a_kernel_with_channels_says_which_axis_they_are():
+    x = torch.rand(32, 9, 3)
+    kernel = torch.ones(1, 1).expand(32, -1, -1)
+    assert torch.allclose(cv.feature_map(x, kernel), x.sum(0), atol=1e-5)
+    assert torch.allclose(cv.apply_kernel(x, 5, 1, kernel), x[:, 5, 1].sum(), atol=1e-5)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +25,14 @@ def apply_kernel(image: Any, row: int, col: int, kernel: Any) -> Tensor:
     """Multiply the window around one pixel with a kernel and add up: a tensor without axes.
 
     Args:
-        image: Numbers, (row, column), or (channel, row, column), whose channels are added up.
+        image: Numbers, (row, column), or (channel, row, column), whose channels are added up; or a Pillow image.
         row, col: The window's centre; of an even kernel the pixel before its middle, as padding='same' has it. So
             `feature_map(image, kernel, padding='same')[row, col]` is the same number wherever the window is complete.
         kernel: Numbers, (row, column), used for every channel, or (channel, row, column).
 
     Raises:
-        UsageError: no complete window lies around this pixel, shapes do not fit, or numbers are nan or infinite.
+        UsageError: no complete window lies around this pixel, shapes do not fit, channels seem to come last, or numbers
+            are nan or infinite.
     """
     window, weights = window_at(image, row, col, kernel)
     return (window * weights).sum()
@@ -48,7 +50,7 @@ def feature_map(
     """Apply one kernel or several at every place of an image or a batch: what `F.conv2d` gives, without unit axes.
 
     Args:
-        image: Numbers, (row, column), (channel, row, column) or (image, channel, row, column).
+        image: Numbers, (row, column), (channel, row, column) or (image, channel, row, column); or a Pillow image.
         kernel: Numbers. (row, column) is one kernel, used for every channel. (kernel, row, column) is a stack of those,
             unless the image has several channels: then it is (channel, row, column), one kernel with weights for each.
             (kernel, channel, row, column) is what a convolution layer has.
@@ -61,11 +63,13 @@ def feature_map(
         batch whatever the kernel. Of type float, unless image or kernel is double.
 
     Raises:
-        UsageError: shapes do not fit, the kernel is larger than the padded image, or numbers are nan or infinite.
+        UsageError: shapes do not fit, channels seem to come last, the kernel is larger than the padded image, or
+            numbers are nan or infinite.
     """
     x, weights = numbers(image, "image"), numbers(kernel, "kernel")
     if not 2 <= x.ndim <= 4:
         raise UsageError(f"an image has 2 axes, with channels 3, in a batch 4; this one has shape {tuple(x.shape)}")
+    _check_channels(x, weights)
     n_channels = 1 if x.ndim == 2 else x.shape[-3]
     stacked = weights.ndim == 4 or (weights.ndim == 3 and n_channels == 1)
     weights = _as_weights(weights, n_channels)
@@ -148,7 +152,7 @@ def channel_products(
     """What a kernel does with each channel of an image at one place: products, their sums, and the sum of the sums.
 
     Args:
-        image: Numbers, (channel, row, column) or (row, column).
+        image: Numbers, (channel, row, column) or (row, column); or a Pillow image.
         kernel: Numbers, (channel, row, column), or (row, column) for every channel.
         row, col: The window's centre, as `apply_kernel` has it.
         bias: Added at the end.
@@ -167,18 +171,39 @@ def channel_products(
 
 
 def numbers(values: Any, what: str) -> Tensor:
-    """Values as a float or double tensor.
+    """Values as a float or double tensor; of a Pillow image the channels come first.
 
     Raises:
         UsageError: some are nan or infinite.
     """
-    given = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+    if isinstance(values, Image.Image):
+        values = np.asarray(values.convert() if values.mode == "P" else values)  # a palette's indices are no colours
+        values = values.transpose(2, 0, 1) if values.ndim == 3 else values
+    given = torch.as_tensor(values if isinstance(values, Tensor) else np.require(values, requirements="W"))
     given = given if given.dtype in (torch.float32, torch.float64) else given.float()
     bad = ~given.isfinite()
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
         raise UsageError(f"the {what} has {int(bad.sum())} values that are nan or infinite, the first at {first}")
     return given
+
+
+def _check_channels(image: Tensor, kernel: Tensor) -> None:
+    """Refuse an image (row, column, channel), whose rows would be taken for channels; a kernel with channels decides.
+
+    A map of some layer may be as narrow as four pixels, but then it is as low: it has not both channels and rows above
+    four.
+    """
+    if image.ndim < 3 or image.shape[-1] not in (1, 3, 4) or min(image.shape[-3:-1]) <= 4:
+        return
+    if kernel.ndim > 2 and kernel.shape[-3] == image.shape[-3]:
+        return
+    n, axes = image.shape[-3], "2, 0, 1" if image.ndim == 3 else "0, 3, 1, 2"
+    raise UsageError(
+        f"an image of shape {tuple(image.shape)} seems to have its channels last, here they come first: "
+        f"torch.as_tensor(image).permute({axes}), or give the Pillow image; if it does have {n} channels, "
+        f"give the kernel as many: kernel.expand({n}, -1, -1)"
+    )
 
 
 def _as_weights(kernel: Tensor, n_channels: int) -> Tensor:
@@ -208,6 +233,7 @@ def window_at(image: Any, row: int, col: int, kernel: Any) -> tuple[Tensor, Tens
             "an image (row, column) goes with a kernel (row, column), an image (channel, row, column) with both kinds; "
             f"these have shapes {tuple(x.shape)} and {tuple(weights.shape)}"
         )
+    _check_channels(x, weights)
     if weights.ndim == 3 and len(weights) != len(x):
         raise UsageError(f"the kernel has {len(weights)} channels, the image {len(x)}")
     height, width = x.shape[-2:]
