@@ -21,7 +21,7 @@ from pellucid.callback.core import Callback
 from pellucid.callback.progress import ProgressCallback
 from pellucid.data.block import DataBlock
 from pellucid.data.factories import ImageDataLoaders
-from pellucid.data.images import Resize
+from pellucid.data.images import PILImage, PILImageBW, Resize
 from pellucid.data.items import parent_label
 from pellucid.data.loader import DataLoaders
 from pellucid.data.splits import FuncSplitter
@@ -326,6 +326,39 @@ def test_model_output_that_does_not_fit_the_loss(pets, model, parts, loss_func):
     learn.model = network()
     learn.fit(1, 0.01, reset_opt=True)
     assert len(learn.recorder.losses) == len(learn.dls.train)
+
+
+def grey_model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def flat_model(n: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(n, 2))
+
+
+UNFIT = {
+    "colour for grey": (grey_model(), 3, ["takes images of 1 channel, the batches have 3", "×3×8×8)", "PILImageBW"]),
+    "grey for colour": (nn.Sequential(nn.Conv2d(3, 2, 8), nn.Flatten()), 1, ["of 3 channels, the batches have 1"]),
+    "grouped": (nn.Sequential(nn.Conv2d(4, 4, 8, groups=2)), 3, ["of 4 channels, the batches have 3"]),
+    "flat": (flat_model(784), 3, ["takes 784 values of each image, the batches have 3×8×8 = 192", "Resize"]),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+@pytest.mark.parametrize("way", ["fit", "validate", "get_preds", "lr_find"])
+def test_images_that_do_not_fit_the_model(pets, kind, way):
+    model, n_channels, parts = UNFIT[kind]
+    cls = PILImageBW if n_channels == 1 else PILImage
+    learn = learner(loaders(pets, img_cls=cls), model=model)
+    call = {"fit": lambda: learn.fit(1), "lr_find": lambda: learn.lr_find(show_plot=False)}
+    said = message(TrainingError, call.get(way, getattr(learn, way)))
+    assert contains(said, *parts)
+
+
+def test_a_layer_inside_that_does_not_fit_keeps_torchs_words(pets):
+    learn = learner(loaders(pets), model=nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(5, 2, 3), nn.Flatten()))
+    error, *_ = raised_in(learn.validate, RuntimeError)
+    assert "to have 5 channels, but got 2 channels" in str(error) and not isinstance(error, TrainingError)
 
 
 def test_a_loss_of_the_user_that_raises(pets):

@@ -429,7 +429,7 @@ class Learner(TrainingLoop, HasOptimizer):
                 inputs, targets = self._split(batch)
                 if seen is not None:
                     seen.append(inputs[0] if len(inputs) == 1 else inputs)
-                yield self.model(*inputs), targets[0] if len(targets) == 1 else targets or None
+                yield self._output(inputs), targets[0] if len(targets) == 1 else targets or None
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""

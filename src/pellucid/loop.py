@@ -21,7 +21,7 @@ from pellucid.callback.holder import HasCallbacks
 from pellucid.data.batch import take_apart
 from pellucid.errors import TrainingError, UsageError
 from pellucid.losses import unwrapped
-from pellucid.misfit import misfit, silent_misfit
+from pellucid.misfit import input_misfit, misfit, silent_misfit
 from pellucid.optimizer import needs_closure
 
 LossFunc = Callable[..., Tensor]
@@ -174,7 +174,7 @@ class TrainingLoop(HasCallbacks):
         return take_apart(batch, self.dls.device, getattr(self.dls, "n_inp", None))
 
     def _batch(self) -> None:
-        self.pred = self._output()
+        self.pred = self._output(self._xb)
         self._call("after_pred")
         self.loss, self._loss_grad = self._loss(self.pred, self._yb), None
         self._call("after_loss")
@@ -184,13 +184,18 @@ class TrainingLoop(HasCallbacks):
         self._phase("step", CancelStepException, self._step)
         self.opt.zero_grad()
 
-    def _output(self) -> Any:
+    def _output(self, inputs: tuple[Any, ...]) -> Any:
+        """What the model makes of a batch."""
         try:
-            return self.model(*self._xb)
+            return self.model(*inputs)
+        except RuntimeError as error:
+            if reason := input_misfit(error, inputs):
+                raise TrainingError(reason) from error
+            raise
         except ValueError as error:
             if not (self.training and NO_VARIANCE in str(error)):
                 raise
-            n = len(self._xb[0])
+            n = len(inputs[0])
             raise TrainingError(
                 f"a batchnorm layer needs several values of each channel, and this training batch has {n} "
                 f"item{'' if n == 1 else 's'}, with one value each there: take larger batches, and leave the last "
@@ -211,7 +216,7 @@ class TrainingLoop(HasCallbacks):
                 return known.pop()
             self.opt.zero_grad()
             with torch.enable_grad():
-                loss = self._loss(self.model(*self._xb), self._yb)
+                loss = self._loss(self._output(self._xb), self._yb)
                 loss.backward()
             return loss
 

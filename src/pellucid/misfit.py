@@ -1,7 +1,9 @@
-"""Why a loss cannot take a model's output and the labels, in words: which of the three is to blame."""
+"""Why a model cannot take a batch, or a loss the model's output and the labels, in words: which of them is to blame."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +24,32 @@ ELEMENTWISE_MODULES = (
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.KLDivLoss, nn.PoissonNLLLoss, nn.SoftMarginLoss),
     *(nn.HingeEmbeddingLoss, nn.MultiLabelSoftMarginLoss, *BINARY_MODULES),
 )
+
+# torch's words where a convolution, or a linear layer, is given what it cannot take.
+CHANNELS = re.compile(r"expected input\[([\d, ]+)\] to have (\d+) channels?, but got \d+ channels? instead")
+VALUES = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x\d+\)")
+
+
+def input_misfit(error: RuntimeError, inputs: Sequence[Any]) -> str:
+    """Why a model could not take a batch; "" where the error is not of the batch itself but of something within."""
+    x = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        return ""
+    shape, text = list(x.shape), str(error)
+    if (found := CHANNELS.search(text)) and list(map(int, found[1].split(","))) == shape:
+        takes, given = int(found[2]), shape[1]
+        return (
+            f"the model takes images of {takes} channel{'' if takes == 1 else 's'}, the batches have {given} "
+            f"(batch {'×'.join(map(str, shape))}): grey images have one (ImageBlock(PILImageBW), img_cls=PILImageBW), "
+            "colour images three (PILImage); or give the model's first layer as many"
+        )
+    n_values = x[0].numel()
+    if (found := VALUES.search(text)) and [int(found[1]), int(found[2])] == [shape[0], n_values]:
+        return (
+            f"the model takes {found[3]} values of each image, the batches have {'×'.join(map(str, shape[1:]))} = "
+            f"{n_values}: resize the images (item_tfms=Resize(…)), or give the model's first layer as many inputs"
+        )
+    return ""
 
 
 def silent_misfit(loss_func: Any, pred: Any, targ: Any) -> str:
