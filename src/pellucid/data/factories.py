@@ -18,7 +18,8 @@ from pellucid.data.decoder import moments
 from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
 from pellucid.data.idx import find_idx, read_idx
 from pellucid.data.images import Decoding, PILImage, PILImageBW
-from pellucid.data.items import RegexLabeller, csv_items, parent_label
+from pellucid.data.items import RegexLabeller, parent_label
+from pellucid.data.labels import csv_items
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import StoredImages
@@ -94,23 +95,50 @@ class ImageDataLoaders(DataLoaders):
         valid_pct: float = 0.2,
         seed: int | None = None,
         *,
+        csv_fname: str | None = None,
+        fn_col: Column | None = None,
+        folder: str | Path = "",
+        suff: str = "",
+        label_col: Column | None = None,
+        delimiter: str | None = None,
         img_cls: ImageClass = PILImage,
         item_tfms: Any = None,
         batch_tfms: Any = None,
         bs: int = 64,
         **options: Any,
     ) -> DataLoaders:
-        """A CSV file of path,label rows, split at random; options as in `from_folder`."""
+        """A label file: a CSV (or .tsv) with a column of files and one of labels, split at random.
+
+        Args:
+            path: The file, or a folder with a `labels.csv`.
+            valid_pct: Share of the rows to validate on.
+            seed: Makes the random split repeatable.
+            csv_fname: Name of the file where `path` is a folder.
+            fn_col: Name, or number from 0, of the column of files; None finds it, as `csv_items` describes.
+            folder: Sub-folder that the files are in, from the label file's.
+            suff: Put behind each file's name, such as `.jpg` behind ids.
+            label_col: Name, or number from 0, of the column of labels; None finds it.
+            delimiter: What is between the columns; None finds it.
+            img_cls: As of `from_path_func`, like the further arguments.
+
+        Raises:
+            UsageError: `valid_pct` is no share.
+            DataError: as `csv_items` or `DataBlock.dataloaders`; also where one file is on both sides.
+        """
+        if isinstance(valid_pct, str):
+            raise UsageError(f"from_csv takes the file's name as csv_fname={valid_pct!r}; its second is valid_pct")
+        file = Path(path) / (csv_fname or "labels.csv") if csv_fname or Path(path).is_dir() else Path(path)
+        columns = {"fn_col": fn_col, "label_col": label_col, "folder": folder, "suff": suff, "delimiter": delimiter}
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock),
-            get_items=csv_items,
+            get_items=partial(csv_items, **columns),
             splitter=RandomSplitter(valid_pct, seed),
             get_x=itemgetter(0),
             get_y=itemgetter(1),
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
-        return block.dataloaders(path, bs, path=Path(path).parent, **options)
+        return block.dataloaders(file, bs, path=file.parent, **options)
 
     @classmethod
     def from_idx(

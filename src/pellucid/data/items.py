@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import warnings
@@ -85,29 +84,6 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: str | Seque
     if listing.left_out():
         warnings.warn(f"{printable(path)}: left out {listing.left_out()}", stacklevel=2)
     return L([file for files in listing.folders.values() for file in files])
-
-
-def csv_items(path: str | Path) -> list[tuple[Path, str]]:
-    """Read a CSV of path,label: (file, label) pairs, relative paths taken from the CSV's folder; a header is skipped.
-
-    Raises:
-        DataError: the file is missing, empty, or a row has no label.
-    """
-    path = Path(path)
-    try:
-        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
-        rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from None
-    first = path.parent / rows[0][1][0] if rows else path
-    if rows and first.suffix.lower() not in IMAGE_EXTENSIONS and not first.is_file():
-        rows = rows[1:]
-    for line, row in rows:
-        if len(row) < 2 or not row[1].strip():
-            raise DataError(f"{path}: line {line} has no label; each row is path,label")
-    if not rows:
-        raise DataError(f"{path}: no rows of path,label")
-    return [(path.parent / row[0], row[1].strip()) for _, row in rows]
 
 
 def parent_label(item: str | Path) -> str:

@@ -54,7 +54,8 @@ from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.frames import ColReader, ColSplitter
 from pellucid.data.images import PILImage, PILImageBW, Resize, ResizeMethod
-from pellucid.data.items import RegexLabeller, csv_items, get_image_files, parent_label
+from pellucid.data.items import RegexLabeller, get_image_files, parent_label
+from pellucid.data.labels import csv_items
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter
 from pellucid.data.transforms import Normalize, imagenet_stats

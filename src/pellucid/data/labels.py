@@ -1,0 +1,246 @@
+"""Label files: which image has which label, one row each, as spreadsheets and Kaggle write them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from unicodedata import normalize
+
+from pellucid.data.formats import IMAGE_EXTENSIONS
+from pellucid.errors import DataError
+from pellucid.text import printable
+
+Column = str | int
+DELIMITERS = (",", ";", "\t")
+# What people call the two columns, without capitals and signs between words.
+FILE_NAMES = frozenset(
+    {"path", "file", "filename", "filepath", "fname", "fn", "name", "id"}
+    | {"image", "imagename", "imagepath", "imagefile", "imageid", "img", "imgname", "imgpath", "photo", "picture"}
+)
+LABEL_NAMES = frozenset(
+    {"label", "labels", "labelname", "class", "classname", "classlabel", "category", "categories", "target", "y"}
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int  # where it begins
+    cells: list[str]
+
+
+def csv_items(
+    path: str | Path,
+    fn_col: Column | None = None,
+    label_col: Column | None = None,
+    *,
+    folder: str | Path = "",
+    suff: str = "",
+    delimiter: str | None = None,
+) -> list[tuple[Path, str]]:
+    r"""Read a label file: (file, label) of each row, relative paths taken from the file's folder.
+
+    A first row of names is known as such. Without `fn_col` the files are in the column named like `path`, `filename`,
+    `image` or `id`, or in the only one that holds names of images; without `label_col` the labels are in the column
+    named like `label`, `class` or `target`, or in the other one of two. Where that leaves a choice, it is refused.
+
+    Args:
+        path: A file of comma, semicolon or tab separated values, in UTF-8, or in UTF-16 with its mark at the start.
+        fn_col: Name, or number from 0, of the column of files.
+        label_col: Name, or number from 0, of the column of labels.
+        folder: Folder the files are in, from that of `path`.
+        suff: Put behind each file's name that does not end with it, such as `.jpg` behind the ids of Kaggle.
+        delimiter: What is between the columns; None finds it.
+
+    Raises:
+        DataError: it cannot be read, the columns cannot be told, a row has no file or no label, or two for one file.
+    """
+    path = Path(path)
+    rows = _rows(path, delimiter)
+    if not rows:
+        raise DataError(f"{printable(path)}: no rows of path,label")
+    base = path.parent / folder
+    names, rows = _table(path, rows, (fn_col, label_col), base, suff)
+    if not rows:
+        raise DataError(f"{printable(path)}: no rows of path,label")
+    file_at = _file_column(path, names, rows[0], fn_col, base, suff)
+    label_at = _label_column(path, names, label_col, file_at)
+    if fn_col is None and label_col is None and (len(names) > 2 or file_at > label_at):
+        unused = [_shown(names, i) for i in range(len(names)) if i not in (file_at, label_at)]
+        more = f"; not used: {', '.join(unused)}" if unused else ""
+        print(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{more}")
+    items: dict[str, tuple[int, str]] = {}
+    found = []
+    for row in rows:
+        file, label = _cell(path, row, file_at, "path"), _cell(path, row, label_at, "label")
+        located = _located(base, file, suff)
+        line, other = items.setdefault(os.path.normpath(located), (row.line, label))
+        if other != label:
+            raise DataError(
+                f"{printable(path)}: {printable(file)} is {other!r} in line {line} and {label!r} in line {row.line}; "
+                "an image has one label"
+            )
+        found.append((located, label))
+    return found
+
+
+def _rows(path: Path, delimiter: str | None) -> list[_Row]:
+    """All rows that are not empty."""
+    try:
+        if not path.is_file():
+            raise DataError(f"{printable(path)}: cannot be read as CSV: no such file")
+        raw = path.read_bytes()
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path)}: cannot be read as CSV ({error}); save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(path)}: cannot be read as CSV ({printable(error)})") from None
+    tables: dict[str, list[_Row]] = {}
+    errors = []
+    for each in DELIMITERS if delimiter is None else (delimiter,):
+        try:
+            tables[each] = list(_parsed(path, text, each))
+        except DataError as error:
+            errors.append(error)
+    several = {each: rows for each, rows in tables.items() if rows and len(rows[0].cells) > 1}
+    if errors and not several:
+        raise errors[0]
+    even = {each: rows for each, rows in several.items() if len({len(row.cells) for row in rows}) == 1}
+    chosen = even if len(several) > 1 else several
+    if len(several) > 1 and len(chosen) != 1:
+        raise DataError(
+            f"{printable(path)}: is it {' or '.join(map(repr, several))} that divides the columns? "
+            "Say it with delimiter=…, or put quotes around names that hold one"
+        )
+    return next(iter((chosen or tables).values()))
+
+
+def _parsed(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
+    # newline="" and no splitlines(): only the csv module knows which line ends are inside quotes.
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield _Row(line, [cell.strip() for cell in cells])
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{printable(path)}: line {line} cannot be read as CSV ({error}); is a quote in it not closed?"
+        ) from None
+
+
+def _table(
+    path: Path, rows: list[_Row], asked: Sequence[Column | None], base: Path, suff: str
+) -> tuple[list[str], list[_Row]]:
+    """Names of the columns, each "" where there are none, and the rows below."""
+    first, rest = rows[0].cells, rows[1:]
+    width = max(i + 1 for row in rows for i, cell in enumerate(row.cells) if cell)
+    for row in rest:
+        if any(row.cells[len(first) :]):
+            raise DataError(
+                f"{printable(path)}: line {row.line} has {len(row.cells)} columns, the first row {len(first)}; "
+                "a name that holds the delimiter needs quotes"
+            )
+    if not any(isinstance(column, str) and not column.isdigit() for column in asked):
+        # A name stands above its column, and does not come again in it as a label does.
+        again = any(row.cells[i : i + 1] == [cell] for i, cell in enumerate(first) if cell for row in rest)
+        known = any(_plain(cell) in FILE_NAMES | LABEL_NAMES for cell in first)
+        below = bool(rest) and any(
+            name and _is_image(cell, base, suff) for name, cell in zip(first, rest[0].cells, strict=False)
+        )
+        if again or not (known or below) or any(_is_image(cell, base, suff) for cell in first):
+            return [""] * width, rows
+    return [*first, *[""] * width][:width], rest
+
+
+def _file_column(path: Path, names: list[str], row: _Row, asked: Column | None, base: Path, suff: str) -> int:
+    images = [i for i, cell in enumerate(row.cells[: len(names)]) if _is_image(cell, base, suff)]
+    if asked is not None:
+        column = _column(path, names, asked)
+        images = [i for i in images if i == column]
+    elif len(images) > 1:
+        images = [i for i in images if _plain(names[i]) in FILE_NAMES] or images
+    if len(images) == 1:
+        return images[0]
+    if images:
+        raise DataError(
+            f"{printable(path)}: files may be in {' or '.join(_shown(names, i) for i in images)}; say it with "
+            "fn_col=… (command line: --path-col)"
+        )
+    raise DataError(
+        f"{printable(path)}: line {row.line} names no image: {', '.join(map(repr, map(printable, row.cells)))}; names "
+        f"without an ending need suff='.jpg' (command line: --suffix .jpg), and files in another folder than "
+        f"{printable(base)} folder='…' (--folder)"
+    )
+
+
+def _label_column(path: Path, names: list[str], asked: Column | None, file_at: int) -> int:
+    if asked is not None:
+        return _column(path, names, asked)
+    others = [i for i in range(len(names)) if i != file_at]
+    known = [i for i in others if _plain(names[i]) in LABEL_NAMES]
+    if len(known) == 1:
+        return known[0]
+    if len(others) == 1:
+        return others[0]
+    if not others:
+        return file_at + 1  # every row lacks its label, and the first is named
+    raise DataError(
+        f"{printable(path)}: the label may be in {', '.join(_shown(names, i) for i in others)}; say it with "
+        f"label_col={names[others[-1]] or others[-1]!r} (command line: --label-col)"
+    )
+
+
+def _column(path: Path, names: list[str], asked: Column) -> int:
+    same = [i for i, name in enumerate(names) if isinstance(asked, str) and _same(name, asked)]
+    if len(same) == 1:
+        return same[0]
+    if str(asked).isdigit() and not same and int(asked) < len(names):
+        return int(asked)
+    listed = ", ".join(_shown(names, i) for i in range(len(names)))
+    raise DataError(f"{printable(path)}: {'two columns are' if same else 'no column is'} {asked!r}; there are {listed}")
+
+
+def _cell(path: Path, row: _Row, column: int, what: str) -> str:
+    cell = row.cells[column] if column < len(row.cells) else ""
+    if not cell:
+        raise DataError(f"{printable(path)}: line {row.line} has no {what}; each row is path,label")
+    if what == "label" and ("\n" in cell or "\r" in cell):
+        raise DataError(f"{printable(path)}: the label in line {row.line} has line ends in it; is a quote not closed?")
+    return cell
+
+
+def _located(base: Path, name: str, suff: str) -> Path:
+    """The file of a name. Windows' backslashes and the other spelling of accents are tried where it does not exist."""
+    name = name if name.endswith(suff) else f"{name}{suff}"
+    file = base / name
+    if not (name.isascii() and "\\" not in name) and not file.exists():
+        slashed = name.replace("\\", "/")
+        others = [base / other for other in (slashed, normalize("NFC", slashed), normalize("NFD", slashed))]
+        return next((other for other in others if other.exists()), file)
+    return file
+
+
+def _is_image(cell: str, base: Path, suff: str) -> bool:
+    named = os.path.splitext(cell)[1].lower() in IMAGE_EXTENSIONS
+    try:
+        return bool(cell) and (named or _located(base, cell, suff).is_file())
+    except (OSError, ValueError):  # a text too long for a name, or with a null character
+        return False
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def _same(name: str, asked: str) -> bool:
+    return normalize("NFC", name.strip()) == normalize("NFC", asked.strip())
+
+
+def _shown(names: list[str], i: int) -> str:
+    return repr(printable(names[i])) if names[i] else f"column {i}"
