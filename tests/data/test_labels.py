@@ -166,7 +166,7 @@ def test_header_and_columns_are_told_by_names_and_contents(tmp_path, text, expec
         ("file,label\n1.png,cat\n2.png,dog,x\n", ("line 3 has 3 columns, the first row 2",)),
         ("b, c/1.png,cat\n2.png,dog\n", ("the label may be in column 0, column 2",)),
         ("1.png,cat\nb, c/2.png,dog\n", ("line 2 has 3 columns, the first row 2",)),
-        ("id,breed\n0001,cat\n0002,dog\n", ("line 2 names no image: '0001', 'cat'", "--suffix .jpg", "--folder")),
+        ("id,breed\n0001,cat\n0002,dog\n", ("line 2 names no image: '0001', 'cat'", "--suffix .jpg", "--image-folder")),
         ("0001,cat\n0002,dog\n0003,cat\n", ("line 1 names no image: '0001', 'cat'",)),
         ("path;species,common\n1.png;cat,dog\n", ("',' or ';'", "delimiter=")),
         ("1.png,cat\n2.png,dog\n1.png,dog\n", ("1.png is 'cat' in line 1 and 'dog' in line 3",)),

@@ -41,6 +41,10 @@ def train(
     schedule: Annotated[str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.")] = "one_cycle",
     on_error: Annotated[str, typer.Option(help="Damaged images: raise lists them, skip leaves them out.")] = "raise",
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
+    path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
+    label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise.")] = None,
+    suffix: Annotated[str, typer.Option(help="Put behind the names in a CSV, such as .jpg behind ids.")] = "",
+    image_folder: Annotated[str | None, typer.Option(help="Folder of a CSV's files, from its own.")] = None,
 ) -> None:
     """Train a classifier and write a run folder."""
     from pellucid import runs

@@ -23,6 +23,7 @@ from pellucid.data.home import appearing, home, locked
 from pellucid.data.progress import DownloadBar, Tick, progress
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import write_text
+from pellucid.output import say
 
 N_TRAIN, N_TEST, SIDE = 60_000, 10_000, 28
 
@@ -165,7 +166,7 @@ def _download_and_unpack(url: str, sha256: str | None, target: Path, max_bytes: 
         _checksum_file(target).unlink(missing_ok=True)  # a killed process leaves none rather than a wrong one
     write_text(_checksum_file(target), digest)
     if sha256 is None:
-        print(f"{url}\n  sha256={digest!r} pins this download")
+        say(f"{url}\n  sha256={digest!r} pins this download")
 
 
 def _download(url: str, sha256: str | None, archive: Path) -> None:

@@ -25,6 +25,7 @@ from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import StoredImages
 from pellucid.data.splits import RandomSplitter, Splitter
 from pellucid.errors import DataError, UsageError
+from pellucid.output import say
 
 ImageClass = type[PILImage] | type[PILImageBW]
 
@@ -72,7 +73,7 @@ class ImageDataLoaders(DataLoaders):
         """
         found = layout(Path(path), train, valid, valid_pct is not None)
         if found.said:
-            print(found.said)
+            say(found.said)
         if found.valid is None:
             splitter = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
         else:

@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError
+from pellucid.output import say
 from pellucid.text import printable
 
 Column = str | int
@@ -72,7 +73,7 @@ def csv_items(
     if fn_col is None and label_col is None and (len(names) > 2 or file_at > label_at):
         unused = [_shown(names, i) for i in range(len(names)) if i not in (file_at, label_at)]
         more = f"; not used: {', '.join(unused)}" if unused else ""
-        print(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{more}")
+        say(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{more}")
     items: dict[str, tuple[int, str]] = {}
     found = []
     for row in rows:
@@ -175,7 +176,7 @@ def _file_column(path: Path, names: list[str], row: _Row, asked: Column | None, 
     raise DataError(
         f"{printable(path)}: line {row.line} names no image: {', '.join(map(repr, map(printable, row.cells)))}; names "
         f"without an ending need suff='.jpg' (command line: --suffix .jpg), and files in another folder than "
-        f"{printable(base)} folder='…' (--folder)"
+        f"{printable(base)} folder='…' (--image-folder)"
     )
 
 

@@ -50,6 +50,10 @@ def train(
     schedule: ScheduleName = "one_cycle",
     on_error: OnError = "raise",
     stats: bool = False,
+    path_col: str | None = None,
+    label_col: str | None = None,
+    suffix: str = "",
+    image_folder: str | None = None,
 ) -> Run:
     """Train a classifier, printing how it goes, and write its run folder.
 
@@ -68,6 +72,10 @@ def train(
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `seen/history.safetensors` is kept up to date meanwhile.
+        path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
+        label_col: Likewise of labels.
+        suffix: Of a label file, put behind each file's name, such as `.jpg` behind ids.
+        image_folder: Of a label file, the folder its files are in; None means its own.
 
     Raises:
         UsageError: something given cannot be used, or the run folder cannot be written.
@@ -84,7 +92,8 @@ def train(
         raise UsageError(f"architecture {arch!r} does not exist: use one of {', '.join(ARCHITECTURES)}")
     with reserved(source, out) as reservation:
         set_seed(seed)
-        dls = open_source(source, size, valid_pct, seed, torch_device(device), workers, on_error)
+        columns = {"fn_col": path_col, "label_col": label_col, "suff": suffix, "folder": image_folder or ""}
+        dls = open_source(source, size, valid_pct, seed, torch_device(device), workers, on_error, columns)
         learn, settings = _learner(dls, asked, reservation.folder)
         reservation.hold(size_of(learn, epochs), statistics_size(learn, epochs) if stats else 0)
         _train(learn, settings, reservation)

@@ -1,0 +1,74 @@
+"""From the word or path a user gives to batches."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pellucid.errors import UsageError
+from pellucid.runs.sources import open_source
+
+
+def opened(source: str, **columns):
+    return open_source(source, 4, None, 0, torch.device("cpu"), 1, "raise", columns)
+
+
+@pytest.fixture
+def kaggle(tmp_path, monkeypatch) -> Path:
+    """Ids without an ending, an age and a species; images in a folder beside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_HOME", str(tmp_path / "home"))
+    (tmp_path / "pictures").mkdir()
+    rows = ["uid,age,species"]
+    for i in range(12):
+        Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / "pictures" / f"{i:04}.jpg")
+        rows.append(f"{i:04},{i},{'ant' if i % 2 else 'bee'}")
+    (tmp_path / "labels.tsv").write_text("\n".join(rows).replace(",", "\t"))
+    return tmp_path
+
+
+def test_a_label_file_as_kaggle_publishes_them(kaggle):
+    options = "--label-col species --path-col 0 --suffix .jpg --image-folder pictures --size 8 --epochs 1 --out run"
+    done = subprocess.run(
+        [sys.executable, "-m", "pellucid", "train", "labels.tsv", *options.split()],
+        cwd=kaggle,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    run = json.loads((kaggle / "run" / "run.json").read_text())
+    assert run["vocab"] == ["ant", "bee"] and run["settings"]["suffix"] == ".jpg"
+
+
+def test_a_label_column_is_never_guessed(kaggle):
+    with pytest.raises(UsageError, match=r"'age', 'species'.*--label-col"):
+        opened("labels.tsv", suff=".jpg", folder="pictures")
+
+
+def test_columns_are_for_label_files(kaggle):
+    with pytest.raises(UsageError, match="--suffix and --image-folder are for label files"):
+        opened("pictures", suff=".jpg")
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist_sample"])
+def test_a_folder_of_ones_own_is_not_passed_over(kaggle, name):
+    for label in ("cat", "dog"):
+        (kaggle / name / label).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(kaggle / name / label / f"{i}.png")
+    with pytest.raises(UsageError) as caught:
+        opened(name)
+    assert f"write ./{name} for what is here, or pellucid://{name} for the data set" in str(caught.value)
+    assert opened(f"./{name}").vocab == ["cat", "dog"]
+
+
+def test_a_data_set_of_the_package_has_an_address(mnist_sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist_sample").mkdir()
+    assert opened("pellucid://mnist_sample").vocab == ["3", "7"]
