@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -22,6 +22,7 @@ from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.errors import UsageError
+from pellucid.files import appearing_file
 from pellucid.groups import LearningRate, Splitter, params
 from pellucid.holding import HasOptimizer
 from pellucid.layers import CallableModel
@@ -405,8 +406,30 @@ class Learner(TrainingLoop, HasOptimizer):
         """Write the weights to `path/models/<name>.safetensors`; returns the file."""
         file = self._model_file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(file))
+        with appearing_file(file) as scratch:
+            save_model(self.model, str(scratch))
         return file
+
+    def save_run(self, folder: str | Path, arch: Any = None, arguments: Mapping[str, Any] | None = None) -> Path:
+        """Write a run folder: the model with all it takes to look at new images, for `load_run` and the command line.
+
+        Args:
+            folder: A new or empty one.
+            arch: What makes the model: a name of `pellucid.models`, which is also given channels, classes and the
+                longest side, or a function or class that can be imported, itself or as `'module:name'`. None takes
+                the model's own class. The model is made and compared before anything is written.
+            arguments: Keyword arguments to make it with, which must fit into JSON.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: `arch` and `arguments` make another model, the batches go through steps that a run folder
+                cannot keep, or the folder holds a run already or cannot be written.
+        """
+        from pellucid.runs.learners import save_learner  # a higher room: this is its door
+
+        return save_learner(self, folder, arch, arguments)
 
     def load(self, name: str | Path) -> Learner:
         """Read weights that `save` wrote.

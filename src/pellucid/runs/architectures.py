@@ -76,14 +76,15 @@ def name_of(arch: Any) -> str:
     if isinstance(arch, str):
         _factory(arch)
         return arch
-    module, name = getattr(arch, "__module__", None), getattr(arch, "__qualname__", type(arch).__name__)
+    module, name = getattr(arch, "__module__", None), getattr(arch, "__qualname__", None)
     known: dict[Any, str] = {function: known for known, function in ARCHITECTURES.items()}
     if callable(arch) and arch in known:
         return known[arch]
-    if not callable(arch) or not module or module == "__main__" or "<" in name:
+    if not callable(arch) or not module or module == "__main__" or not name or "<" in name:
+        what = name or f"an object of class {type(arch).__name__}"
         raise UsageError(
-            f"{name} cannot be imported by another program: put the function or class that makes the model into a "
-            "module (a .py file), and give it, or its name as 'module:function'"
+            f"{what} cannot be imported by another program: put the function or class that makes the model into a module "
+            "(a .py file), and give it, or its name as 'module:function'"
         )
     if _factory(f"{module}:{name}") is not arch:
         raise UsageError(f"{module}:{name} is another object than the one given")
@@ -113,7 +114,10 @@ def refuse_own_code(arch: str, folder: Path) -> None:
         UsageError: it does, or there is no such module.
     """
     top = arch.partition(":")[0].partition(".")[0]
-    spec = find_spec(top)  # of a top-level name, which runs nothing
+    try:
+        spec = find_spec(top)  # of a top-level name, which runs nothing
+    except ValueError:  # an empty name, or __main__
+        spec = None
     if spec is None:
         raise UsageError(f"no module {printable(top)!r} is installed, or on the path, which {printable(arch)} needs")
     places = [spec.origin, *(spec.submodule_search_locations or ())]

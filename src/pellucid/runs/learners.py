@@ -68,6 +68,6 @@ def _check_made_again(learn: Learner, arch: str, arguments: dict[str, Any], desc
         ours, theirs = learn.model(xb), again(xb)
     if isinstance(ours, Tensor) and isinstance(theirs, Tensor) and not torch.allclose(ours, theirs, 1e-3, 1e-4):
         raise UsageError(
-            f"{call} makes a model with the same weights that computes something else: give the arguments of this "
-            "learner's model, learn.save_run(folder, arch, {'act_first': False})"
+            f"{call} makes a model with the same weights that computes something else: give all arguments that this "
+            "learner's model was made with"
         )

@@ -29,10 +29,14 @@ from pellucid.files import appearing_file, write_text
 from pellucid.losses import activation_name
 from pellucid.runs.schema import VERSION
 from pellucid.runs.statistics import DESCRIPTION, RECORD, WEIGHTS
+from pellucid.seed import kept_rng
 from pellucid.text import printable
 
 if TYPE_CHECKING:
     from pellucid.learner import Learner
+
+N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
+MOST_STEPS = 1 << 17  # that the Recorder keeps
 
 
 def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
@@ -87,8 +91,8 @@ def save_run_somewhere(learn: Learner, folder: Path, settings: dict[str, Any]) -
 def size_of(learn: Learner, n_epoch: int) -> int:
     """About how many bytes `save_run` will write after so many epochs, rather more than less."""
     weights = sum(t.numel() * t.element_size() for t in learn.model.state_dict().values())
-    n_steps = n_epoch * len(learn.dls.train)
-    n_values = n_steps * (2 + 8 * max(1, len(learn._groups()))) + 16 * n_epoch
+    n_steps = min(n_epoch * len(learn.dls.train), MOST_STEPS)
+    n_values = n_steps * N_CURVES + 16 * n_epoch
     return weights + 4 * n_values + 512 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
 
 
@@ -153,9 +157,12 @@ def _majority(labels: Tensor, dls: Any) -> list[Any]:
 
 def _from_batches(learn: Learner) -> dict[str, Any]:
     """What can be said of batches of somebody else's loaders."""
-    with torch.no_grad():
-        predictions, _ = learn.get_preds(dl=[next(iter(learn.dls.valid))])
-    xb = next(iter(learn.dls.valid))[0]
+    with kept_rng(learn.dls.valid):
+        batch = next(iter(learn.dls.valid))
+    xb = batch[0] if isinstance(batch, list | tuple) else batch
+    if not isinstance(xb, Tensor) or not xb.is_floating_point():
+        raise UsageError("a run folder keeps classifiers of images: the first part of a batch must be a float tensor")
+    predictions = learn.get_preds(dl=[batch])[0]
     return {
         "input_shape": list(xb.shape[1:]),
         "vocab": [_plain(label) for label in learn.dls.vocab] or [str(i) for i in range(predictions.shape[-1])],
