@@ -83,8 +83,8 @@ def name_of(arch: Any) -> str:
     if not callable(arch) or not module or module == "__main__" or not name or "<" in name:
         what = name or f"an object of class {type(arch).__name__}"
         raise UsageError(
-            f"{what} cannot be imported by another program: put the function or class that makes the model into a module "
-            "(a .py file), and give it, or its name as 'module:function'"
+            f"{what} cannot be imported by another program: put the function or class that makes the model into "
+            "a module (a .py file), and give it, or its name as 'module:function'"
         )
     if _factory(f"{module}:{name}") is not arch:
         raise UsageError(f"{module}:{name} is another object than the one given")

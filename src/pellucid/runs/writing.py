@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
+from pellucid.callback.curves import EXACT
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.transforms import Normalize
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from pellucid.learner import Learner
 
 N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
-MOST_STEPS = 1 << 17  # that the Recorder keeps
 
 
 def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def save_run_somewhere(learn: Learner, folder: Path, settings: dict[str, Any]) -
 def size_of(learn: Learner, n_epoch: int) -> int:
     """About how many bytes `save_run` will write after so many epochs, rather more than less."""
     weights = sum(t.numel() * t.element_size() for t in learn.model.state_dict().values())
-    n_steps = min(n_epoch * len(learn.dls.train), MOST_STEPS)
+    n_steps = min(n_epoch * len(learn.dls.train), EXACT)
     n_values = n_steps * N_CURVES + 16 * n_epoch
     return weights + 4 * n_values + 512 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
 
