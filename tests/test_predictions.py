@@ -91,6 +91,38 @@ def test_what_predictions_say_depends_on_the_loss(loss_func, n_out, expected):
     assert torch.equal(decoded, expected(learn.model(X)))
 
 
+@pytest.mark.parametrize("loaders", [ours, torchs, lists])
+@pytest.mark.parametrize("ds_idx", [0, 1])
+def test_results_of_either_side_are_shown(loaders, ds_idx):
+    learn = learner(loaders())
+    with torch.no_grad():
+        learn.model[1].bias[1] += 9  # everything is taken for class 1, "b"
+    figure = learn.show_results(ds_idx, max_n=3)
+    x, y = (X[:N], LABELS[:N]) if ds_idx == 0 else (X[N:], LABELS[N:])
+    rows = torch.linspace(0, len(x) - 1, 3).round().long() if loaders is ours else torch.arange(3)
+    shown = [ax for ax in figure.axes if ax.get_images()]
+    assert [ax.get_title() for ax in shown] == [f"{'abc'[i]}\nb" for i in y[rows]]
+    assert [ax.title.get_color() for ax in shown] == ["black" if i == 1 else "crimson" for i in y[rows]]
+    assert np.allclose([ax.get_images()[0].get_array() for ax in shown], x[rows][:, 0])
+
+
+def test_results_of_any_loader_are_shown():
+    learn = learner(torchs())
+    figure = learn.show_results(dl=[(X[:2],)], figsize=(2, 1))
+    titles = [ax.get_title() for ax in figure.axes if ax.get_images()]
+    assert titles == ["abc"[i] for i in learn.model(X[:2]).argmax(1)]
+    assert figure.get_suptitle() == "prediction" and figure.get_size_inches().tolist() == [2, 1]
+    with pytest.raises(UsageError, match=r"loader .* does not exist"):
+        learn.show_results(learn.dls.valid)
+    regression = learner(
+        DataLoaders([(X, X.mean((1, 2, 3)))], device="cpu"),
+        nn.Sequential(nn.Flatten(), nn.Linear(9, 1), nn.Flatten(0)),
+        loss_func=F.mse_loss,
+    )
+    title = regression.show_results(0, max_n=1).axes[0].get_title().split("\n")
+    assert title == [f"{X[0].mean():.4g}", f"{regression.model(X[:1]).item():.4g}"]
+
+
 def test_loaders_and_numbers_are_not_confused():
     learn = learner(torchs())
     for call in (learn.get_preds, learn.validate):

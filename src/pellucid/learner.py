@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,32 +20,26 @@ from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, sugge
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
-from pellucid.data.loader import DataLoader, DataLoaders
+from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
 from pellucid.groups import LearningRate, Splitter, params
 from pellucid.holding import HasOptimizer
 from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
-from pellucid.looking import looking
-from pellucid.loop import LossFunc, TrainingLoop
-from pellucid.losses import activation_of, decoded, each_loss
+from pellucid.loop import LossFunc
 from pellucid.memory import keep_freed_memory
-from pellucid.metrics import Evaluation
 from pellucid.number import number
 from pellucid.optimizer import Adam, OptFunc, has_momentum, set_hyper
-from pellucid.plot.figure import GridOptions
-from pellucid.plot.images import show_grid
 from pellucid.plot.training import plot_lr_find
+from pellucid.predicting import Predicting
 from pellucid.rehearsal import rehearse
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
-from pellucid.seed import kept_rng
 from pellucid.summary import ModelSummary, summarize
-from pellucid.text import drawable
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 DEFAULT_CALLBACKS = (NonFiniteGuard, Recorder, ProgressCallback)
@@ -56,7 +50,7 @@ def _with_gradients(method: Method) -> Method:
     return torch.inference_mode(False)(torch.enable_grad()(method))
 
 
-class Learner(TrainingLoop, HasOptimizer):
+class Learner(Predicting, HasOptimizer):
     """A model with all that is needed to train it.
 
     Args:
@@ -308,93 +302,6 @@ class Learner(TrainingLoop, HasOptimizer):
             plot_lr_find(found.lrs, found.losses, found._asdict())
         return found
 
-    def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
-        """Loss and metrics over a set; leaves the record of the fit alone.
-
-        Args:
-            ds_idx: 1 for the validation images, 0 for all training images.
-            dl: A loader of (input, label) batches instead.
-
-        Raises:
-            UsageError: there is no such loader, or it has no labels.
-        """
-        evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
-        for pred, yb in self._outputs(self._loader(ds_idx, dl)):
-            if yb is None:
-                raise UsageError("validate needs labels, this loader has none; use get_preds")
-            targets: Any = yb if isinstance(yb, tuple) else (yb,)
-            evaluation.update(self._loss(pred, targets), pred, targets)
-        return evaluation.values()
-
-    def get_preds(
-        self,
-        ds_idx: int = 1,
-        dl: Any = None,
-        *,
-        with_input: bool = False,
-        with_decoded: bool = False,
-        with_loss: bool = False,
-        act: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Any, ...]:
-        """Probabilities (image, class) and labels (image,) of a set, on the CPU.
-
-        Args:
-            ds_idx: 1 for the validation images, 0 for all training images, in order.
-            dl: A loader instead; one without labels (`dls.test_dl`) gives None for them.
-            with_input: Give the inputs too, in front of the others.
-            with_decoded: Give the predicted classes too, behind the labels (or what else the loss decodes to).
-            with_loss: Give the loss of each image too, at the end.
-            act: Turns outputs into predictions; None takes what belongs to the loss: softmax for cross entropy,
-                sigmoid for binary cross entropy with logits, exp for the log-likelihood, else nothing.
-
-        Raises:
-            UsageError: there is no such loader, it has no batch, or no labels to compute losses with.
-        """
-        act = act or activation_of(self.loss_func)
-        inputs, preds, labels, losses = [], [], [], []
-        for pred, yb in self._outputs(self._loader(ds_idx, dl), inputs if with_input else None):
-            preds.append(act(pred).cpu())
-            if yb is not None:
-                labels.append(yb)
-            elif with_loss:
-                raise UsageError("with_loss needs labels, this loader has none")
-            if with_loss:
-                losses.append(each_loss(self.loss_func, pred, labels[-1]).cpu())
-        if not preds:
-            raise UsageError("the loader has no batch to predict")
-        joined = torch.cat(preds)
-        parts = [joined, _joined(labels) if labels else None]
-        parts = [_joined(inputs), *parts] if with_input else parts
-        parts += [decoded(self.loss_func, joined)] if with_decoded else []
-        return (*parts, torch.cat(losses)) if with_loss else tuple(parts)
-
-    def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
-        """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
-        probabilities = self.get_preds(dl=self.dls.test_dl([item]))[0][0]
-        index = probabilities.argmax()
-        return self.dls.label(int(index)), index, probabilities
-
-    def show_results(self, max_n: int = 9, **options: Unpack[GridOptions]) -> Figure:
-        """Show validation images, each under its label and the prediction, wrong ones in red.
-
-        Options are `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
-        """
-        valid = self.dls[1]
-        ours = isinstance(valid, DataLoader)
-        with kept_rng(valid):
-            xb, yb = valid.sample(max_n) if ours else (t[:max_n] for t in next(iter(valid)))
-        guesses = self.get_preds(dl=[(xb, yb)])[0].argmax(1).tolist()
-        pairs = list(zip(yb.tolist(), guesses, strict=True))
-        titles = ["\n".join(drawable(self.dls.label(i)) for i in pair) for pair in pairs]
-        images = valid.decode(xb) if ours else xb.cpu()
-        axes = show_grid(list(images), titles, options)
-        for ax, (y, guess) in zip(axes.flat, pairs, strict=False):
-            ax.title.set_color("black" if y == guess else "crimson")
-        figure = axes[0, 0].figure
-        if not (options.get("title") or options.get("suptitle")):
-            figure.suptitle("label / prediction")
-        return figure
-
     def summary(self) -> ModelSummary:
         """The layer table on one training batch; leaves the record of the fit and the model's state alone."""
         xb = self.dls.one_batch()[0].to(self.dls.device)
@@ -440,20 +347,6 @@ class Learner(TrainingLoop, HasOptimizer):
         load_weights(self.model, self._model_file(name))
         return self
 
-    def _loader(self, ds_idx: int, dl: Any) -> Any:
-        """The loader that is meant, ours in order and whole."""
-        loader = self.dls[ds_idx] if dl is None else dl
-        return loader.in_order() if isinstance(loader, DataLoader) else loader
-
-    def _outputs(self, dl: Iterable[Any], seen: list[Any] | None = None) -> Iterator[tuple[Tensor, Any]]:
-        self.model.to(self.dls.device)
-        with looking(self.model, dl), torch.no_grad():
-            for batch in dl:
-                inputs, targets = self._split(batch)
-                if seen is not None:
-                    seen.append(inputs[0] if len(inputs) == 1 else inputs)
-                yield self._output(inputs), targets[0] if len(targets) == 1 else targets or None
-
     def _trial(self, held: Sequence[Tensor]) -> Learner:
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""
         trial = copy.copy(self)
@@ -486,10 +379,3 @@ def load_weights(model: nn.Module, file: Path) -> None:
         load_model(model, str(file))
     except (RuntimeError, SafetensorError) as error:
         raise UsageError(f"{file}: its weights do not fit this {type(model).__name__}: {error}") from None
-
-
-def _joined(batches: list[Any]) -> Any:
-    """Labels of all batches, on the CPU; a tuple of them where there are several an item."""
-    if isinstance(batches[0], tuple):
-        return tuple(_joined(list(each)) for each in zip(*batches, strict=True))
-    return torch.cat([yb.cpu() for yb in batches])

@@ -262,3 +262,14 @@ def test_printed_loaders_are_short_and_say_what_they_hold(dls, tmp_path):
 def test_printing_shows_no_control_characters_and_no_thousand_classes():
     made = DataLoaders([(X, Y)], vocab=["a\x1b[31m", *map(str, range(1000))], device="cpu")
     assert "\x1b" not in str(made) and len(str(made)) < 200
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("height", [1, 3, 4, 7])
+@pytest.mark.parametrize("width", [1, 3, 4, 7])
+def test_images_of_any_size_are_shown_as_they_are(channels, height, width):
+    images = torch.rand(2, channels, height, width)
+    axes = DataLoaders([(images, Y[:2])]).show_batch(nrows=1, ncols=2).axes
+    for ax, image in zip(axes, images, strict=False):
+        expected = image[0] if channels == 1 else image.permute(1, 2, 0)
+        assert np.allclose(ax.get_images()[0].get_array(), expected)

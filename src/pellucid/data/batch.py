@@ -96,8 +96,8 @@ def show_batch(
         raise UsageError(f"max_n must be at least 1, got {max_n}")
     (xb, *_), targets = take_apart(batch, "cpu")
     n = min(max_n, nrows * ncols) if nrows and ncols else max_n
-    titles = [_title(y, vocab) for y in targets[0][:n]] if targets else None
-    return show_grid(list(pictures(xb[:n])), titles, {"nrows": nrows, "ncols": ncols} | options)[0, 0].figure
+    titles = [target_name(y, vocab) for y in targets[0][:n]] if targets else None
+    return show_grid(photos(pictures(xb[:n])), titles, {"nrows": nrows, "ncols": ncols} | options)[0, 0].figure
 
 
 def viewable(images: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def viewable(images: Tensor) -> Tensor:
     Raises:
         UsageError: these are no images.
     """
-    if images.dim() not in (3, 4) or (images.dim() == 4 and images.shape[1] > 4):
+    if images.dim() not in (3, 4) or (images.dim() == 4 and images.shape[1] not in (1, 3, 4)):
         raise UsageError(f"only images can be shown, (batch, channel, row, column); these inputs are {_size(images)}")
     images = images.detach().float().cpu()
     flat = images.flatten(1)
@@ -115,12 +115,19 @@ def viewable(images: Tensor) -> Tensor:
     return torch.where(inside, images, (images - low) / (high - low).clamp(min=1e-12))
 
 
+def photos(images: Tensor) -> list[Tensor]:
+    """Each image as a picture is drawn, (row, column) or (row, column, channel), whatever its size."""
+    moved = images.movedim(1, -1) if images.dim() == 4 else images
+    return list(moved[..., 0] if moved.dim() == 4 and moved.shape[-1] == 1 else moved)
+
+
 def label(vocab: Sequence[Any], index: int) -> str:
     """Name of a class; its number where the vocabulary has none."""
     return str(vocab[index]) if 0 <= index < len(vocab) else str(index)
 
 
-def _title(target: Tensor, vocab: Sequence[Any]) -> str:
+def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
+    """A target or prediction in words: the class's name, the number, or the shape."""
     if target.dim() == 0 and not target.is_floating_point():
         return label(vocab, int(target))
     return f"{target.item():.4g}" if target.numel() == 1 else _size(target)

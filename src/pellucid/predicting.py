@@ -1,0 +1,163 @@
+"""What a learner's model says of a set: loss and metrics, predictions, and pictures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+from torch import Tensor
+
+from pellucid.data.batch import first_batch, photos, target_name, viewable
+from pellucid.data.loader import DataLoader
+from pellucid.errors import UsageError
+from pellucid.looking import looking
+from pellucid.loop import TrainingLoop
+from pellucid.losses import activation_of, decoded, each_loss
+from pellucid.metrics import Evaluation
+from pellucid.plot.figure import GridOptions
+from pellucid.plot.images import show_grid
+from pellucid.seed import kept_rng
+from pellucid.text import drawable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Predicting(TrainingLoop):
+    """Validation and predictions, which leave the model, its modes and all random numbers as they were.
+
+    Attributes:
+        metrics: What `validate` computes besides the loss.
+    """
+
+    metrics: list[Any]
+
+    def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
+        """Loss and metrics over a set; leaves the record of the fit alone.
+
+        Args:
+            ds_idx: 1 for the validation images, 0 for all training images.
+            dl: A loader of (input, label) batches instead.
+
+        Raises:
+            UsageError: there is no such loader, or it has no labels.
+        """
+        evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
+        for pred, yb in self._outputs(self._loader(ds_idx, dl)):
+            if yb is None:
+                raise UsageError("validate needs labels, this loader has none; use get_preds")
+            targets: Any = yb if isinstance(yb, tuple) else (yb,)
+            evaluation.update(self._loss(pred, targets), pred, targets)
+        return evaluation.values()
+
+    def get_preds(
+        self,
+        ds_idx: int = 1,
+        dl: Any = None,
+        *,
+        with_input: bool = False,
+        with_decoded: bool = False,
+        with_loss: bool = False,
+        act: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Any, ...]:
+        """Probabilities (image, class) and labels (image,) of a set, on the CPU.
+
+        Args:
+            ds_idx: 1 for the validation images, 0 for all training images, in order.
+            dl: A loader instead; one without labels (`dls.test_dl`) gives None for them.
+            with_input: Give the inputs too, in front of the others.
+            with_decoded: Give the predicted classes too, behind the labels (or what else the loss decodes to).
+            with_loss: Give the loss of each image too, at the end.
+            act: Turns outputs into predictions; None takes what belongs to the loss: softmax for cross entropy,
+                sigmoid for binary cross entropy with logits, exp for the log-likelihood, else nothing.
+
+        Raises:
+            UsageError: there is no such loader, it has no batch, or no labels to compute losses with.
+        """
+        act = act or activation_of(self.loss_func)
+        seen = _Seen()
+        for inputs, pred, yb in self._passed(self._loader(ds_idx, dl)):
+            if yb is None and with_loss:
+                raise UsageError("with_loss needs labels, this loader has none")
+            seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []
+            seen.preds.append(act(pred).cpu())
+            seen.labels += [] if yb is None else [yb]
+            seen.losses += [each_loss(self.loss_func, pred, yb).cpu()] if with_loss and yb is not None else []
+        if not seen.preds:
+            raise UsageError("the loader has no batch to predict")
+        preds = torch.cat(seen.preds)
+        found = [preds, _joined(seen.labels) if seen.labels else None]
+        found = [_joined(seen.inputs), *found] if with_input else found
+        found += [decoded(self.loss_func, preds)] if with_decoded else []
+        found += [torch.cat(seen.losses)] if with_loss else []
+        return tuple(found)
+
+    def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
+        """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
+        probabilities = self.get_preds(dl=self.dls.test_dl([item]))[0][0]
+        index = probabilities.argmax()
+        return self.dls.label(int(index)), index, probabilities
+
+    def show_results(
+        self, ds_idx: int = 1, dl: Any = None, *, max_n: int = 9, **options: Unpack[GridOptions]
+    ) -> Figure:
+        """Show images, each under its label and the prediction, wrong ones in red.
+
+        Args:
+            ds_idx: 1 for validation images, 0 for training images.
+            dl: A loader instead; without labels (`dls.test_dl`) the predictions stand alone.
+            max_n: Most images to show, evenly spaced over the set (of somebody else's loader, the first ones).
+            options: `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
+        """
+        dl = self._loader(ds_idx, dl)
+        ours = isinstance(dl, DataLoader)
+        with kept_rng(dl):
+            batch = dl.sample(max_n) if ours else first_batch(dl)
+        inputs, targets = ([part[:max_n] for part in side] for side in self._split(batch))
+        *_, guesses = self.get_preds(dl=[(*inputs, *targets)] if targets else [inputs], with_decoded=True)
+        columns = ([target_name(value, self.dls.vocab) for value in side] for side in (*targets[:1], guesses))
+        pairs = list(zip(*columns, strict=True))
+        titles = ["\n".join(map(drawable, pair)) for pair in pairs]
+        axes = show_grid(photos((dl.decode if ours else viewable)(inputs[0])), titles, options)
+        for ax, pair in zip(axes.flat, pairs, strict=False):
+            ax.title.set_color("black" if pair[0] == pair[-1] else "crimson")
+        figure = axes[0, 0].figure
+        if not (options.get("title") or options.get("suptitle")):
+            figure.suptitle("label / prediction" if targets else "prediction")
+        return figure
+
+    def _loader(self, ds_idx: int, dl: Any) -> Any:
+        """The loader that is meant, ours in order and whole."""
+        loader = self.dls[ds_idx] if dl is None else dl
+        return loader.in_order() if isinstance(loader, DataLoader) else loader
+
+    def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+        """Output and target of each batch; None for the target where there is none."""
+        for _, pred, yb in self._passed(dl):
+            yield pred, yb
+
+    def _passed(self, dl: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], Tensor, Any]]:
+        self.model.to(self.dls.device)
+        with looking(self.model, dl), torch.no_grad():
+            for batch in dl:
+                inputs, targets = self._split(batch)
+                yield inputs, self._output(inputs), targets[0] if len(targets) == 1 else targets or None
+
+
+@dataclass
+class _Seen:
+    """What came of each batch."""
+
+    inputs: list[Any] = field(default_factory=list)
+    preds: list[Tensor] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+
+
+def _joined(batches: list[Any]) -> Any:
+    """Labels of all batches, on the CPU; a tuple of them where there are several an item."""
+    if isinstance(batches[0], tuple):
+        return tuple(_joined(list(each)) for each in zip(*batches, strict=True))
+    return torch.cat([yb.cpu() for yb in batches])
