@@ -6,11 +6,9 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,9 +18,9 @@ from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, sugge
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
+from pellucid.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_moments, save_weights
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
-from pellucid.files import appearing_file
 from pellucid.groups import LearningRate, Splitter, params
 from pellucid.holding import HasOptimizer
 from pellucid.layers import CallableModel
@@ -37,9 +35,7 @@ from pellucid.rehearsal import rehearse
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.summary import ModelSummary, summarize
-
-if TYPE_CHECKING:
-    pass
+from pellucid.text import printable
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 DEFAULT_CALLBACKS = (NonFiniteGuard, Recorder, ProgressCallback)
@@ -309,12 +305,28 @@ class Learner(Predicting, HasOptimizer):
         notes += [f"  - {type(cb).__name__}" for cb in self.cbs]
         return summarize(self.model.to(self.dls.device), xb, notes)
 
-    def save(self, name: str | Path) -> Path:
-        """Write the weights to `path/models/<name>.safetensors`; returns the file."""
+    def save(self, name: str | Path, with_opt: bool = True) -> Path:
+        """Write the weights to `path/model_dir/<name>.safetensors`; returns the file.
+
+        The file holds the plain model's weights, also where it was compiled or wrapped for several devices.
+
+        Args:
+            name: Of the file.
+            with_opt: Write the optimizer's moments beside it, to `<name>.optimizer.safetensors`, so that training can
+                go on after `load` as if nothing had happened.
+
+        Raises:
+            UsageError: the file cannot be written, or the model holds something that it cannot keep.
+        """
         file = self._model_file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with appearing_file(file) as scratch:
-            save_model(self.model, str(scratch))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            optimizer_file(file).unlink(missing_ok=True)  # of what is replaced
+            save_weights(self.model, file)
+            if with_opt and self.opt is not None:
+                save_moments(self.opt, *named_params(self.model, self.loss_func, self.opt), file)
+        except OSError as error:
+            raise UsageError(f"{printable(file)}: cannot be written ({error.strerror or error})") from None
         return file
 
     def save_run(self, folder: str | Path, arch: Any = None, arguments: Mapping[str, Any] | None = None) -> Path:
@@ -338,13 +350,29 @@ class Learner(Predicting, HasOptimizer):
 
         return save_learner(self, folder, arch, arguments)
 
-    def load(self, name: str | Path) -> Learner:
-        """Read weights that `save` wrote.
+    def load(
+        self, name: str | Path, device: torch.device | str | None = None, with_opt: bool = True, strict: bool = True
+    ) -> Learner:
+        """Read what `save` wrote: all of it, or nothing and an error.
+
+        Args:
+            name: Of the file.
+            device: Where the model is put; None takes the loaders'.
+            with_opt: Read the optimizer's moments as well. If not, or if none were saved, it begins without: moments of
+                other weights would push these away.
+            strict: Refuse a file that lacks weights of the model, or has others.
 
         Raises:
-            UsageError: no such file, or its weights are not this model's.
+            UsageError: no such file, a damaged one, or its weights are not this model's.
         """
-        load_weights(self.model, self._model_file(name))
+        file = self._model_file(name)
+        load_weights(self.model, file, strict=strict)
+        self.model.to(device or self.dls.device)
+        if with_opt and optimizer_file(file).exists() and any(p.requires_grad for p in self.model.parameters()):
+            self._ready_opt()
+            load_moments(self.opt, *named_params(self.model, self.loss_func, self.opt), file)
+        elif self.opt is not None:
+            self.opt.state.clear()
         return self
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:
@@ -365,17 +393,3 @@ class Learner(Predicting, HasOptimizer):
 
     def _model_file(self, name: str | Path) -> Path:
         return self.path / self.model_dir / f"{str(name).removesuffix('.safetensors')}.safetensors"
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Read a safetensors file into `model`.
-
-    Raises:
-        UsageError: no such file, a damaged one, or weights of another model.
-    """
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file")
-    try:
-        load_model(model, str(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{file}: its weights do not fit this {type(model).__name__}: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
+
+# Moments with a value for each element, in torch's optimizers.
+ELEMENTWISE = "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum"
 
 
 class _Eager(Optimizer):
@@ -245,8 +249,11 @@ def carry_state(old: Optimizer, new: Optimizer) -> None:
 def align_state(opt: Optimizer) -> None:
     """Give moments the type, device and memory order of their parameter, whatever was done to that.
 
-    Fused kernels pair a parameter's elements with their moments by the place in memory.
+    Fused kernels pair a parameter's elements with their moments by the place in memory. Of a parameter that has another
+    shape than when they were gathered, moments are dropped: those kernels would write beyond their end.
     """
+    for p in [p for p, state in opt.state.items() if any(map(partial(_misshapen, p), state.items()))]:
+        del opt.state[p]
     for p, state in opt.state.items():
         for name, value in state.items():
             if name == "step" or not isinstance(value, Tensor) or value.shape != p.shape:
@@ -254,6 +261,11 @@ def align_state(opt: Optimizer) -> None:
             dtype = p.dtype if value.is_floating_point() else value.dtype
             if (value.stride(), value.dtype, value.device) != (p.stride(), dtype, p.device):
                 state[name] = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value)
+
+
+def _misshapen(p: Tensor, moment: tuple[str, Any]) -> bool:
+    name, value = moment
+    return name in ELEMENTWISE and isinstance(value, Tensor) and value.shape != p.shape
 
 
 # The functions below run several times a batch, for every schedule and for the record of it.

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from pellucid.checkpoint import load_weights
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
-from pellucid.learner import load_weights
 from pellucid.runs.architectures import described, is_foreign, make, outline, refuse_own_code
 from pellucid.runs.predictions import Run
 from pellucid.runs.schema import check

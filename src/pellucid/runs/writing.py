@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from safetensors.torch import save_model
 from torch import Tensor
 
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
 from pellucid.callback.curves import EXACT
+from pellucid.checkpoint import save_weights
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.transforms import Normalize
@@ -49,8 +49,7 @@ def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
     description = describe(learn, settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with appearing_file(folder / WEIGHTS) as scratch:
-            save_model(learn.model, str(scratch))
+        save_weights(learn.model, folder / WEIGHTS)
         with appearing_file(folder / RECORD) as scratch:
             save_file(learn.recorder.to_arrays(), scratch)
     except SafetensorError as error:  # its word for a full disk, too
