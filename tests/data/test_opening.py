@@ -321,6 +321,15 @@ def test_a_file_system_that_cannot_map_is_read_into_memory(tmp_path, monkeypatch
     assert isinstance(PixelStore.open(files, COLOUR).pixels, np.memmap)
 
 
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")
+@pytest.mark.parametrize("kind", [*(kind for _, kind, _, _ in DECODED if kind != "HEIF"), "none"])
+def test_bytes_are_named_image_in_messages(kind):
+    data = b"no image" if kind == "none" else encoded(kind)[:30]
+    for source in (data, b""):
+        with pytest.raises(DataError, match=r"^image: (damaged image|not an image|empty file)"):
+            COLOUR.pixels(source)
+
+
 def test_a_large_file_is_read_piece_by_piece(tmp_path, monkeypatch):
     (file,) = images(tmp_path / "set", 1)
     monkeypatch.setattr("pellucid.data.opening.IN_MEMORY_BYTES", 10)

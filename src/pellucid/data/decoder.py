@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -18,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from pellucid.data.images import Decoding, name_of
-from pellucid.data.opening import apply_settings
+from pellucid.data.images import Decoding
+from pellucid.data.opening import apply_settings, name_of
 from pellucid.errors import DataError, PellucidError
 
 OUT_OF_MEMORY = "there is not enough memory to decode these images; resize them to less, or use fewer workers"
@@ -92,6 +93,7 @@ def size_mismatch(source: Any, shape: tuple[int, ...] | list[int], expected: tup
 def main() -> None:
     """Read one job, work on it, report."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of odd metadata, once a file and process
     report: Callable[[Any], None] = lambda value: print(json.dumps(value), flush=True)
     try:
         job = Job(**json.load(sys.stdin))

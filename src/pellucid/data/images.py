@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from pellucid.data.opening import explained, finish, open_image
+from pellucid.data.opening import FAULTS, explained, finish, name_of, open_image
 from pellucid.data.pixels import ImageMode, from_array, orientation, to_mode, turned
 from pellucid.errors import DataError, UsageError
-from pellucid.text import printable
 
 
 class ResizeMethod:
@@ -167,21 +166,15 @@ def load(source: Any, mode: ImageMode = "RGB", draft_size: int | None = None) ->
     """Any source as an upright image of one mode; `draft_size` as in `open_image`."""
     if not isinstance(source, Image.Image | str | os.PathLike | bytes):
         return to_mode(from_array(source), mode)
-    name = name_of(source)
-    with explained(name):
-        if isinstance(source, Image.Image):
-            image = source
+    if isinstance(source, Image.Image):
+        image = source
+        try:
             finish(image)
-            if min(image.size) < 1:
-                raise DataError(f"{name}: an image of {image.width}×{image.height} has no pixels")
-        else:
-            image = open_image(source, draft_size, mode)
-        # The orientation first: converting may lose what says it.
-        way = orientation(image)
-        return turned(to_mode(image, mode, name), way)
-
-
-def name_of(source: Any) -> str:
-    """What messages call a source: its path where it has one, else "image"."""
-    path = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
-    return printable(os.fspath(path) or "image") if isinstance(path, str | os.PathLike) else "image"
+        except FAULTS as error:
+            raise explained(error, source) from None
+        if min(image.size) < 1:
+            raise DataError(f"{name_of(source)}: an image of {image.width}×{image.height} has no pixels")
+    else:
+        image = open_image(source, draft_size, mode)
+    way = orientation(image)  # first: converting may lose what says it
+    return turned(to_mode(image, mode, source), way)

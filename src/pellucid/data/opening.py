@@ -10,8 +10,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -39,11 +38,17 @@ FILE_FAULTS = {
     errno.ELOOP: "is a link that leads back to itself",
 }
 
+
+class _Fault(Exception):
+    """What is wrong with a file, without its name."""
+
+
 # What Pillow and its plugins raise at damaged data, by its source and by 150,000 damaged files of every format.
 DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError),
     *(AttributeError, AssertionError, struct.error, zlib.error),
 )
+FAULTS = (*DAMAGE, _Fault, MemoryError, Image.DecompressionBombError)
 
 # Pillow also logs some of what it raises, which Python prints as long as nobody listens.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -71,23 +76,27 @@ def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = 
         DataError: the file is missing, unreadable, damaged, or no image.
         PellucidError: the system would not have it read now: too many open files, a failing disk, no memory.
     """
-    if isinstance(source, bytes):
-        with explained("image"):
+    try:
+        if isinstance(source, bytes):
             return _decoded(BytesIO(source), draft_size, mode)
-    with explained(source):
-        if not stat.S_ISREG(kind := os.stat(source).st_mode) and not stat.S_ISDIR(kind):
-            raise DataError(f"{printable(source)}: is a pipe or a device, not a file")  # opening it might never return
-        with open(source, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            # One read: Pillow's many small ones cost a fifth more.
-            return _decoded(file if size > IN_MEMORY_BYTES else BytesIO(file.read()), draft_size, mode)
+        status = os.stat(source)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise _Fault("is a pipe or a device, not a file")  # opening it might never return
+        if status.st_size > IN_MEMORY_BYTES:
+            with open(source, "rb") as file:
+                return _decoded(file, draft_size, mode)
+        with open(source, "rb", buffering=0) as file:
+            data = file.read()  # one read: Pillow's many small ones cost a fifth more
+        return _decoded(BytesIO(data), draft_size, mode)
+    except FAULTS as error:
+        raise explained(error, source) from None
 
 
 def _decoded(file: BinaryIO, draft_size: int | None, mode: str) -> Image.Image:
     head = file.read(16)
     if not head:
         raise _Fault("empty file")
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and "HEIF" not in _formats():
         _register_heif()
     image = Image.open(file, formats=_formats())
     if draft_size and min(image.size) > draft_size and image.format in ("JPEG", "MPO"):
@@ -97,7 +106,7 @@ def _decoded(file: BinaryIO, draft_size: int | None, mode: str) -> Image.Image:
 
 
 def finish(image: Image.Image) -> None:
-    """Read the pixels of an image that was opened; call it under `explained`."""
+    """Read the pixels of an image that was opened; what goes wrong is one of `FAULTS`."""
     _correct_transparency(image)
     if image.format != "TIFF":
         image.load()
@@ -106,7 +115,29 @@ def finish(image: Image.Image) -> None:
         try:
             image.load()
         except OSError as error:
-            raise OSError("; ".join([str(error), *said[:1]])) from None if error.errno is None else error
+            if error.errno is not None or not said:
+                raise
+            raise OSError(f"{error}; {said[0]}") from None
+
+
+def explained(error: BaseException, source: Any) -> PellucidError:
+    """What went wrong, one of `FAULTS`, while the image `source` was read: an error of ours that names it."""
+    name = name_of(source)
+    if isinstance(error, MemoryError):
+        return PellucidError(f"{name}: there is not enough memory to decode it")
+    if isinstance(error, Image.DecompressionBombError):
+        remedy = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        return DataError(f"{name}: {str(error).rstrip('.')}; {remedy}")
+    number = error.errno if isinstance(error, OSError) else None
+    if number in FILE_FAULTS:
+        return DataError(f"{name}: {FILE_FAULTS[number]}")
+    if number not in (None, errno.EINVAL):  # EINVAL is a place outside the file, where a damaged one may point
+        return PellucidError(f"{name}: cannot be read now ({os.strerror(number)}); try again")
+    if isinstance(error, _Fault):
+        return DataError(f"{name}: {error}")
+    if isinstance(error, Image.UnidentifiedImageError):
+        return DataError(f"{name}: not an image, or of a format that is not opened")
+    return DataError(f"{name}: damaged image ({error})")
 
 
 def _correct_transparency(image: Image.Image) -> None:
@@ -140,32 +171,10 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-class _Fault(Exception):
-    """What is wrong with a file, without its name."""
-
-
-@contextmanager
-def explained(source: Any) -> Iterator[None]:
-    """Turn what goes wrong while the image `source` is read or converted into errors of ours that name it."""
-    name = printable(source)
-    try:
-        yield
-    except _Fault as fault:
-        raise DataError(f"{name}: {fault}") from None
-    except Image.DecompressionBombError as error:
-        remedy = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
-        raise DataError(f"{name}: {str(error).rstrip('.')}; {remedy}") from None
-    except Image.UnidentifiedImageError:
-        raise DataError(f"{name}: not an image, or of a format that is not opened") from None
-    except MemoryError:
-        raise PellucidError(f"{name}: there is not enough memory to decode it") from None
-    except DAMAGE as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in FILE_FAULTS:
-            raise DataError(f"{name}: {FILE_FAULTS[number]}") from None
-        if number not in (None, errno.EINVAL):  # EINVAL is a place outside the file, where a damaged one may point
-            raise PellucidError(f"{name}: cannot be read now ({os.strerror(number)}); try again") from error
-        raise DataError(f"{name}: damaged image ({error})") from None
+def name_of(source: Any) -> str:
+    """What messages call a source: its path where it has one, else "image"."""
+    path = getattr(source, "filename", None) if isinstance(source, Image.Image) else source
+    return printable(os.fspath(path) or "image") if isinstance(path, str | os.PathLike) else "image"
 
 
 def decoder_settings() -> dict[str, Any]:

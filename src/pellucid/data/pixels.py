@@ -7,15 +7,16 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from pellucid.data.opening import DAMAGE
+from pellucid.data.opening import DAMAGE, name_of
 from pellucid.errors import DataError
 
 ImageMode = Literal["L", "RGB"]
 
-CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+CHANNELS = range(1, 5)  # grey, grey with alpha, RGB, RGBA
 WANTED = (
     "give a path, a Pillow image, or uint8 values as (row, column), (row, column, channel) or (channel, row, column)"
 )
+SMALLER = "8- or 16-bit first"
 
 UPRIGHT = {  # EXIF 2.3, table 6
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,26 +32,32 @@ ORIENTED = "exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"  # where 
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 
-def to_mode(image: Image.Image, mode: ImageMode, name: str = "image") -> Image.Image:
+def to_mode(image: Image.Image, mode: ImageMode, source: Any = "image") -> Image.Image:
     """Convert to 8-bit grey or RGB: 16-bit values are scaled, transparency is laid on white, CMYK and Lab converted.
 
+    Args:
+        image: Pixels that have been read.
+        mode: What to convert to.
+        source: What messages name, as `name_of` does.
+
     Raises:
-        DataError: 32-bit or floating-point pixels, whose range is not known; an image without pixels.
+        DataError: 32-bit or floating-point pixels, whose range is not known.
     """
     if image.mode == mode and "transparency" not in image.info:
         return image
     try:
         if image.mode.startswith("I"):
-            image = _from_integers(image, name)
+            image = _from_integers(image, source)
         elif image.mode == "F":
-            raise DataError(f"{name}: floating-point pixels have no known range; save it as 8- or 16-bit first")
+            raise DataError(f"{name_of(source)}: floating-point pixels have no known range; save it as {SMALLER}")
         elif image.mode in ("LAB", "La"):
             image = image.convert("RGB" if image.mode == "LAB" else "LA")  # Pillow knows no other way out of these
         if image.has_transparency_data:
             image = _on_white(image)
         return image if image.mode == mode else image.convert(mode)
     except (ValueError, TypeError, ImportError) as error:
-        raise DataError(f"{name}: its pixels, of Pillow's mode {image.mode}, cannot become {mode} ({error})") from None
+        how = f"its pixels, of Pillow's mode {image.mode}, cannot become {mode}"
+        raise DataError(f"{name_of(source)}: {how} ({error})") from None
 
 
 def orientation(image: Image.Image) -> int:
@@ -115,11 +122,11 @@ def _channels_last(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _from_integers(image: Image.Image, name: str) -> Image.Image:
+def _from_integers(image: Image.Image, source: Any) -> Image.Image:
     """16-bit grey to 8 bits. Pillow's own conversion clips at 255 instead of scaling."""
     # Of a portable graymap with more than 8 bits Pillow makes 32-bit pixels on [0, 65535].
     if image.mode == "I" and image.format != "PPM":
-        raise DataError(f"{name}: 32-bit pixels have no known range; save it as 8- or 16-bit first")
+        raise DataError(f"{name_of(source)}: 32-bit pixels have no known range; save it as {SMALLER}")
     values, top = np.asarray(image), 65535
     tags = getattr(image, "tag_v2", {})
     if tags.get(BITS_PER_SAMPLE) == (12,):  # which Pillow leaves on [0, 4095]

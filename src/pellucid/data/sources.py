@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pellucid.data.decoder import moments, size_mismatch
-from pellucid.data.images import Decoding, name_of
+from pellucid.data.images import Decoding
+from pellucid.data.opening import name_of
 from pellucid.errors import DataError
 
 OnError = Literal["raise", "skip"]
