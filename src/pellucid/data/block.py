@@ -23,6 +23,7 @@ from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
 from pellucid.data.items import get_image_files, list_images
 from pellucid.data.layouts import no_images
 from pellucid.data.loader import DataLoaders, whole_batch
+from pellucid.data.names import lookalike, one_spelling
 from pellucid.data.sources import OnError, is_path
 from pellucid.data.splits import RandomSplitter, Splitter, checked_split
 from pellucid.errors import DataError, UsageError
@@ -56,7 +57,8 @@ class CategoryBlock:
             raise UsageError("CategoryBlock cannot add_na: each label is a class; label the unknown ones yourself")
         if self.vocab is None:
             return
-        names, ordered = list(self.vocab), sorted(self.vocab)
+        names = list(map(one_spelling, self.vocab))
+        ordered = sorted(names)
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(f"CategoryBlock got the class {twice!r} twice")
@@ -287,13 +289,15 @@ class DataBlock:
         vocab = vocabulary(self.category_block, [found[i] for i in train])
         index = {label: i for i, label in enumerate(vocab)}
         for i, label in found.items():
-            if label not in index and self.category_block.vocab is not None:
-                raise DataError(f"{items[i]}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}")
-            if label not in index:
-                raise DataError(
-                    f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}); "
-                    "add training images of it or take it out of validation"
-                )
+            if label in index:
+                continue
+            hint = lookalike(label, vocab)
+            if self.category_block.vocab is not None:
+                raise DataError(f"{items[i]}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}{hint}")
+            raise DataError(
+                f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}){hint}; "
+                "add training images of it or take it out of validation"
+            )
         return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab
 
 

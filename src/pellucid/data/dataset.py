@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding
+from pellucid.data.names import one_spelling
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
 from pellucid.text import printable
@@ -141,8 +142,8 @@ def item_list(items: Any, caller: str) -> list[Any]:
 
 
 def label_of(get_y: Callable[[Any], Any], item: Any) -> Label:
-    """Label of an item; raises DataError where it is neither a string nor an integer."""
-    label = get_y(item)
+    """Label of an item, names in one spelling; raises DataError where it is neither a string nor an integer."""
+    label = one_spelling(get_y(item))
     if isinstance(label, np.generic):
         label = label.item()
     if not isinstance(label, str | int):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pellucid.data.clutter import is_visible
 from pellucid.data.items import ImageListing, list_images
+from pellucid.data.names import one_spelling
 from pellucid.data.splits import quoted
 from pellucid.errors import DataError
 from pellucid.text import printable
@@ -65,6 +66,8 @@ def layout(root: Path, train: str | None, valid: str | None, at_random: bool) ->
     if not listing.folders:
         raise DataError(no_images(root, listing))
     tree = _Tree.of(root, listing)
+    spelt = {one_spelling(name): name for name in tree.names}
+    train, valid = (name and spelt.get(one_spelling(name), name) for name in (train, valid))
     given = [name for name in (train, valid) if name]
     if missing := {name for name in given if name not in tree.names}:
         raise DataError(
@@ -198,6 +201,7 @@ class _Tree:
                     f"{printable(folder)}: none of its files is an image by its ending ({endings}), so that this class "
                     "would be missing; convert them, or move the folder away"
                 )
+        self.notes += _spelt_in_two_ways(classes)
         nested = next((path for path in sorted(classes) if len(path) > 1), None)
         if nested:
             self.notes.append(f"classes are the innermost folders, as {nested[-1]!r} of {'/'.join(nested)!r}")
@@ -218,12 +222,22 @@ def _class_of(parts: _Parts, sides: Sequence[str]) -> _Parts:
     return parts[1:] if parts[:1] and parts[0] in sides else ()
 
 
+def _spelt_in_two_ways(classes: Iterable[_Parts]) -> list[str]:
+    names = sorted({path[-1] for path in classes})
+    first: dict[str, str] = {}
+    return [
+        f"{other!a} and {name!a} are one name in two spellings, and one class"
+        for name in names
+        if (other := first.setdefault(one_spelling(name), name)) != name
+    ]
+
+
 def _refuse_ambiguous(base: Path, classes: list[_Parts]) -> None:
     """Refuse classes that share their innermost folder's name, or lie in one another."""
     known, paths = set(classes), dict[str, _Parts]()
     for parts in classes:
-        other = paths.setdefault(parts[-1], parts)
-        if other != parts:
+        other = paths.setdefault(one_spelling(parts[-1]), parts)
+        if list(map(one_spelling, other)) != list(map(one_spelling, parts)):
             raise DataError(
                 f"{printable(base)}: {printable('/'.join(other))} and {printable('/'.join(parts))} would be one class, "
                 "as a class is named by its innermost folder; give them two names, or, if these are the sides of a "

@@ -126,6 +126,11 @@ class StreamedImages:
                 warnings.warn(f"skipped {error}", stacklevel=2)
             return None
         if pixels.shape != self.shape:
+            if self.fixed and pixels.shape[1:] == self.shape[1:]:
+                raise DataError(
+                    f"{name_of(self.files[row])}: has {len(pixels)} channel(s), the model was trained on "
+                    f"{self.shape[0]}; an item transform changes them"
+                )
             if self.fixed:
                 raise DataError(
                     f"{name_of(self.files[row])}: is "

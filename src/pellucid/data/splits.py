@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pellucid.data.items import folder_above
+from pellucid.data.names import one_spelling
 from pellucid.errors import DataError, UsageError
 from pellucid.text import printable
 
@@ -76,10 +77,10 @@ def GrandparentSplitter(
     Items in other folders are on neither side. The splitter raises DataError, naming the folders there are, when one of
     the two sides stays empty.
     """
-    wanted = [{name} if isinstance(name, str) else set(name) for name in (train_name, valid_name)]
+    wanted = [set(map(one_spelling, [name] if isinstance(name, str) else name)) for name in (train_name, valid_name)]
 
     def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
-        folders = [folder_above(item, 2) for item in items]
+        folders = [one_spelling(folder_above(item, 2)) for item in items]
         train, valid = ([i for i, folder in enumerate(folders) if folder in names] for names in wanted)
         for part, names, role in ((train, wanted[0], "training"), (valid, wanted[1], "validation")):
             if not part and items:
