@@ -84,6 +84,36 @@ def test_the_worst_images_are_shown_with_what_is_known_of_them(learn, interp):
         assert np.allclose(ax.images[0].get_array(), np.asarray(Image.open(path)) / 255, atol=1e-6)
 
 
+def test_any_rank_or_position_can_be_shown(learn, interp):
+    positions = interp.top_losses()[1].tolist()
+    paths = interp.top_losses(items=True)[2]
+    for shown, ranks in (
+        (interp.plot_top_losses(range(3, 6)), [3, 4, 5]),
+        (interp.plot_top_losses([7, 2]), [7, 2]),
+        (interp.show_results(positions[11]), [11]),
+        (interp.show_results(torch.tensor([positions[4], positions[0]])), [4, 0]),
+    ):
+        for ax, rank in zip(shown.axes, ranks, strict=False):  # a grid may end in empty axes
+            assert np.allclose(ax.images[0].get_array(), np.asarray(Image.open(paths[rank])) / 255, atol=1e-6)
+            i = positions[rank]
+            assert ax.get_title().endswith(f"{interp.losses[i]:.2f} / {interp.preds[i].max():.2f}")
+    n = len(interp.losses)
+    for bad in ([-1], [n], [], [0.5], [[1]]):
+        with pytest.raises(UsageError, match=f"whole numbers from 0 to {n - 1}, at least one"):
+            interp.plot_top_losses(bad)
+        with pytest.raises(UsageError, match="positions must be whole numbers"):
+            interp.show_results(bad)
+    for k in (0, -1):
+        with pytest.raises(UsageError, match="k is how many losses, at least 1"):
+            interp.top_losses(k)
+
+
+def test_an_activation_of_ones_own(learn, interp):
+    sharp = ClassificationInterpretation.from_learner(learn, act=lambda pred: (3 * pred).softmax(1))
+    expected = interp.preds**3 / (interp.preds**3).sum(1, keepdim=True)
+    assert torch.allclose(sharp.preds, expected, atol=1e-4) and torch.equal(sharp.losses, interp.losses)
+
+
 def test_training_images_are_all_taken_in_order(learn):
     interp = ClassificationInterpretation.from_learner(learn, ds_idx=0)
     assert torch.equal(interp.targs, learn.dls.train.labels)  # 12,396 images, though batches of 512 leave some out
@@ -158,6 +188,11 @@ def test_what_cannot_be_interpreted(learn):
         ClassificationInterpretation.from_learner(learn, dl=learn.dls.test_dl([np.zeros((28, 28), np.uint8)]))
     with pytest.raises(UsageError, match="no batch"):
         ClassificationInterpretation.from_learner(learn, dl=[])
+    for labels, said in ((torch.tensor([0, 1, -100]), "1 labels are not among the classes 0 to 1, -100 for one"),):
+        with pytest.raises(UsageError, match=said):
+            ClassificationInterpretation.from_learner(learn, dl=[(torch.randn(3, 1, 28, 28), labels)])
+    with pytest.raises(UsageError, match="one output: it needs one per class"):
+        ClassificationInterpretation([], ["a"], torch.ones(3, 1), torch.zeros(3).long(), torch.zeros(3))
     regression = [(torch.randn(4, 1, 28, 28), torch.randn(4, 2))]
     other = Learner(learn.dls, learn.model, loss_func=F.mse_loss)
     with pytest.raises(UsageError, match=r"whole number.* got outputs \(4, 2\) and labels \(4, 2\)"):

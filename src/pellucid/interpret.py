@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -44,29 +44,43 @@ class ClassificationInterpretation:
                 "interpretation needs outputs (batch, classes) and one whole number as label of each item, got outputs "
                 f"{tuple(preds.shape)} and labels {tuple(targs.shape)} {targs.dtype}"
             )
+        n = preds.shape[1]
+        if n < 2:
+            raise UsageError("interpretation compares classes, the model gives one output: it needs one per class")
+        outside = targs[(targs < 0) | (targs >= n)]
+        if len(outside):
+            raise UsageError(
+                f"{len(outside)} labels are not among the classes 0 to {n - 1}, {int(outside[0])} for one: pass a "
+                "loader without those items"
+            )
         self.dl, self.preds, self.targs, self.losses = dl, preds, targs, losses
         self.vocab = list(vocab) if len(vocab) == preds.shape[1] else list(range(preds.shape[1]))
         self.decoded = preds.argmax(1)
 
     @classmethod
-    def from_learner(cls, learn: Learner, ds_idx: int = 1, dl: Any = None) -> ClassificationInterpretation:
+    def from_learner(
+        cls, learn: Learner, ds_idx: int = 1, dl: Any = None, act: Callable[[Tensor], Tensor] | None = None
+    ) -> ClassificationInterpretation:
         """Run the learner's model once over a loader.
 
         Args:
             learn: A learner whose model gives one output a class.
             ds_idx: 0 for the training images (all, in order), 1 for the validation images.
             dl: Another loader with labels, ours or any of (xb, yb) batches in a fixed order.
+            act: Turns outputs into probabilities; None takes what belongs to the loss.
 
         Raises:
             UsageError: the loader has no labels or no batch, or the model is no classifier.
         """
         dl = learn.dls[ds_idx] if dl is None else dl
         dl = dl.in_order() if isinstance(dl, DataLoader) else dl
-        activation = activation_of(learn.loss_func)
+        activation = act or activation_of(learn.loss_func)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for pred, yb in learn._outputs(dl):
             if yb is None:
                 raise UsageError("interpretation compares predictions with labels, this loader has none")
+            if not (isinstance(pred, Tensor) and isinstance(yb, Tensor)):
+                raise UsageError("interpretation needs one output and one label of each item, these are several")
             parts.append((activation(pred).cpu(), yb.cpu(), each_loss(learn.loss_func, pred, yb).cpu()))
         if not parts:
             raise UsageError("the loader has no batch to interpret")
@@ -121,6 +135,8 @@ class ClassificationInterpretation:
             largest: Largest losses first, or smallest.
             items: Give also what the images were made from (paths), as a third member; our own loaders know it.
         """
+        if k is not None and k < 1:
+            raise UsageError(f"k is how many losses, at least 1, got {k}")
         k = len(self.losses) if k is None else min(k, len(self.losses))
         values, positions = self.losses.topk(k, largest=largest)
         if not items:
@@ -129,18 +145,31 @@ class ClassificationInterpretation:
             raise UsageError("this loader does not know what its images were made from; leave `items` out")
         return values, positions, [self.dl.items[i] for i in positions.tolist()]
 
-    def plot_top_losses(self, k: int = 9, largest: bool = True, **options: Unpack[GridOptions]) -> Figure:
+    def plot_top_losses(
+        self, k: int | Sequence[int] = 9, largest: bool = True, **options: Unpack[GridOptions]
+    ) -> Figure:
         """Show the images with the `k` largest (or smallest) losses, wrong predictions in red.
 
-        Above each stand prediction and label, then loss and probability of the prediction. Options are `nrows`,
-        `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
+        Above each stand prediction and label, then loss and probability of the prediction.
+
+        Args:
+            k: How many, or which: `range(9, 18)` shows the second nine.
+            largest: Largest losses first, or smallest.
+            options: `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
         """
-        losses, positions = self.top_losses(k, largest)
+        if isinstance(k, int):
+            return self.show_results(self.top_losses(k, largest)[1], **options)
+        order = self.top_losses(None, largest)[1]
+        return self.show_results(order[_places(k, len(order), "ranks")], **options)
+
+    def show_results(self, idxs: int | Sequence[int] | Tensor, **options: Unpack[GridOptions]) -> Figure:
+        """Show the images at these positions of the loader, as `plot_top_losses` does."""
+        positions = _places([idxs] if isinstance(idxs, int) else idxs, len(self.losses), "positions")
         names = list(map(drawable, self.vocab))
         gap = " / " if max(map(len, names)) <= 6 else "\n"
         titles = [
-            f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{loss:.2f} / {self.preds[i].max():.2f}"
-            for loss, i in zip(losses.tolist(), positions.tolist(), strict=True)
+            f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{self.losses[i]:.2f} / {self.preds[i].max():.2f}"
+            for i in positions.tolist()
         ]
         with kept_rng(self.dl):
             images = self._images(positions)
@@ -176,6 +205,13 @@ class ClassificationInterpretation:
             if len(found) == len(wanted):
                 break
         return [found[i] for i in positions.tolist()]
+
+
+def _places(places: Sequence[int] | Tensor, n: int, what: str) -> Tensor:
+    found = torch.as_tensor(places if isinstance(places, Tensor) else list(places))
+    if found.dim() != 1 or not len(found) or found.is_floating_point() or found.min() < 0 or found.max() >= n:
+        raise UsageError(f"{what} must be whole numbers from 0 to {n - 1}, at least one, got {places!r}")
+    return found
 
 
 def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:

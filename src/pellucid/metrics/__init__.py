@@ -12,10 +12,20 @@ from pellucid.metrics.counts import (
     Recall,
 )
 from pellucid.metrics.evaluation import Evaluation
-from pellucid.metrics.whole import AccumMetric, AvgMetric, Metric, MetricLike, column_names, metric_name, skm_to_fastai
+from pellucid.metrics.whole import (
+    AccumMetric,
+    ActivationType,
+    AvgMetric,
+    Metric,
+    MetricLike,
+    column_names,
+    metric_name,
+    skm_to_fastai,
+)
 
 __all__ = [
     "AccumMetric",
+    "ActivationType",
     "AvgMetric",
     "BalancedAccuracy",
     "CohenKappa",

@@ -16,7 +16,12 @@ from pellucid.losses import paired, widened
 from pellucid.text import snake_case
 
 BatchMetric = Callable[..., Any]
-ACTIVATIONS = ("no", "sigmoid", "softmax", "binarysoftmax")
+
+
+class ActivationType:
+    """What `AccumMetric` applies to outputs first."""
+
+    No, Sigmoid, Softmax, BinarySoftmax = ACTIVATIONS = "no", "sigmoid", "softmax", "binarysoftmax"
 
 
 @runtime_checkable
@@ -141,8 +146,10 @@ class AccumMetric(Metric):
         name: str | None = None,
         **kwargs: Any,
     ):
-        if activation not in ACTIVATIONS:
-            raise UsageError(f"activation {activation!r} does not exist: use one of {', '.join(ACTIVATIONS)}")
+        if activation not in ActivationType.ACTIVATIONS:
+            raise UsageError(
+                f"activation {activation!r} does not exist: use one of {', '.join(ActivationType.ACTIVATIONS)}"
+            )
         self.func, self.dim_argmax, self.activation, self.thresh = func, dim_argmax, activation, thresh
         self.to_np, self.invert_arg, self.flatten, self.kwargs = to_np, invert_arg, flatten, kwargs
         self.name = name or metric_name(func)

@@ -91,6 +91,7 @@ from pellucid.losses import (
 )
 from pellucid.metrics import (
     AccumMetric,
+    ActivationType,
     AvgMetric,
     BalancedAccuracy,
     CohenKappa,
@@ -141,6 +142,7 @@ __all__ = [
     "SGD",
     "AccumMetric",
     "ActivationStats",
+    "ActivationType",
     "Adam",
     "AdaptiveAvgPool",
     "AdaptiveConcatPool2d",
