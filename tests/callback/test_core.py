@@ -21,6 +21,7 @@ from pellucid.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
+from pellucid.callback.hook import HookCallback
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
@@ -403,6 +404,33 @@ def test_adding_and_removing_several():
     assert learn.remove_cbs([Count, own]).cbs == cbs
     with pytest.raises(UsageError, match="a callback is a Callback or a class of them, got 'count'"):
         learn.add_cb("count")
+
+
+def test_a_removed_callback_has_no_learner():
+    learn, count = learner(), Count()
+    learn.fit(1, cbs=count)
+    assert count.learn is None and count.n["after_fit"] == 1
+    with pytest.raises(AttributeError, match="Count has no attribute 'model' and no learner"):
+        _ = count.model
+    recorder = learn.recorder
+    learn.remove_cb(recorder)
+    assert repr(recorder) == "Recorder: 4 batches, 1 epoch"
+
+
+@pytest.mark.parametrize("name", ["train_metrics", "valid_metrics", "add_time"])
+def test_settings_of_fastais_recorder_are_refused(name):
+    recorder = learner().recorder
+    with pytest.raises(UsageError, match=rf"{name} is always (True|False).*learn\.validate\(0\)"):
+        setattr(recorder, name, name == "train_metrics")
+    setattr(recorder, name, name != "train_metrics")
+
+
+def test_a_hook_as_a_function():
+    stored: list = []
+    look = Callback(after_batch=lambda self: stored.append((self.hook.hooks.stored, self.pred)))
+    learner(cbs=[HookCallback(hook=lambda module, inputs, output: output), look]).fit(1)
+    assert len(stored) == N_TRAIN + N_VALID
+    assert all(torch.equal(outputs[0], pred) for outputs, pred in stored)
 
 
 def test_removed_callbacks_come_back_to_their_places():

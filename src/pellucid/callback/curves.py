@@ -112,8 +112,5 @@ class Curve(Sequence[Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._values, dtype)
-
     def __repr__(self) -> str:
         return repr(self._values.tolist())

@@ -79,6 +79,7 @@ class HasCallbacks:
         for c in gone:
             if vars(self).get(c.name) is c:
                 delattr(self, c.name)
+            c.learn = None  # type: ignore[assignment]
         self.wire()
         return self
 

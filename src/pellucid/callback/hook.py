@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pellucid.activations.history import History
-from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook_outputs
+from pellucid.activations.hook import Hook, HookFunc, Hooks, has_params, hook_output, hook_outputs
 from pellucid.activations.lists import Lists
 from pellucid.activations.pictures import Pictures
 from pellucid.activations.targets import Which
@@ -21,7 +21,7 @@ __all__ = ["ActivationStats", "Hook", "HookCallback", "Hooks", "has_params", "ho
 
 
 class HookCallback(Callback):
-    """Put a hook on modules for the time of each fit; override `hook(module, input, output)`.
+    """Put a hook on modules for the time of each fit; override `hook(module, input, output)`, or give it.
 
     Args:
         modules: Where; None takes the innermost modules with parameters.
@@ -29,6 +29,7 @@ class HookCallback(Callback):
         remove_end: Take the hooks off after the fit.
         is_forward, detach, cpu: As of `Hook`.
         include_paramless: With None for `modules`, take the innermost modules without parameters too.
+        hook: A function (module, input, output) → what to store, for a callback without a class.
 
     Attributes:
         hooks: The `Hooks`; `hooks.stored` has the last results.
@@ -43,11 +44,15 @@ class HookCallback(Callback):
         detach: bool = True,
         cpu: bool = True,
         include_paramless: bool = False,
+        *,
+        hook: HookFunc | None = None,
     ):
         self.modules, self.every, self.remove_end = modules, every, remove_end
         self.is_forward, self.detach, self.cpu = is_forward, detach, cpu
         self.include_paramless = include_paramless
         self.hooks: Hooks | None = None
+        if hook is not None:
+            self.hook = hook  # pyright: ignore[reportAttributeAccessIssue]
 
     def hook(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """What to store of a call."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLUSH_EVERY = 50
 BETA = 0.98
 SCHEDULED = ("lr", "mom")
+ALWAYS = {"train_metrics": False, "valid_metrics": True, "add_time": True}  # settings of fastai's recorder
 
 
 class Recorder(Callback):
@@ -48,11 +49,20 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self._clear()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ALWAYS and value is not ALWAYS[name]:
+            raise UsageError(
+                f"the recorder's {name} is always {ALWAYS[name]}: its columns are train_loss, valid_loss, the metrics "
+                "of the validation images, and time. For metrics of the training images call learn.validate(0)"
+            )
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         n, n_epochs = len(self.steps), len(self.values)
         if not n:
             return "Recorder: nothing recorded yet"
-        shown = zip(self.metric_names[1:-1], self.values[-1] if self.values else [], strict=False)
+        names = self.metric_names[1:-1] if vars(self).get("learn") else []
+        shown = zip(names, self.values[-1] if self.values else [], strict=False)
         last = "".join(f", {name} {value:.4g}" for name, value in shown)
         return f"Recorder: {self.steps[-1]:,} batches, {n_epochs} epoch{'s' * (n_epochs != 1)}{last}"
 
@@ -120,7 +130,7 @@ class Recorder(Callback):
         self.flush()
 
     def after_epoch(self) -> None:
-        n_columns = 1 + len(self.learn.metrics)
+        n_columns = len(self.metric_names) - 3  # but epoch, train_loss and time
         measured = self._evaluation.values() if self._evaluation else [float("nan")] * n_columns
         losses = self.losses
         self.values.append([float(losses[-1]) if losses else float("nan"), *measured])
