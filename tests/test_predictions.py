@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from pellucid.callback.core import Callback
 from pellucid.callback.progress import ProgressCallback
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.sources import StoredImages
-from pellucid.errors import TrainingError, UsageError
+from pellucid.errors import PellucidError, TrainingError, UsageError
+from pellucid.interpret import ClassificationInterpretation
 from pellucid.learner import Learner
 from pellucid.metrics import accuracy
 
@@ -216,3 +219,59 @@ def test_other_errors_of_a_model_stay_its_own():
 
     with pytest.raises(ValueError, match="my own"):
         learner(torchs(), Broken()).validate()
+
+
+class First(nn.Module):
+    """Sees the first of its inputs only."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(9, 3)
+
+    def forward(self, x, *others):
+        return self.layer(x.flatten(1))
+
+
+FORMS = {
+    "a pair": (X, LABELS),
+    "two inputs": (X, X, LABELS),
+    "a dict": {"x": X, "y": LABELS},
+    "a tensor": X,
+    "one member": (X,),
+    "names": (X, ["a"] * len(X)),
+    "arrays": (X.numpy(), LABELS.numpy()),
+    "nested": ((X, X), LABELS),
+    "doubles": (X.double(), LABELS),
+    "bytes": (torch.from_numpy(PIXELS), LABELS),
+    "labels in a column": (X, LABELS[:, None]),
+    "nothing": None,
+}
+USES = {
+    "fit": lambda learn: learn.fit(1),
+    "lr_find": lambda learn: learn.lr_find(num_it=10, show_plot=False),
+    "validate": lambda learn: learn.validate(),
+    "get_preds": lambda learn: learn.get_preds(with_loss=True, with_decoded=True, with_input=True),
+    "show_results": lambda learn: learn.show_results(max_n=1),
+    "show_batch": lambda learn: learn.dls.show_batch(max_n=1),
+    "summary": lambda learn: learn.summary(),
+    "interpret": lambda learn: ClassificationInterpretation.from_learner(learn).plot_top_losses(1),
+    "bs": lambda learn: learn.dls.bs,
+    "print": lambda learn: str(learn.dls),
+}
+ALWAYS = {(form, use) for form in ("a pair", "two inputs") for use in USES} - {("two inputs", "summary")}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_batch_works_or_is_refused_in_our_words(form, use):
+    batches = [] if FORMS[form] is None else [FORMS[form]]
+    learn = learner(DataLoaders(batches, batches, vocab="abc", device="cpu"), First(), metrics=accuracy)
+    refusing = contextlib.nullcontext() if (form, use) in ALWAYS else contextlib.suppress(PellucidError)
+    with refusing:
+        USES[use](learn)
+
+
+@pytest.mark.parametrize("dls", [None, [(X, LABELS)], ([(X, LABELS)], None), torchs().train])
+def test_a_learner_of_anything_but_two_loaders_is_refused(dls):
+    with pytest.raises(UsageError, match=r"Learner takes DataLoaders first, got a .*DataLoaders\(train, valid\)"):
+        Learner(dls, First())

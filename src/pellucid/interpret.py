@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.data.batch import take_apart, viewable
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
 from pellucid.learner import Learner
-from pellucid.losses import activation_of, each_loss
+from pellucid.losses import activation_of
 from pellucid.plot.classification import plot_confusion_matrix
 from pellucid.plot.figure import GridOptions, finished, given_axes
 from pellucid.plot.images import show_grid
@@ -81,7 +82,7 @@ class ClassificationInterpretation:
                 raise UsageError("interpretation compares predictions with labels, this loader has none")
             if not (isinstance(pred, Tensor) and isinstance(yb, Tensor)):
                 raise UsageError("interpretation needs one output and one label of each item, these are several")
-            parts.append((activation(pred).cpu(), yb.cpu(), each_loss(learn.loss_func, pred, yb).cpu()))
+            parts.append((activation(pred).cpu(), yb.cpu(), learn._losses(pred, yb)))
         if not parts:
             raise UsageError("the loader has no batch to interpret")
         preds, targs, losses = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -191,7 +192,8 @@ class ClassificationInterpretation:
         if isinstance(self.dl, DataLoader) and self.dl.n == len(self.losses):
             return list(self.dl.decode(self.dl.take(positions)[0]))
         wanted, found, start = set(positions.tolist()), {}, 0
-        for xb, yb, *_ in self.dl:
+        for batch in self.dl:
+            (xb, *_), (yb, *_) = take_apart(batch, "cpu")
             here = [i for i in range(start, start + len(yb)) if i in wanted]
             if not torch.equal(yb.cpu(), self.targs[start : start + len(yb)]):
                 raise UsageError(
@@ -200,7 +202,7 @@ class ClassificationInterpretation:
                 )
             for i in here:
                 image = xb[i - start : i - start + 1]
-                found[i] = self.dl.decode(image)[0] if isinstance(self.dl, DataLoader) else _viewable(image[0])
+                found[i] = (self.dl.decode if isinstance(self.dl, DataLoader) else viewable)(image)[0]
             start += len(yb)
             if len(found) == len(wanted):
                 break
@@ -245,10 +247,3 @@ def classification_report(counts: np.ndarray, names: Sequence[str], digits: int 
         cells = "".join(f" {value if value == '' else f'{value:.{digits}f}':>9}" for value in values)
         lines.append(f"{name:>{width}}{cells} {n:>9}")
     return "\n".join(lines)
-
-
-def _viewable(image: Tensor) -> Tensor:
-    """An image on [0, 1]; one that is not, normalised perhaps, is stretched to it."""
-    image = image.detach().float().cpu()
-    low, high = image.min(), image.max()
-    return image if low >= 0 and high <= 1 else (image - low) / (high - low)

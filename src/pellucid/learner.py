@@ -25,6 +25,7 @@ from pellucid.groups import LearningRate, Splitter, params
 from pellucid.holding import HasOptimizer
 from pellucid.layers import CallableModel
 from pellucid.layout import channels_last
+from pellucid.looking import looking
 from pellucid.loop import LossFunc
 from pellucid.memory import keep_freed_memory
 from pellucid.number import number
@@ -92,6 +93,11 @@ class Learner(Predicting, HasOptimizer):
         default_cbs: bool = True,
     ):
         super().__init__()
+        if not (hasattr(dls, "train") and hasattr(dls, "valid")):
+            raise UsageError(
+                f"Learner takes DataLoaders first, got a {type(dls).__name__}: put loaders together as "
+                "DataLoaders(train, valid)"
+            )
         self.dls, self.loss_func, self.opt_func, self.lr = dls, loss_func or F.cross_entropy, opt_func, lr
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
         self.splitter, self.metrics = splitter or params, listed(metrics)
@@ -300,10 +306,17 @@ class Learner(Predicting, HasOptimizer):
 
     def summary(self) -> ModelSummary:
         """The layer table on one training batch; leaves the record of the fit and the model's state alone."""
-        xb = self.dls.one_batch()[0].to(self.dls.device)
+        xb, *more = self._some_inputs()
+        if more:
+            raise UsageError(f"the layer table is of models with one input, the batches have {1 + len(more)}")
         notes = ["", f"Optimizer used: {self.opt_func}", f"Loss function: {self.loss_func}", "", "Callbacks:"]
         notes += [f"  - {type(cb).__name__}" for cb in self.cbs]
-        return summarize(self.model.to(self.dls.device), xb, notes)
+        try:
+            return summarize(self.model.to(self.dls.device), xb, notes)
+        except RuntimeError:
+            with looking(self.model), torch.no_grad():
+                self._output((xb,))  # which says what does not fit
+            raise
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
         """Write the weights to `path/model_dir/<name>.safetensors`; returns the file.

@@ -27,6 +27,7 @@ ELEMENTWISE_MODULES = (
 
 # torch's words where a convolution, or a linear layer, is given what it cannot take.
 CHANNELS = re.compile(r"expected input\[([\d, ]+)\] to have (\d+) channels?, but got \d+ channels? instead")
+TYPES = re.compile(r"must have the same dtype|to have the same dtype|should be the same|expected scalar type")
 VALUES = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x\d+\)")
 
 
@@ -48,6 +49,11 @@ def input_misfit(error: RuntimeError, inputs: Sequence[Any]) -> str:
         return (
             f"the model takes {found[3]} values of each image, the batches have {'×'.join(map(str, shape[1:]))} = "
             f"{n_values}: resize the images (item_tfms=Resize(…)), or give the model's first layer as many inputs"
+        )
+    if TYPES.search(text):
+        return (
+            f"the batches hold {str(x.dtype).removeprefix('torch.')} values and the model computes in another type "
+            f"({text}): give the loader's batches the model's type, such as xb.float()"
         )
     return ""
 

@@ -84,7 +84,7 @@ class Predicting(TrainingLoop):
             seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []
             seen.preds.append(act(pred).cpu())
             seen.labels += [] if yb is None else [yb]
-            seen.losses += [each_loss(self.loss_func, pred, yb).cpu()] if with_loss and yb is not None else []
+            seen.losses += [self._losses(pred, yb)] if with_loss and yb is not None else []
         if not seen.preds:
             raise UsageError("the loader has no batch to predict")
         preds = torch.cat(seen.preds)
@@ -127,6 +127,14 @@ class Predicting(TrainingLoop):
         if not (options.get("title") or options.get("suptitle")):
             figure.suptitle("label / prediction" if targets else "prediction")
         return figure
+
+    def _losses(self, pred: Tensor, yb: Tensor) -> Tensor:
+        """Loss of each item of a batch, on the CPU."""
+        try:
+            return each_loss(self.loss_func, pred, yb).cpu()
+        except RuntimeError:
+            self._loss(pred, (yb,))  # which says what does not fit
+            raise
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         """The loader that is meant, ours in order and whole."""

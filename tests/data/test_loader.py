@@ -223,6 +223,15 @@ def test_one_image_may_be_shown_several_times(dls):
     assert len(shown) == 4 and all(np.array_equal(shown[0], other) for other in shown)
 
 
+def test_other_batches_of_the_same_images(dls):
+    other = dls.train.new(bs=1, shuffle=False)
+    assert [len(xb) for xb, _ in other] == [1, 1, 1, 1] and len(dls.train) == 1 and dls.train.shuffle
+    assert torch.equal(torch.cat([yb for _, yb in other]), dls.train.labels)
+    assert [len(xb) for xb, _ in dls.train.new(drop_last=False)] == [3, 1]
+    assert str(dls.train.source) == "StoredImages of 6 images (3×5×6)"
+    assert str(dls.test_dl(dls.valid_ds.items).source) == "StreamedImages of 2 images (3×5×6)"
+
+
 def test_what_cannot_be_shown_says_so(dls):
     for make, message in (
         (lambda: dls.show_batch(4), r"for 4 images say show_batch\(max_n=4\)"),

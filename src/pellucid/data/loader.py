@@ -108,11 +108,17 @@ class DataLoader:
         pixels, kept = next(self.source.batches([self.rows[positions]]))
         return self._finish(pixels, positions if kept is None else positions[kept])
 
+    def new(self, bs: int | None = None, shuffle: bool | None = None, drop_last: bool | None = None) -> DataLoader:
+        """The same images in other batches; None keeps what this loader does."""
+        other = copy.copy(self)
+        other.bs = self.bs if bs is None else whole_batch(bs)
+        other.shuffle = self.shuffle if shuffle is None else shuffle
+        other.drop_last = self.drop_last if drop_last is None else drop_last
+        return other
+
     def in_order(self) -> DataLoader:
         """The same images in the order of their rows, with the last batch."""
-        other = copy.copy(self)
-        other.shuffle = other.drop_last = False
-        return other
+        return self.new(shuffle=False, drop_last=False)
 
     def decode(self, xb: Tensor) -> Tensor:
         """Undo the batch transforms that can be undone, to show pictures: values in [0, 1], on the CPU."""

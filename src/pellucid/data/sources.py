@@ -53,6 +53,9 @@ class StoredImages:
         self.channel_moments = channel_moments
         self.shape = tuple(pixels.shape[1:])
 
+    def __repr__(self) -> str:
+        return f"StoredImages of {len(self.pixels):,} images ({'×'.join(map(str, self.shape))})"
+
     def batches(self, chunks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Gather each chunk's rows."""
         for rows in chunks:
@@ -89,6 +92,9 @@ class StreamedImages:
         self.fixed = shape is not None
         self.shape = shape or self._first_shape()
         self._reported: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"StreamedImages of {len(self.files):,} images ({'×'.join(map(str, self.shape))})"
 
     def batches(self, chunks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Decode each chunk's rows."""
