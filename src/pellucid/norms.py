@@ -11,7 +11,18 @@ from torch import nn
 from pellucid.errors import UsageError
 
 NormKind = Literal["batch", "group", "instance", "layer"]
-NormType = Enum("NormType", "Batch BatchZero Weight Spectral Instance InstanceZero Group Layer")
+
+
+class NormType(Enum):
+    """Kinds of norms.
+
+    `Batch`, `Instance`, `Group` and `Layer` as in `norm_layer`; `BatchZero` and `InstanceZero` begin with a scale of 0;
+    `Weight` (arXiv:1602.07868) and `Spectral` (arXiv:1802.05957) are of the kernel.
+    """
+
+    Batch, BatchZero, Weight, Spectral, Instance, InstanceZero, Group, Layer = range(1, 9)
+
+
 NAMED: dict[str, NormType] = {
     "batch": NormType.Batch,
     "group": NormType.Group,
