@@ -55,6 +55,13 @@ class TrainingLoop(HasCallbacks):
         self.pct_train = 0.0
         self._loss_grad: Tensor | None = None
 
+    def __repr__(self) -> str:
+        parameters = [p for p in self.model.parameters() if not nn.parameter.is_lazy(p)]
+        n_parameters = f"{sum(p.numel() for p in parameters):,} parameters"
+        lines = [f"{type(self).__name__}: {type(self.model).__name__} of {n_parameters}, {_name(self.loss_func)}"]
+        lines += [repr(self.dls), f"callbacks: {', '.join(cb.name for cb in self.cbs) or 'none'}"]
+        return "\n".join(lines + [repr(cb) for cb in self.cbs if cb.name == "recorder"])
+
     @property
     def xb(self) -> tuple[Any, ...]:
         """Inputs of the current batch."""

@@ -466,6 +466,18 @@ def test_the_loop_is_shown_with_who_runs_when(capsys):
         learn.ordered_cbs("begin_fit")
 
 
+def test_it_prints_itself():
+    learn = learner(cbs=Count)
+    lines = repr(learn).splitlines()
+    assert lines[0] == "Learner: Linear of 8 parameters, cross_entropy"
+    assert lines[1:-2] == repr(learn.dls).splitlines()
+    assert lines[-2:] == ["callbacks: count, non_finite_guard, recorder", "Recorder: nothing recorded yet"]
+    learn.fit(1)
+    assert repr(learn).splitlines()[-1] == repr(learn.recorder)
+    lazy = Learner(loaders(), nn.LazyLinear(2))
+    assert "LazyLinear of 0 parameters" in repr(lazy)
+
+
 def test_a_fit_ends_from_any_event_of_a_function():
     def stop(self):
         raise CancelFitException

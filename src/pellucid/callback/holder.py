@@ -138,8 +138,9 @@ class HasCallbacks:
         indent = 0
         for step in LOOP.replace("\n", "").split("|"):
             indent -= 2 * step.startswith("End")
-            event = f"- {step:22}: {self.ordered_cbs(step)}" if step in EVENTS else step
-            print(f"{' ' * indent}{event}")
+            if step in EVENTS:
+                step = f"- {step:22}: [{', '.join(type(cb).__name__ for cb in self.ordered_cbs(step))}]"
+            print(f"{' ' * indent}{step}")
             indent += 2 * step.startswith("Start")
 
     @contextmanager
