@@ -148,28 +148,36 @@ def test_every_listed_ending_is_one_of_the_formats():
 
 
 HEIC = """
-import sys
+import sys, warnings
 from pathlib import Path
 sys.modules["pillow_heif"] = None if sys.argv[2] == "without" else __import__("pillow_heif")
-from pellucid.data.images import PILImage
+from pellucid.data.images import Decoding
+from pellucid.data.store import PixelStore
+from pellucid.data.verification import verify_images
 from pellucid.errors import DataError
+files = sorted(Path(sys.argv[1]).glob("*"))
+print(PixelStore.open(files, Decoding("RGB")).bad)
 try:
-    print(PILImage.create(Path(sys.argv[1])).size)
+    print(verify_images(files))
 except DataError as error:
     print(error)
 """
 
 
-def test_heic_names_its_extra_where_that_is_missing(tmp_path):
+def test_heic_names_its_extra_where_that_is_missing_and_is_read_as_soon_as_it_is_there(tmp_path):
     pytest.importorskip("pillow_heif").register_heif_opener()
-    path = tmp_path / "IMG_0001.HEIC"
-    path.write_bytes(encoded("HEIF"))
-    said = {}
-    for way in ("with", "without"):
-        done = subprocess.run([sys.executable, "-c", HEIC, path, way], capture_output=True, text=True, check=True)
-        said[way] = done.stdout.strip()
-    assert said["with"] == "(60, 40)"
-    assert said["without"] == f"{path}: is HEIC, as phones save photos; to open it: pip install 'pellucid[heic]'"
+    (tmp_path / "set").mkdir()
+    heic, other = tmp_path / "set" / "IMG_0001.HEIC", tmp_path / "set" / "IMG_0002.png"
+    heic.write_bytes(encoded("HEIF"))
+    other.write_bytes(encoded("PNG"))
+    said = []
+    for way in ("without", "with"):
+        done = subprocess.run(
+            [sys.executable, "-c", HEIC, tmp_path / "set", way], capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout.splitlines())
+    reason = f"{heic}: is HEIC, as phones save photos; to open it: pip install 'pellucid[heic]'"
+    assert said == [[str({0: reason}), reason], ["{}", "[]"]]  # never listed among the files that are no images
 
 
 def damaged_tiff(compression: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,8 @@ from PIL import Image
 
 from pellucid.data.block import DataBlock
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
+from pellucid.data.splits import IndexSplitter
+from pellucid.data.store import PixelStore
 from pellucid.errors import DataError, UsageError
 
 HEIGHT, WIDTH = 6, 9
@@ -304,6 +307,37 @@ def test_exif_that_cannot_be_written_again_harms_no_pixels(tmp_path, kind, what)
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=UNWRITABLE[what])
     make = {"path": Path, "bytes": Path.read_bytes, "opened": Image.open}[kind]
     assert np.array_equal(np.asarray(PILImage.create(make(tmp_path / "a.png"))), np.rot90(rgb))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exif_that_cannot_be_written_again_does_not_end_the_build_of_a_set(tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("PELLUCID_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("pellucid.data.store.FILES_PER_PROCESS", 6)
+    rgb = noise(8, 8, 3)
+    files = [tmp_path / f"{i}.png" for i in range(len(UNWRITABLE))]
+    for file, exif in zip(files, UNWRITABLE.values(), strict=True):
+        Image.fromarray(rgb).save(file, exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+        store = PixelStore.open(files, Decoding("RGB"), workers)
+    assert not store.bad and all(np.array_equal(pixels.transpose(1, 2, 0), np.rot90(rgb)) for pixels in store.pixels)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "opened", "array", "tensor"])
+def test_a_set_may_be_made_of_any_source(tmp_path, kind):
+    make = {
+        "bytes": Path.read_bytes,
+        "opened": lambda p: Image.open(p).copy(),
+        "array": lambda p: np.asarray(Image.open(p)),
+    }
+    make["tensor"] = lambda path: torch.tensor(np.asarray(Image.open(path))).permute(2, 0, 1)
+    files = [tmp_path / f"{i}.png" for i in range(8)]
+    for i, file in enumerate(files):
+        Image.fromarray(noise(7, 9, 3, seed=i)).save(file)
+    block = DataBlock(get_x=make[kind], get_y=lambda path: int(path.stem) % 2, splitter=IndexSplitter([6, 7]))
+    batch = block.dataloaders(files, bs=6, device="cpu").valid.one_batch()[0]
+    expected = np.stack([noise(7, 9, 3, seed=i).transpose(2, 0, 1) for i in (6, 7)])
+    assert np.allclose(batch.numpy() * 255, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A decoder process: `python -m pellucid.data.decoder` reads a job from standard input and fills rows of a store.
+"""A decoder process: `python -P -m pellucid.data.decoder` reads a job from standard input and fills rows of a store.
 
 A process of its own rather than `multiprocessing`: no pickling, no second import of the user's script, no fork of a
 process whose threads hold locks. It reports on standard output, one JSON value a line: a number of finished images,

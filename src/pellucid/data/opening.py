@@ -39,8 +39,16 @@ FILE_FAULTS = {
 }
 
 
+class MissingExtra(DataError):
+    """A file that may well be sound: what decodes it is not installed."""
+
+
 class _Fault(Exception):
     """What is wrong with a file, without its name."""
+
+
+class _NotInstalled(_Fault):
+    pass
 
 
 # What Pillow and its plugins raise at damaged data, by its source and by 150,000 damaged files of every format.
@@ -73,7 +81,7 @@ def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = 
         mode: What such a smaller JPEG is converted to as it is decoded.
 
     Raises:
-        DataError: the file is missing, unreadable, damaged, or no image.
+        DataError: the file is missing, unreadable, damaged, or no image; `MissingExtra`: HEIC without its extra.
         PellucidError: the system would not have it read now: too many open files, a failing disk, no memory.
     """
     try:
@@ -134,7 +142,7 @@ def explained(error: BaseException, source: Any) -> PellucidError:
     if number not in (None, errno.EINVAL):  # EINVAL is a place outside the file, where a damaged one may point
         return PellucidError(f"{name}: cannot be read now ({os.strerror(number)}); try again")
     if isinstance(error, _Fault):
-        return DataError(f"{name}: {error}")
+        return (MissingExtra if isinstance(error, _NotInstalled) else DataError)(f"{name}: {error}")
     if isinstance(error, Image.UnidentifiedImageError):
         return DataError(f"{name}: not an image, or of a format that is not opened")
     return DataError(f"{name}: damaged image ({error})")
@@ -158,7 +166,7 @@ def _register_heif() -> None:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
-        raise _Fault("is HEIC, as phones save photos; to open it: pip install 'pellucid[heic]'") from None
+        raise _NotInstalled("is HEIC, as phones save photos; to open it: pip install 'pellucid[heic]'") from None
     _formats.cache_clear()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastcore.foundation import L
 
 from pellucid.data.images import PILImage
+from pellucid.data.opening import MissingExtra
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
 
@@ -22,7 +23,8 @@ def verify_images(fns: Iterable[Any], workers: int | None = None) -> L:
         workers: Decoding threads; None takes one a core.
 
     Raises:
-        UsageError: a path stands where a list belongs.
+        UsageError: a path stands where a list belongs, or HEIC files cannot be told without the extra that decodes
+            them.
     """
     if is_path(fns):
         listed = f"get_image_files({str(fns)!r})" if Path(fns).is_dir() else f"[{str(fns)!r}]"  # type: ignore[arg-type]
@@ -35,6 +37,8 @@ def verify_images(fns: Iterable[Any], workers: int | None = None) -> L:
 def _decodes(file: Any) -> bool:
     try:
         PILImage.create(file)
+    except MissingExtra:
+        raise  # not listed: what is listed is often deleted
     except DataError:
         return False
     return True
