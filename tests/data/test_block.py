@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +301,27 @@ def test_damaged_gzip_is_named(tmp_path, damage):
     packed = gzip.compress(idx(arrays["train-images-idx3"]))
     (tmp_path / "idx" / "train-images-idx3-ubyte.gz").write_bytes(damage(packed))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: cannot be read \("):
+        ImageDataLoaders.from_idx(tmp_path / "idx")
+
+
+def test_idx_files_take_no_more_memory_than_their_headers_say(tmp_path):
+    write_idx(tmp_path / "idx")
+    file = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
+    file.with_suffix("").unlink()
+    for shape, said in (((10, 4, 5), "its header says 10×4×5, it holds more"), ((2**32 - 1,) * 3, "such a small file")):
+        file.write_bytes(gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, *shape) + bytes(50_000_000), 1))
+        tracemalloc.start()
+        with pytest.raises(DataError, match=rf"train-images-idx3-ubyte\.gz: .*{said}"):
+            ImageDataLoaders.from_idx(tmp_path / "idx")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
+
+
+def test_a_pipe_is_no_idx_file(tmp_path):
+    write_idx(tmp_path / "idx")
+    (tmp_path / "idx" / "train-images-idx3-ubyte").unlink()
+    os.mkfifo(tmp_path / "idx" / "train-images-idx3-ubyte")
+    with pytest.raises(DataError, match="expected train-images-idx3-ubyte"):
         ImageDataLoaders.from_idx(tmp_path / "idx")
 
 

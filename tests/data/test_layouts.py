@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pellucid.data.factories import ImageDataLoaders
@@ -241,3 +243,43 @@ def test_the_order_is_that_of_the_paths(root):
     fill(root, b=2, a__x=2, a__c=1)
     found = layout(root, None, None, True)
     assert found.train == sorted(found.train)
+
+
+FOLDERS = st.sampled_from(["train", "Training", "valid", "test", "cat", "dog", "a", "a/b", "cat/x"])
+TREES = st.dictionaries(
+    st.tuples(st.sampled_from(["", "train", "valid", "test", "zoo", "zoo/train"]), FOLDERS).map("/".join),
+    st.integers(1, 3),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(tree=TREES, at_random=st.booleans())
+def test_every_image_is_used_with_its_folders_name_or_counted_or_all_is_refused(tree, at_random, tmp_path_factory):
+    root = tmp_path_factory.mktemp("set")
+    for path, n in tree.items():
+        (root / path.strip("/")).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            (root / path.strip("/") / f"{i}.png").touch()
+    total = set(root.rglob("*.png"))
+    try:
+        found = layout(root, None, None, at_random)
+    except DataError:
+        return
+    train, valid = set(found.train), set(found.valid or [])
+    assert len(train) + len(valid) == len(found.train) + len(found.valid or [])
+    assert train | valid <= total and not train & valid
+    left = total - train - valid
+    assert (f"left out: {len(left):,} other images" in found.said) if left else "other images" not in found.said
+    used = {file.parent for file in train | valid}
+    sides = ({file.parent for file in train}, {file.parent for file in valid})
+    for folders in sides:  # no two folders of a side become one class, and none lies in another
+        assert len({folder.name for folder in folders}) == len(folders) or at_random
+        assert not any(one in two.parents for one in folders for two in folders)
+    assert not any(role(folder.name) in ("valid", "test") and folder.parent == root for folder in used)
+    if found.valid is not None:
+        roles = [
+            {role(name) for f in part for name in f.relative_to(root).parts[:-1]} - {None} for part in (train, valid)
+        ]
+        assert "train" in roles[0] and roles[1] & {"valid", "test"}

@@ -74,7 +74,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_files:
             (`..`, absolute), links that do, or devices.
         OSError: the folder cannot be written.
     """
-    limit = max(ALWAYS_BYTES, MOST_TIMES * archive.stat().st_size) if max_bytes is None else max_bytes
+    limit = most_bytes(archive) if max_bytes is None else max_bytes
     members = _zip_members(archive) if archive.suffix == ".zip" else _tar_members(archive)
     try:
         with closing(members):
@@ -90,6 +90,11 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_files:
         raise DataError(f"damaged or unsafe archive ({printable(error)})") from None
     if not n_files:
         raise DataError("the archive holds no files")
+
+
+def most_bytes(packed: Path) -> int:
+    """How much may come out of a packed file of anybody's."""
+    return max(ALWAYS_BYTES, MOST_TIMES * packed.stat().st_size)
 
 
 def single_folder(folder: Path) -> Path:

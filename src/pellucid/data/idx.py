@@ -6,13 +6,16 @@ Source: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from pellucid.data.archives import most_bytes
 from pellucid.errors import DataError
+from pellucid.text import printable
 
 UNSIGNED_BYTE = 0x08
 
@@ -25,26 +28,42 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] != UNSIGNED_BYTE:
+                raise DataError(f"{printable(path)}: no IDX file of unsigned bytes")
+            n_dims = start[3]
+            header = file.read(4 * n_dims)
+            if len(header) < 4 * n_dims:
+                raise DataError(f"{printable(path)}: damaged: it ends within its header")
+            shape = struct.unpack(f">{n_dims}I", header)
+            size = math.prod(shape)
+            if size > most_bytes(path):
+                raise DataError(
+                    f"{printable(path)}: its header says {_by(shape)}, more than such a small file can hold"
+                )
+            # One byte more than the header says shows that there is more, however much that is, and ends the checksum.
+            raw = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != UNSIGNED_BYTE:
-        raise DataError(f"{path}: no IDX file of unsigned bytes")
-    n_dims = raw[3]
-    start = 4 + 4 * n_dims
-    shape = struct.unpack(f">{n_dims}I", raw[4:start]) if len(raw) >= start else (-1,)
-    if len(raw) - start != int(np.prod(shape)):
-        raise DataError(
-            f"{path}: damaged: its header says {'×'.join(map(str, shape))}, it holds {len(raw) - start} bytes"
-        )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+        raise DataError(f"{printable(path)}: cannot be read ({error})") from None
+    if len(raw) != size:
+        more = "more" if len(raw) > size else f"{len(raw)} bytes"
+        raise DataError(f"{printable(path)}: damaged: its header says {_by(shape)}, it holds {more}")
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def find_idx(folder: str | Path) -> tuple[list[Path], list[Path]] | None:
     """Find (images, labels) of training and test in a folder with the usual file names; None if they are not there."""
     found = []
     for part in ("train", "t10k"):
-        pair = [sorted(Path(folder).glob(f"{part}-{kind}[-.]idx*-ubyte*")) for kind in ("images", "labels")]
+        pair = [
+            sorted(file for file in Path(folder).glob(f"{part}-{kind}[-.]idx*-ubyte*") if file.is_file())
+            for kind in ("images", "labels")
+        ]
         if not all(pair):
             return None
         found.append([matches[0] for matches in pair])
