@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from pellucid.data.items import parent_label
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
+from pellucid.seed import set_seed
 
 X, Y = torch.rand(10, 3, 4, 4), torch.arange(10) % 3
 
@@ -282,3 +284,40 @@ def test_images_of_any_size_are_shown_as_they_are(channels, height, width):
     for ax, image in zip(axes, images, strict=False):
         expected = image[0] if channels == 1 else image.permute(1, 2, 0)
         assert np.allclose(ax.get_images()[0].get_array(), expected)
+
+
+def jitter(x: torch.Tensor) -> torch.Tensor:
+    return x + torch.rand_like(x) + random.random() + np.random.rand()
+
+
+jitter.split_idx = 0  # type: ignore[attr-defined]
+
+LOOKS = {
+    "show_batch": lambda dls: dls.show_batch(max_n=2),
+    "unique": lambda dls: dls.show_batch(max_n=2, unique=True),
+    "valid": lambda dls: dls.valid.show_batch(max_n=2),
+    "one_batch": lambda dls: dls.one_batch(),
+    "a loader's one_batch": lambda dls: dls.train.one_batch(),
+    "sample": lambda dls: dls.train.sample(2),
+    "take": lambda dls: dls.train.take(torch.tensor([0, 3])),
+    "new": lambda dls: dls.train.new(bs=2).one_batch(),
+    "data sets": lambda dls: (dls.train_ds[0], dls.valid_ds[1]),
+    "test_dl": lambda dls: list(dls.test_dl(dls.valid_ds.items, with_labels=True)),
+    "print": lambda dls: (str(dls), str(dls.train)),
+    "bs": lambda dls: (dls.bs, dls.n, dls.c),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_looking_at_data_leaves_what_training_draws(dls, look):
+    dls.train.batch_tfms.append(jitter)
+
+    def epochs() -> list[torch.Tensor]:
+        return [part for _ in range(2) for batch in dls.train for part in batch]
+
+    set_seed(1)
+    expected = epochs()
+    set_seed(1)
+    LOOKS[look](dls)
+    found = epochs()
+    assert all(map(torch.equal, found, expected)) and not torch.equal(found[0], found[2])

@@ -17,7 +17,14 @@ from PIL import Image
 
 from pellucid.data.block import DataBlock
 from pellucid.data.items import parent_label
-from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter, checked_split
+from pellucid.data.splits import (
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    checked_split,
+)
 from pellucid.errors import DataError, UsageError
 from pellucid.seed import set_seed
 
@@ -119,10 +126,10 @@ def test_whole_numbers_of_any_kind_make_a_split(give):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (MASK, "mask of True and False: use np.flatnonzero"),
-        (np.array(MASK), "mask of True and False: use np.flatnonzero"),
-        (torch.tensor(MASK), "mask of True and False: use np.flatnonzero"),
-        ([np.bool_(m) for m in MASK], "mask of True and False: use np.flatnonzero"),
+        (MASK, "mask of True and False: use MaskSplitter"),
+        (np.array(MASK), "mask of True and False: use MaskSplitter"),
+        (torch.tensor(MASK), "mask of True and False: use MaskSplitter"),
+        ([np.bool_(m) for m in MASK], "mask of True and False: use MaskSplitter"),
         ([0.0, 1.5], "whole numbers, got 0.0"),
         (np.array([0.0, 1.0]), "whole numbers, got 0.0"),
         (torch.tensor([0.0, 1.0]), "whole numbers, got 0.0"),
@@ -228,3 +235,18 @@ def test_an_index_outside_the_items_is_named():
 
 def test_a_function_splits():
     assert FuncSplitter(str.isupper)("aBcD") == ([0, 2], [1, 3])
+
+
+@pytest.mark.parametrize("mask", [MASK, tuple(MASK), np.array(MASK), torch.tensor(MASK), [np.bool_(m) for m in MASK]])
+def test_a_mask_validates_where_it_is_true(mask):
+    items = list(range(len(MASK)))
+    train, valid = MaskSplitter(mask)(items)
+    assert valid == [i for i in items if MASK[i]] and train == [i for i in items if not MASK[i]]
+    with pytest.raises(UsageError, match=f"{len(MASK)} values for 2 items"):
+        MaskSplitter(mask)([1, 2])
+
+
+@pytest.mark.parametrize("mask", [[0, 1, 1], "ab", ["True"], [None]])
+def test_a_mask_of_anything_else_is_refused(mask):
+    with pytest.raises(UsageError, match="takes True or False for each item"):
+        MaskSplitter(mask)

@@ -104,9 +104,10 @@ class DataLoader:
         return self.take(torch.linspace(0, self.n - 1, min(n, self.n)).round().long())
 
     def take(self, positions: Tensor) -> tuple[Tensor, ...]:
-        """The images at these positions, int64 (batch,), as one batch."""
-        pixels, kept = next(self.source.batches([self.rows[positions]]))
-        return self._finish(pixels, positions if kept is None else positions[kept])
+        """The images at these positions, int64 (batch,), as one batch; it takes no random numbers from training."""
+        with kept_rng():
+            pixels, kept = next(self.source.batches([self.rows[positions]]))
+            return self._finish(pixels, positions if kept is None else positions[kept])
 
     def new(self, bs: int | None = None, shuffle: bool | None = None, drop_last: bool | None = None) -> DataLoader:
         """The same images in other batches; None keeps what this loader does."""
@@ -135,11 +136,10 @@ class DataLoader:
             unique: Show the first image `max_n` times, to see what random batch transforms do to it.
             options: `nrows`, `ncols` of the grid, and further arguments of `show_images`, such as `figsize`.
         """
-        with kept_rng():
-            if unique:
-                b = self.take(torch.zeros(max_n, dtype=torch.long))
-            elif b is None:
-                b = self.one_batch()
+        if unique:
+            b = self.take(torch.zeros(max_n, dtype=torch.long))
+        elif b is None:
+            b = self.one_batch()
         return show_batch(b, self.decode, self.vocab, max_n, **options)
 
     def __repr__(self) -> str:
@@ -274,6 +274,8 @@ class DataLoaders:
         """Show up to `max_n` training images with their labels; arguments as of `DataLoader.show_batch`."""
         if isinstance(self.train, DataLoader):
             return self.train.show_batch(b, max_n, **options)
+        if options.pop("unique", False):
+            raise UsageError("unique shows one image several times, which only loaders made by a DataBlock can do")
         return show_batch(self.one_batch() if b is None else b, viewable, self.vocab, max_n, **options)
 
     def label(self, index: int) -> str:

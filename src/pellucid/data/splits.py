@@ -59,6 +59,24 @@ def IndexSplitter(valid_idx: Iterable[int]) -> Splitter:
     return split
 
 
+def MaskSplitter(mask: Iterable[Any]) -> Splitter:
+    """Validate on the items where `mask` is true, train on the others; the splitter checks that each item has one.
+
+    Raises:
+        UsageError: the mask holds something else, or another number of values than there are items.
+    """
+    flags = [flag.item() if hasattr(flag, "item") else flag for flag in mask]
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise UsageError("MaskSplitter takes True or False for each item; for positions there is IndexSplitter")
+
+    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
+        if len(flags) != len(items):
+            raise UsageError(f"MaskSplitter has {len(flags)} values for {len(items)} items")
+        return [i for i, flag in enumerate(flags) if not flag], [i for i, flag in enumerate(flags) if flag]
+
+    return split
+
+
 def FuncSplitter(func: Callable[[Any], bool]) -> Splitter:
     """Validate on the items for which `func` is true, train on the others."""
 
@@ -142,7 +160,7 @@ def _whole(values: Any, what: str) -> list[int]:
     numbers = [value.item() if hasattr(value, "item") else value for value in listed]
     for number in numbers:
         if isinstance(number, bool):
-            raise UsageError(f"{what} must hold positions, not a mask of True and False: use np.flatnonzero(mask)")
+            raise UsageError(f"{what} must hold positions, not a mask of True and False: use MaskSplitter(mask)")
         if not isinstance(number, int):
             raise UsageError(f"{what} must hold whole numbers, got {_kind(number)}")
     return numbers

@@ -57,7 +57,7 @@ from pellucid.data.images import PILImage, PILImageBW, Resize, ResizeMethod
 from pellucid.data.items import RegexLabeller, get_image_files, parent_label
 from pellucid.data.labels import csv_items
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
-from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter
+from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, MaskSplitter, RandomSplitter
 from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
@@ -193,6 +193,7 @@ __all__ = [
     "Learner",
     "LinBnDrop",
     "MSELossFlat",
+    "MaskSplitter",
     "MatthewsCorrCoef",
     "MaxPool",
     "Metric",
