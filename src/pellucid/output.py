@@ -12,6 +12,7 @@ from typing import Any
 # What our own texts use, for terminals that lack it: cp437 has no ×, ascii nothing of the kind.
 _PLAIN = {"×": "x", "−": "-", "±": "+-", "→": "->", "≤": "<=", "…": "...", "·": "*", "\N{NO-BREAK SPACE}": " "}
 PLAINER = "pellucid.plainer"
+lost: list[OSError] = []  # why lines could not be written, for whoever ends the process
 
 
 def _plainer(error: UnicodeError) -> tuple[str, int]:
@@ -63,5 +64,7 @@ def _write(stream: Any, line: str) -> None:
         flush = getattr(stream, "flush", None)
         if flush:
             flush()
-    except (OSError, ValueError):  # its reader has gone, its disk is full, it was closed
+    except OSError as error:  # its reader has gone, its disk is full
+        lost.append(error)
+    except ValueError:  # it was closed
         return

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,22 +15,43 @@ from pellucid.cli.explaining import arithmetic, explain
 from pellucid.cli.showing import show
 from pellucid.cli.training import cache, predict, summary, train
 from pellucid.errors import PellucidError, UsageError
-from pellucid.output import accept_every_character, complain
+from pellucid.output import accept_every_character, complain, lost
 from pellucid.text import printable
 
 app = typer.Typer(
-    help="Train image classifiers you can see through.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=lambda asked: _version(asked), is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Train image classifiers you can see through."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from pellucid import __version__
+
+        print(f"pellucid {__version__}")
+        raise typer.Exit
+
+
 for command in (train, predict, summary, show, arithmetic, explain, experiment, cache):
     app.command()(command)
 
 
 def main() -> None:
     """Run the command line; exit codes: 0, 2 for what the user got wrong, 1 for a failure."""
+    lost.clear()
     accept_every_character()
     warnings.showwarning = lambda message, *_: complain(f"warning: {_shown(message)}")
     _treat_as_ctrl_c("SIGTERM", "SIGHUP")
@@ -66,11 +87,11 @@ def _flushed(code: Any) -> Any:
     try:
         sys.stdout.flush()
     except OSError as error:
+        lost.append(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails as it ends
-        if not isinstance(error, BrokenPipeError):
-            complain(f"error: standard output cannot be written ({error.strerror})")
-        return code or 1
-    return code
+    if lost and not isinstance(lost[0], BrokenPipeError):  # a reader that has seen enough is no failure to report
+        complain(f"error: standard output cannot be written ({lost[0].strerror})")
+    return code or int(bool(lost))
 
 
 def _shown(message: object) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pellucid.errors import PellucidError
+from pellucid.text import printable
 
 
 def experiment(
@@ -34,4 +35,4 @@ def experiment(
         results = experiments.run(chosen, seeds, out, epochs=epochs, images=images)
     except KeyboardInterrupt:
         raise PellucidError("interrupted; finished cells are kept, the same command goes on from there") from None
-    print(f"\n{chosen.question}\n\n{results}\n{out / name}: table.md, table.csv, values.csv, picture.png")
+    print(f"\n{chosen.question}\n\n{results}\n{printable(out / name)}: table.md, table.csv, values.csv, picture.png")

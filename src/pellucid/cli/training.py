@@ -17,13 +17,21 @@ from pellucid.text import printable
 if TYPE_CHECKING:
     from pellucid.runs import Run
 
+ARCHS = lambda: ["simple_cnn", "plain_cnn", "small_resnet"]
+SCHEDULES = lambda: ["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
+
 
 def train(
     source: Annotated[
-        str, typer.Argument(help="mnist, mnist_sample, a folder of images or IDX files, or a CSV of path,label.")
+        str,
+        typer.Argument(
+            help="mnist, mnist_sample, a folder of images or IDX files, or a CSV of path,label.",
+            autocompletion=lambda: ["mnist", "mnist_sample"],
+        ),
     ],
     arch: Annotated[
-        str | None, typer.Option(help="simple_cnn, plain_cnn or small_resnet; default fits the images.")
+        str | None,
+        typer.Option(help="simple_cnn, plain_cnn or small_resnet; default fits the images.", autocompletion=ARCHS),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
     lr: Annotated[float, typer.Option(help="Highest learning rate, above 0.")] = 5e-3,
@@ -38,8 +46,15 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the accelerator if there is one.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes; default one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default a new one under runs/.")] = None,
-    schedule: Annotated[str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.")] = "one_cycle",
-    on_error: Annotated[str, typer.Option(help="Damaged images: raise lists them, skip leaves them out.")] = "raise",
+    schedule: Annotated[
+        str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.", autocompletion=SCHEDULES)
+    ] = "one_cycle",
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="Damaged images: raise lists them, skip leaves them out.", autocompletion=lambda: ["raise", "skip"]
+        ),
+    ] = "raise",
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise.")] = None,
@@ -61,7 +76,7 @@ def _verdict(run: Run) -> str:
     """The accuracy beside what an answer without looking would reach."""
     reached, n = run.results[-1]["accuracy"] or 0.0, run.settings["n_valid"]
     name, share = run.settings["majority"]
-    line = f"accuracy {reached:.4f} on {n:,} validation images; always answering {printable(name)!r} gives {share:.4f}"
+    line = f"accuracy {reached:.4f} on {n:,} validation images; always answering '{printable(name)}' gives {share:.4f}"
     if reached <= share:
         return (
             f"{line}\nnothing was learnt that helps: try another --lr, more --epochs, or look at the images and labels"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,12 @@ from typing import Any
 
 from pellucid.errors import UsageError
 from pellucid.experiments.results import Cell, Results
+from pellucid.files import read_json, result_file
+from pellucid.output import say
+from pellucid.text import printable
 
 Function = Callable[..., Mapping[str, float]]
+PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def run(
     experiment: Experiment,
     seeds: int = 5,
     out: str | Path = "experiments",
-    report: Callable[[str], None] | None = print,
+    report: Callable[[str], None] | None = say,
     **settings: Any,
 ) -> Results:
     """Fill the grid and write its results into `<out>/<name>/`.
@@ -76,7 +79,7 @@ def run(
         The results; `values.csv`, `table.csv`, `table.md` and `picture.png` hold them too.
 
     Raises:
-        UsageError: no seed, or a setting the experiment does not have.
+        UsageError: no seed, a setting the experiment does not have, or a folder that cannot be written.
     """
     if seeds < 1:
         raise UsageError(f"seeds must be at least 1, got {seeds}")
@@ -86,15 +89,20 @@ def run(
         raise UsageError(f"experiment {experiment.name!r} has no setting {min(unknown)!r}; there are: {known}")
     folder, chosen = Path(out) / experiment.name, {**experiment.settings, **settings}
     cells: list[Cell] = []
+    _probe(folder)  # before hours are spent on what goes there
     for seed in range(seeds):
         for name, options in experiment.variants.items():
             described = _description(experiment.name, name, options, chosen, seed)
             file = folder / "cells" / f"{_file_stem(name, seed)}-{_key(described)}.json"
-            values = _stored(file)
+            values = _stored(file, described, experiment)
             kept = values is not None
             if values is None:
-                values = {key: float(value) for key, value in experiment.function(seed, **options, **chosen).items()}
-                _store(file, described | {"values": values})
+                if report and file.exists():
+                    report(f"{printable(file)}: damaged, or of another training; trained again")
+                values = _measured(experiment, seed, {**options, **chosen})
+                with result_file(file) as scratch:
+                    cell = json.dumps(described | {"values": values}, indent=1, ensure_ascii=False)
+                    scratch.write_text(cell + "\n", encoding="utf-8")
             cells.append(Cell(name, seed, values))
             if report:
                 place = f"{len(cells):>3} of {seeds * len(experiment.variants)}"
@@ -128,16 +136,40 @@ def _file_stem(variant: str, seed: int) -> str:
     return f"{re.sub(r'[^a-z0-9.]+', '-', variant.lower()).strip('-')}-{seed}"
 
 
-def _stored(file: Path) -> dict[str, float] | None:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))["values"]
-    except (FileNotFoundError, ValueError, KeyError):
+def _measured(experiment: Experiment, seed: int, options: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: float(value) for name, value in experiment.function(seed, **options).items()}
+    missing = [name for name in (experiment.metric, *experiment.also) if name not in values]
+    if missing:
+        raise UsageError(
+            f"experiment {experiment.name!r} shows {missing[0]!r}, which its function does not return; it gives "
+            f"{', '.join(values) or 'nothing'}"
+        )
+    return values
+
+
+def _stored(file: Path, described: dict[str, Any], experiment: Experiment) -> dict[str, float] | None:
+    """The numbers in a finished cell; None where there is none, or one that is not what its name says."""
+    if not file.exists():
         return None
+    try:
+        cell = read_json(file)
+    except UsageError:
+        return None
+    values = cell.pop("values", None)
+    if not isinstance(values, dict) or cell != json.loads(json.dumps(described)):
+        return None
+    if not values.keys() >= {experiment.metric, *experiment.also} or not all(map(_is_number, values.values())):
+        return None
+    return {name: float(value) for name, value in values.items()}
 
 
-def _store(file: Path, cell: dict[str, Any]) -> None:
-    """Write a file that is there whole or not at all, also when two processes write the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(json.dumps(cell, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    scratch.replace(file)
+def _is_number(value: Any) -> bool:
+    # A whole number of JSON may be too long for a float.
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53)
+
+
+def _probe(folder: Path) -> None:
+    file = folder / ".probe"
+    with result_file(file) as scratch:
+        scratch.write_bytes(bytes(PROBE_BYTES))
+    file.unlink()

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pellucid.errors import UsageError
 from pellucid.experiments.intervals import Interval, differences, interval
+from pellucid.files import regular_file, result_file
 from pellucid.plot.experiments import Series, plot_experiment
 from pellucid.plot.figure import FigureOptions, finished
-from pellucid.text import drawable
+from pellucid.text import drawable, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,16 +142,17 @@ class Results:
 
     def save(self, folder: Path) -> None:
         """Write `values.csv` (every cell as measured), `table.csv`, `table.md` and `picture.png`."""
-        folder.mkdir(parents=True, exist_ok=True)
         names = list(dict.fromkeys(name for cell in self.cells for name in cell.values))
         every = ([cell.variant, cell.seed, *(cell.values.get(name, math.nan) for name in names)] for cell in self.cells)
         _write_csv(folder / "values.csv", ["variant", "seed", *names], every)
         heads = ["variant", "n", "mean", "std", "low", "high", "difference", "difference_low", "difference_high"]
         _write_csv(folder / "table.csv", [*heads, *self.also], map(_csv_row, self.rows()))
         head = f"# {self.question}\n\n{', '.join(f'{name} {value:,}' for name, value in self.settings.items())}\n\n"
-        (folder / "table.md").write_text(head + self.to_markdown(), encoding="utf-8")
+        with result_file(folder / "table.md") as scratch:
+            scratch.write_text(head + self.to_markdown(), encoding="utf-8")
         figure = self.plot()
-        figure.savefig(folder / "picture.png", dpi=150)
+        with result_file(folder / "picture.png") as scratch:
+            figure.savefig(scratch, dpi=150, format="png")
         _close(figure)
 
     def __str__(self) -> str:
@@ -171,17 +173,23 @@ class Results:
 
 
 def read_cells(file: Path) -> tuple[Cell, ...]:
-    """The cells of a `values.csv`."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return tuple(
-        Cell(row.pop("variant"), int(row.pop("seed")), {name: float(value) for name, value in row.items()})
-        for row in rows
-    )
+    """The cells of a `values.csv`.
+
+    Raises:
+        UsageError: it is no such file: a column or a number is missing.
+    """
+    with regular_file(file).open(encoding="utf-8", newline="") as lines:
+        try:
+            return tuple(
+                Cell(row.pop("variant"), int(row.pop("seed")), {name: float(value) for name, value in row.items()})
+                for row in csv.DictReader(lines)
+            )
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise UsageError(f"{printable(file)}: is no values.csv of an experiment ({printable(error)})") from None
 
 
 def _write_csv(file: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as lines:
+    with result_file(file) as scratch, scratch.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(heads)
         writer.writerows(rows)

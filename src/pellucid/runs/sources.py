@@ -12,10 +12,12 @@ from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.idx import find_idx
 from pellucid.data.images import PILImageBW, Resize
+from pellucid.data.labels import csv_items
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import OnError
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
+from pellucid.runs.sizes import SAMPLE, fitting_side, some_images
 
 LABEL_FILES = (".csv", ".tsv")
 NAMED = {"mnist": URLs.MNIST, "mnist_sample": URLs.MNIST_SAMPLE}
@@ -41,7 +43,9 @@ def open_source(
                 f"{source}: IDX files have a size and a split of their own; leave --size and --valid-pct out"
             )
     elif path.exists():
-        resize = None if size == 0 else Resize(size or 128)
+        listed = not path.is_dir() and path.suffix.lower() in LABEL_FILES
+        some = (file for file, _ in csv_items(path, **(columns or {}))[:SAMPLE]) if listed else some_images(path)
+        resize = None if size == 0 else Resize(fitting_side(size, some))
     else:
         raise UsageError(f"{source}: no such file or folder, and no data set of that name ({', '.join(NAMED)})")
     options: dict[str, Any] = {"device": device, "workers": workers, "on_error": on_error}

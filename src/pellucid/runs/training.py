@@ -63,7 +63,8 @@ def train(
         epochs: Passes over the training images.
         lr: Highest learning rate.
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
-        size: Side in pixels that images are brought to; None means 128 for folders and CSV, 0 the files' own size.
+        size: Side in pixels that images are brought to; None means 128 for folders and CSV, or what half of their files
+            have if that is less, 0 the files' own size.
         valid_pct: Share of the images to validate on, at random; None uses train/valid sub-folders, else 0.2.
         seed: Of the split, the weights and the order of the images.
         device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
