@@ -21,6 +21,7 @@ PICTURES = (".png", ".svg", ".pdf")
 TERMINAL = Path("-")
 DPI = 100
 MOST_PIXELS = 1200, 2000  # of a picture whose size was not asked for
+SQUEEZE = 1.8
 _LIMITS = 50, 20_000
 
 
@@ -50,15 +51,22 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return width, height
 
 
-def fit(figure: Figure, size: tuple[int, int] | None) -> None:
-    """Give a figure the size that was asked for, or shrink it to one that fits on a screen."""
-    wanted = size or [
-        min(DPI * inches, most) for inches, most in zip(figure.get_size_inches(), MOST_PIXELS, strict=True)
-    ]
-    figure.set_size_inches(wanted[0] / DPI, wanted[1] / DPI)
+def fit(figure: Figure, size: tuple[int, int] | None) -> float:
+    """Give a figure the size that was asked for, or shrink it to one that fits on a screen.
+
+    It is squeezed, so that its text stays readable, and beyond that drawn smaller, so that its panels keep room.
+
+    Returns:
+        The dots per inch to save it with.
+    """
+    own = [DPI * inches for inches in figure.get_size_inches()]
+    wanted = size or [min(each, most) for each, most in zip(own, MOST_PIXELS, strict=True)]
+    dpi = DPI * min(1.0, SQUEEZE * min(wanted[0] / own[0], wanted[1] / own[1]))
+    figure.set_size_inches([(pixels + 0.01) / dpi for pixels in wanted])  # whole pixels are what is left of fractions
+    return dpi
 
 
-def save_picture(figure: Figure, target: Path, dpi: int = DPI) -> None:
+def save_picture(figure: Figure, target: Path, dpi: float) -> None:
     """Write a figure into a file, whole, or to standard output: on a terminal as coloured blocks, else as PNG.
 
     Raises:

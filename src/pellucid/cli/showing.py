@@ -52,8 +52,7 @@ def show(
     wanted = read_size(size)
     figure = _loss(run) if picture == "loss" else _layers(run, layer, picture, step)
     figure.suptitle(drawable(describe_run(run)), fontsize="medium")
-    fit(figure, wanted)
-    save_picture(figure, out)
+    save_picture(figure, out, fit(figure, wanted))
     if out != TERMINAL:
         print(printable(out))
 
