@@ -69,7 +69,7 @@ def test_predict_reports_bad_images_and_goes_on(trained, here, monkeypatch, caps
     lines = [line.split(":")[0] for line in output.out.splitlines()]
     names = ["000-dark", "001-light", "002-dark", "003-light", "000-dark"]
     assert lines == [f"some/{name}.png" for name in names]
-    assert all(re.search(rf"/\d+-(\w+)\.png: \1 ", line) for line in output.out.splitlines())
+    assert all(re.search(r"/\d+-(\w+)\.png: \1 ", line) for line in output.out.splitlines())
     errors = output.err.splitlines()
     assert [re.search(r"(?:some/)?\S+\.png", line)[0] for line in errors[:-1]] == [
         "some/001-damaged.png",
