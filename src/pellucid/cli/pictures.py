@@ -62,7 +62,8 @@ def fit(figure: Figure, size: tuple[int, int] | None) -> float:
     own = [DPI * inches for inches in figure.get_size_inches()]
     wanted = size or [min(each, most) for each, most in zip(own, MOST_PIXELS, strict=True)]
     dpi = DPI * min(1.0, SQUEEZE * min(wanted[0] / own[0], wanted[1] / own[1]))
-    figure.set_size_inches([(pixels + 0.01) / dpi for pixels in wanted])  # whole pixels are what is left of fractions
+    width, height = ((pixels + 0.01) / dpi for pixels in wanted)  # whole pixels are what is left of fractions
+    figure.set_size_inches(width, height)
     return dpi
 
 
