@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.callback.guard import NonFiniteGuard
-from pellucid.callback.holder import listed
+from pellucid.callback.holder import listed, nothing
 from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, suggestions, valley
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
@@ -392,8 +392,8 @@ class Learner(Predicting, HasOptimizer):
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""
         trial = copy.copy(self)
         for cb in self.cbs:
-            delattr(trial, cb.name)
-        trial.cbs, trial.metrics = [], []
+            vars(trial).pop(cb.name, None)
+        trial.cbs, trial.metrics, trial.logger = [], [], nothing
         trial.add_cb(Recorder)
         if self.opt is not None:
             trial.opt = copy.deepcopy(self.opt, {id(p): p for p in held})

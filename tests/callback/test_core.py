@@ -21,7 +21,7 @@ from pellucid.callback.core import (
     CancelFitException,
     CancelTrainException,
 )
-from pellucid.callback.hook import HookCallback
+from pellucid.callback.hook import ActivationStats, HookCallback
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
@@ -292,6 +292,39 @@ def test_run_flags_hold_from_the_event_that_sets_them_and_run_comes_back():
     assert cb.n["after_fit"] == 0 and cb.run and not cb.run_train
     learn.fit(1)
     assert cb.n["before_fit"] == 2 and cb.n["before_batch"] == 2
+
+
+BUILT_IN = ["recorder", "progress", "non_finite_guard", "activation_stats", "shapes"]
+
+
+class Shapes(HookCallback):
+    def hook(self, module, inputs, output):
+        return output.shape
+
+
+@pytest.mark.parametrize("flag", ["run", "run_train", "run_valid"])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_our_own_callbacks_may_be_told_not_to_run(name, flag):
+    learn = Learner(loaders(), nn.Linear(3, 2), cbs=[ActivationStats(with_hist=True), Shapes])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        setattr(getattr(learn, name), flag, False)
+        learn.fit(2)
+        setattr(getattr(learn, name), flag, False)
+        learn.fit(1, cbs=Callback(before_train=lambda self: setattr(getattr(self.learn, name), flag, False)))
+        if name != "recorder":
+            assert len(learn.recorder.losses) == N_TRAIN and len(learn.recorder.values) == 1
+
+
+def test_a_used_learner_can_be_copied_and_pickled():
+    learn = learner(cbs=[ActivationStats, Count])
+    learn.fit(1)
+    for other in (copy.deepcopy(learn), pickle.loads(pickle.dumps(learn))):
+        assert other.recorder.values == learn.recorder.values and other.recorder.losses == learn.recorder.losses
+        assert other.count.learn is other and other.cbs[-1] is not learn.cbs[-1]
+        other.fit(1)
+        assert other.count.n["before_batch"] == 2 * (N_TRAIN + N_VALID)
+    assert learn.count.n["before_batch"] == N_TRAIN + N_VALID
 
 
 def test_events_and_order_set_or_patched_later_count():

@@ -237,6 +237,15 @@ def test_callbacks_take_no_part_and_keep_what_they_have():
     assert np.array_equal(history.train.mean, after.train.mean) and np.array_equal(history.train.hist, after.train.hist)
 
 
+def test_functions_as_callbacks_and_loggers_take_no_part_either():
+    seen: list = []
+    learn = learner(cbs=[Callback(after_loss=seen.append), Callback(after_batch=seen.append)])
+    learn.logger = seen.append
+    cbs = list(learn.cbs)
+    learn.lr_find(num_it=20, show_plot=False)
+    assert not seen and learn.cbs == cbs and learn.logger == seen.append and learn.callback is cbs[0]
+
+
 def test_modes_gradients_and_private_parameters_are_put_back():
     weight = nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
     learn = Learner(blobs(), lambda x: x @ weight, splitter=lambda model: [weight])

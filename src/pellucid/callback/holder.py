@@ -173,6 +173,14 @@ class HasCallbacks:
         self.cbs = sorted(self.cbs, key=lambda cb: cb.order)
         self._handlers = {training: self._wired(training) for training in (True, False)}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the wiring: a pickle finds methods by name, and functions that became events have another.
+        return {name: value for name, value in vars(self).items() if name != "_handlers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.wire()
+
     def _wired(self, training: bool) -> dict[str, list[Callable[[], Any]]]:
         def runs(cb: Callback, event: str) -> bool:
             of_phase = event not in OF_BATCHES or (cb.run_train if training else cb.run_valid)

@@ -123,7 +123,7 @@ class ActivationStats(Callback, Pictures, Lists):
             return "ActivationStats: nothing recorded yet"
         history = self.history
         n, last = len(history.layers), int(history.train.steps[-1, 1]) if len(history.train.steps) else 0
-        return f"ActivationStats: {n} layers over {last:,} training batches"
+        return f"ActivationStats: {n} layer{'s' * (n != 1)} over {last:,} training batches"
 
     @property
     def history(self) -> History:

@@ -140,6 +140,7 @@ class Recorder(Callback):
         self.learn.logger(self.log)
 
     def cleanup_fit(self) -> None:
+        self._evaluation = None
         self.flush()
 
     def flush(self) -> None:
