@@ -214,13 +214,13 @@ def batch_share(loss_func: Any, targ: Tensor) -> tuple[Any, Any]:
         return 1, n
     if not is_cross_entropy(loss_func) or targ.is_floating_point():
         return n, n
-    ignored = setting(loss_func, "ignore_index", -100)
-    kept = targ != ignored
+    kept = targ != setting(loss_func, "ignore_index", -100)
     weight = setting(loss_func, "weight")
     if weight is None:
-        items = widened(kept.sum())
+        counted = torch.count_nonzero(kept)
     else:
-        items = (widened(weight)[torch.where(kept, targ, 0).long()] * kept).sum()
+        counted = (widened(weight)[torch.where(kept, targ, 0).long()] * kept).sum()
+    items = counted.item() if counted.device.type == "cpu" else counted  # reading would wait for an accelerator
     return items, items
 
 

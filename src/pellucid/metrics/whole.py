@@ -108,8 +108,10 @@ class AvgMetric(Metric):
     def add(self, value: Any, factor: Any, n: Any) -> None:
         """Take in a batch whose sum is `value` times `factor`, over `n` items."""
         value = widened(value.detach()) if isinstance(value, Tensor) else float(value)
-        if isinstance(factor, Tensor):  # nothing counts in this batch: its mean is 0 / 0
+        if isinstance(factor, Tensor):  # where nothing counts in a batch, its mean is 0 / 0
             value = torch.where(factor == 0, 0, value)
+        elif not factor:
+            value = 0.0
         self.total = self.total + value * factor
         self.n = self.n + n
 
