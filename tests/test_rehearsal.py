@@ -144,11 +144,23 @@ class Prepare(Callback):
         self.learn.pred = self.learn.pred[0]
 
 
-def test_a_callback_may_prepare_what_metrics_get():
-    learn = learner(metrics=accuracy, cbs=Prepare())
-    body = learn.model
-    learn.model = type("Pair", (nn.Module,), {"forward": lambda self, x: (body(x), x)})()
-    learn.model.body = body
+def by_function() -> Callback:
+    return Callback(after_pred=lambda self: setattr(self.learn, "pred", self.learn.pred[0]))
+
+
+class Pair(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x), x
+
+
+@pytest.mark.parametrize("make", [Prepare, by_function])
+def test_a_callback_may_prepare_what_metrics_get(make):
+    learn = learner(metrics=accuracy, cbs=make())
+    learn.model = Pair(learn.model)
     learn.fit(1, 0.1)
     assert 0 <= learn.recorder.values[0][2] <= 1
 

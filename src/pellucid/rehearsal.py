@@ -32,7 +32,7 @@ def rehearse(learn: Learner) -> None:
         Exception: whatever a metric of the user raises.
     """
     evaluation = Evaluation(learn.metrics, learn.dls.device, learn.loss_func)
-    if not learn.metrics or any(map(_prepares, learn.cbs)):
+    if not learn.metrics or _prepared(learn):
         return
     with looking(learn.model, learn.dls.valid), unseen():
         try:
@@ -59,9 +59,9 @@ def _try(evaluation: Evaluation, loss: Tensor, pred: Any, targets: tuple[Any, ..
         as_number(value, name)
 
 
-def _prepares(cb: Callback) -> bool:
-    foreign = not type(cb).__module__.startswith("pellucid.")
-    return foreign and any(getattr(type(cb), event) is not getattr(Callback, event) for event in PREPARING)
+def _prepared(learn: Learner) -> bool:
+    ours = lambda cb: type(cb).__module__.startswith("pellucid.") and type(cb) is not Callback
+    return not all(ours(cb) for event in PREPARING for cb in learn.ordered_cbs(event))
 
 
 def _first_batches(loader: Any) -> Iterable[Any]:
