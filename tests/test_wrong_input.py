@@ -218,6 +218,15 @@ def test_images_of_different_sizes_while_streaming(pets):
     assert contains(said, "item_tfms=Resize(128)", "9×5", "8×8")
 
 
+def test_images_of_different_channels_while_streaming(pets):
+    def grey_dogs(image):
+        return image.convert("L") if np.asarray(image).mean() > 127 else image
+
+    said = message(DataError, lambda: [list(dl) for dl in loaders(pets, item_tfms=[Resize(8), grey_dogs])])
+    assert "channel(s), the first image" in said and "an item transform changes them" in said
+    assert "8×8" not in said and "Resize" not in said
+
+
 def test_an_unreadable_image(pets, monkeypatch):
     def guarded(file, *args, **options):
         if str(file) == str(pets / "cat" / "0.png"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pellucid.activations.history import History
 from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader
+from pellucid.data.opening import name_of
 from pellucid.data.sources import StreamedImages, is_path
 from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, UsageError
@@ -30,7 +31,7 @@ class Prediction:
     """What a run says of one image.
 
     Attributes:
-        source: The image, as it was given.
+        source: Path of the image as it was given, or "image" where it came without one.
         label: Name of the most probable class.
         probabilities: Class name → probability, most probable first.
     """
@@ -143,10 +144,11 @@ class Run:
 
     def _prediction(self, image: Any, row: torch.Tensor) -> Prediction | DataError:
         if not bool(row.isfinite().all()):
-            return DataError(f"{image}: the model's output for it is nan or infinite")
+            return DataError(f"{name_of(image)}: the model's output for it is nan or infinite")
         values, order = row.sort(descending=True)
         names = [str(self.vocab[i]) for i in order.tolist()]
-        return Prediction(str(image), names[0], dict(zip(names, values.tolist(), strict=True)))
+        source = str(image) if is_path(image) else name_of(image)  # never an array's numbers or a file's bytes
+        return Prediction(source, names[0], dict(zip(names, values.tolist(), strict=True)))
 
 
 def _taken(source: StreamedImages, normalize: Normalize, n: int) -> Iterator[tuple[int, Tensor | DataError]]:
