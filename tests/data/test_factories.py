@@ -15,7 +15,7 @@ from PIL import Image
 
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.factories import ImageDataLoaders
-from pellucid.data.frames import ColReader, ColSplitter
+from pellucid.data.frames import ColReader, ColSplitter, rows
 from pellucid.data.images import PILImageBW
 from pellucid.data.items import RegexLabeller, get_image_files, parent_label
 from pellucid.data.loader import DataLoaders
@@ -138,6 +138,13 @@ def test_a_column_decides_what_validates(pets):
     for table, col in ((frame(pets), "is_valid"), (frame(pets).astype({"is_valid": int}), 2)):
         dls = ImageDataLoaders.from_df(table, pets, valid_col=col, **options)
         assert sorted(Path(f).stem for f in dls.valid_ds.files) == ["Cat_3", "Cat_7", "dog_3", "dog_7"]
+
+
+def test_whole_numbers_of_a_row_stay_whole():
+    table = pd.DataFrame({"id": [1, 2], "label": [3, 4], "score": [0.5, 1.5]})
+    (row, _) = rows(table)
+    assert ColReader("label")(row) == 3 and type(ColReader("label")(row)) is int
+    assert ColReader("id", suff=".jpg")(row) == "1.jpg" and ColReader(2)(row) == 0.5
 
 
 def test_a_splitter_of_frames_gets_the_frame(pets):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset, TensorDataset
 
 from pellucid.data.batch import take_apart, viewable
-from pellucid.data.block import DataBlock
+from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.dataset import item_list
 from pellucid.data.images import Resize
 from pellucid.data.items import parent_label
@@ -271,6 +271,11 @@ def test_printed_loaders_are_short_and_say_what_they_hold(dls, tmp_path):
 
 
 def test_printing_shows_no_control_characters_and_no_thousand_classes():
+    many = CategoryBlock(list(map(str, range(100, 999))))
+    assert (
+        "CategoryBlock(899 classes)" in str(DataBlock((ImageBlock, many)))
+        and len(str(DataBlock((ImageBlock, many)))) < 200
+    )
     made = DataLoaders([(X, Y)], vocab=["a\x1b[31m", *map(str, range(1000))], device="cpu")
     assert "\x1b" not in str(made) and len(str(made)) < 200
 

@@ -31,12 +31,15 @@ def take_apart(batch: Any, device: torch.device | str, n_inp: int | None = None)
         UsageError: it is a dict or something else, or has a member that is no tensor.
     """
     parts = (batch,) if isinstance(batch, Tensor) else batch
-    if not isinstance(parts, tuple | list) or not parts or not all(hasattr(part, "to") for part in parts):
-        raise UsageError(
-            f"a batch must be a tuple of tensors, (inputs, labels), got {_described(batch)}; {_fix(batch)}"
-        )
+    if not isinstance(parts, tuple | list) or not parts:
+        raise _no_batch(batch)
+    try:
+        moved = tuple(part.to(device) for part in parts)
+    except AttributeError:
+        if all(hasattr(part, "to") for part in parts):
+            raise
+        raise _no_batch(batch) from None
     n_inp = n_inp or max(1, len(parts) - 1)
-    moved = tuple(part.to(device) for part in parts)
     return moved[:n_inp], moved[n_inp:]
 
 
@@ -131,6 +134,10 @@ def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
     if target.dim() == 0 and not target.is_floating_point():
         return label(vocab, int(target))
     return f"{target.item():.4g}" if target.numel() == 1 else _size(target)
+
+
+def _no_batch(batch: Any) -> UsageError:
+    return UsageError(f"a batch must be a tuple of tensors, (inputs, labels), got {_described(batch)}; {_fix(batch)}")
 
 
 def _described(batch: Any) -> str:

@@ -259,7 +259,9 @@ class DataBlock:
             "batch_tfms": self.batch_tfms,
         }
         parts = [f"{name}={_named(value)}" for name, value in shown.items() if value]
-        kind = f"ImageBlock({self.image_block.cls.__name__}), {self.category_block!r}"
+        vocab = self.category_block.vocab
+        classes = "" if vocab is None else f"{len(vocab)} classes"
+        kind = f"ImageBlock({self.image_block.cls.__name__}), CategoryBlock({classes})"
         return f"DataBlock(({kind}), {', '.join(parts)})"
 
     def _declare(self, source: Any) -> Declared:
