@@ -144,6 +144,20 @@ def test_a_frozen_model_and_an_image_that_is_optimised():
     assert seen.history.loss.tolist() == [pytest.approx(loss.item())]
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_an_attack_on_the_inputs_is_no_loss_of_the_training(as_list):
+    model = net()
+    opt = sgd(model)
+    scaler = torch.amp.GradScaler("cpu")
+    with pellucid.watch(model, opt, loss=True) as seen:
+        x = X.clone().requires_grad_()
+        (100 * model(x).square().mean()).backward(inputs=[x] if as_list else x)
+        losses = [model(x).square().mean(), model(x).abs().mean()]
+        torch.autograd.backward(scaler.scale(losses), inputs=list(model.parameters()))
+        scaler.step(opt)
+    assert seen.history.loss.tolist() == [pytest.approx(sum(losses).item())]
+
+
 def test_no_loss_is_said():
     model = net()
     opt = sgd(model)
@@ -521,6 +535,13 @@ def test_groups_added_while_watched_are_recorded():
     np.testing.assert_allclose(got[2:], norms[2:], rtol=1e-5)
     np.testing.assert_allclose(h.hypers["lr"], [[0.1] * 4, [np.nan] * 2 + [0.5] * 2], rtol=1e-6)
     np.testing.assert_allclose(h.hypers["initial_lr"], [[np.nan] * 2 + [0.1] * 2, [np.nan] * 2 + [0.5] * 2], rtol=1e-6)
+
+
+def test_what_is_no_model_and_no_optimizer():
+    with pytest.raises(UsageError, match="not of a function"):
+        pellucid.watch(lambda x: x)
+    with pytest.raises(UsageError, match="a list has no step"):
+        pellucid.watch(net(), [sgd(net())])
 
 
 def test_nothing_to_choose():

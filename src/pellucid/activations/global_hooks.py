@@ -84,16 +84,18 @@ def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
 
 def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     backward, unsure = _backward, []
-    watches = list(filter(_wants_losses, _watches))
+    watches = [watch for watch in _watches if watch.due and _wants_losses(watch)]
     loss = graph.loss_of(tensors) if watches else None
     if loss is not None:
+        only = kwargs.get("inputs") if len(args) < 5 else args[4]
         for watch in watches:
-            if watch.owns(tensors):
+            if watch.owns(tensors if only is None else only, leaves=only is not None):
                 watch.record_loss(loss)
-            else:  # behind a reentrant checkpoint or a shard no parameter is in sight before
-                unsure.append((watch, graph.gradients(watch.leaves())))
+            elif only is None:  # behind a reentrant checkpoint or in a shard no parameter is in sight before
+                leaves = watch.leaves()
+                unsure.append((watch, leaves, graph.gradients(leaves)))
     result = backward(tensors, *args, **kwargs)
-    for watch, before in unsure:
-        if graph.differ(before, graph.gradients(watch.leaves())):
+    for watch, leaves, before in unsure:
+        if graph.differ(before, graph.gradients(leaves)):
             watch.record_loss(loss)
     return result

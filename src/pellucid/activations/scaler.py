@@ -33,4 +33,8 @@ def _remembering(scaler: GradScaler, outputs: Any) -> Any:
     scaled = _scale(scaler, outputs)
     if isinstance(outputs, Tensor):
         _losses[scaled] = outputs.detach()
+    elif isinstance(outputs, list | tuple):
+        for each, loss in zip(scaled, outputs, strict=True):
+            if isinstance(each, Tensor):
+                _losses[each] = loss.detach()
     return scaled

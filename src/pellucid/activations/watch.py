@@ -54,7 +54,8 @@ def watch(
             block ends) or torch.compile (it runs uncompiled inside the block, with the same results).
         optimizer: Its steps, hyper-parameters and gradients are recorded. `'auto'` takes the first torch optimizer that
             steps any of the model's parameters, for trainers that make their own.
-        loss: Record the value `backward()` is called on.
+        loss: Record the value `backward()` is called on, where it reaches this model's parameters or a tensor of the
+            optimizer.
         modules: Names, patterns, classes, modules or a predicate; None takes all layers with parameters and all
             activation functions of `torch.nn`.
         every: Record every n-th step.
@@ -63,10 +64,15 @@ def watch(
         folder: Keep `history.safetensors` there up to date, about every ten seconds.
 
     Raises:
-        UsageError: nothing to watch, or gradients are asked for without an optimizer.
+        UsageError: nothing to watch, gradients are asked for without an optimizer, or it is none; when the block
+            begins, `folder` cannot be written.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"watch() reads the layers of an nn.Module, not of a {type(model).__name__}")
     if isinstance(optimizer, str) and optimizer != "auto":
         raise UsageError(f"optimizer={optimizer!r}: give the optimizer itself, or 'auto' where a trainer makes it")
+    if optimizer is not None and not isinstance(optimizer, str) and not callable(getattr(optimizer, "step", None)):
+        raise UsageError(f"a {type(optimizer).__name__} has no step(): give one optimizer, and each its own watch")
     if with_grads and optimizer is None:
         raise UsageError("gradients are read when the optimizer steps: give watch(model, optimizer=…)")
     return Watch(
@@ -82,7 +88,11 @@ def watch(
 
 
 class Watch(Pictures):
-    """What `watch` returns: the block, and afterwards (or meanwhile) its history and pictures."""
+    """What `watch` returns: the block, and afterwards (or meanwhile) its history and pictures.
+
+    Attributes:
+        due: Whether the current step is recorded.
+    """
 
     def __init__(
         self,
@@ -111,7 +121,7 @@ class Watch(Pictures):
         self.timeline = Timeline([self.outputs.train, *self.series.tables], capacity)
         self.valid_timeline = Timeline([self.outputs.valid], capacity)
         self.snapshots = Snapshots(self.root, every)
-        self._step, self._due = 0, True
+        self._step, self.due = 0, True
         self._column = self._valid_column = -1
         self._in_pass = self._passed = self._outside = False
         self._owned: set[int] = set()
@@ -207,7 +217,7 @@ class Watch(Pictures):
         """End a training step."""
         self._step += 1
         self._passed = False
-        self._due = self._step % self.every == 0
+        self.due = self._step % self.every == 0
         self._column = self._valid_column = -1
         self.outputs.forget_last()
         if self._step % FLUSH_EVERY == 0:
@@ -219,18 +229,20 @@ class Watch(Pictures):
         """What gets gradients from a loss of this model: its parameters, and the tensors of its optimizer."""
         return [*self.root.parameters(), *parameters_of(self.optimizer)]
 
-    def owns(self, loss: Tensor | Sequence[Tensor]) -> bool:
-        """Whether a loss reaches them."""
-        return graph.reaches(loss, self._owned)
+    def owns(self, tensors: Tensor | Sequence[Tensor], *, leaves: bool = False) -> bool:
+        """Whether a loss reaches them, or whether one of the tensors is one of them."""
+        if leaves:
+            return not self._owned.isdisjoint(map(id, [tensors] if isinstance(tensors, Tensor) else tensors))
+        return graph.reaches(tensors, self._owned)
 
     def record_loss(self, value: Tensor) -> None:
         """Take the loss of the current step; several in one step are averaged."""
-        if self._due:
+        if self.due:
             self.series.loss(self._train_column(), value)
 
     def before_step(self) -> None:
         """Read gradients, weights and hyper-parameters as the optimizer finds them."""
-        if self._due:
+        if self.due:
             self.series.before_step(self._train_column(), self.optimizer)
 
     def after_step(self) -> None:
@@ -247,7 +259,7 @@ class Watch(Pictures):
     def seen(self, row: int, module: nn.Module, inputs: Any, output: Any) -> None:
         """Read the output of the watched module in a row of the table."""
         training = self.root.training
-        if (training and not self._due) or torch._C._current_graph_task_id() != -1:
+        if (training and not self.due) or torch._C._current_graph_task_id() != -1:
             return
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             return
