@@ -66,7 +66,7 @@ class ProgressCallback(Callback):
             return
         self._shown = now
         learn = self.learn
-        losses = learn.recorder.losses
+        losses = learn.recorder.losses_read  # a bar is no reason to wait for an accelerator
         phase = f"loss {losses[-1]:.4f}" if losses else ""
         text = f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
         self._show(lambda: self._display.bar(learn.iter + 1, learn.n_iter, text))

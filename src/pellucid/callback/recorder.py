@@ -84,6 +84,11 @@ class Recorder(Callback):
         return Curve(self._smooth.values[:, 0])
 
     @property
+    def losses_read(self) -> Curve:
+        """As `losses`, without waiting for the device: up to the last 50 batches may be missing."""
+        return Curve(self._smooth.values[:, 0])
+
+    @property
     def lrs(self) -> Curve:
         """Learning rate of the last parameter group at each batch."""
         return Curve(self._hyper("lr")[:, -1]) if "lr" in self.hypers else Curve(np.zeros(0))
