@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import BatchSampler, IterableDataset, SequentialSampler, SubsetRandomSampler, TensorDataset
 from torch.utils.data import DataLoader as TorchLoader
-from torch.utils.data import TensorDataset
 
 from pellucid.callback.core import Callback
 from pellucid.callback.progress import ProgressCallback
@@ -269,6 +269,36 @@ def test_every_form_of_batch_works_or_is_refused_in_our_words(form, use):
     refusing = contextlib.nullcontext() if (form, use) in ALWAYS else contextlib.suppress(PellucidError)
     with refusing:
         USES[use](learn)
+
+
+class Sized(IterableDataset):
+    def __iter__(self):
+        return iter(zip(X, LABELS, strict=True))
+
+    def __len__(self):
+        return len(X)
+
+
+DATA = TensorDataset(X, LABELS)
+TORCHS = {
+    "shuffled": lambda: TorchLoader(DATA, 4, shuffle=True),
+    "own generator": lambda: TorchLoader(DATA, 4, shuffle=True, generator=torch.Generator().manual_seed(1)),
+    "sampler": lambda: TorchLoader(DATA, 4, sampler=SubsetRandomSampler(range(8))),
+    "batch sampler": lambda: TorchLoader(DATA, batch_sampler=BatchSampler(SequentialSampler(DATA), 4, False)),
+    "no batches": lambda: TorchLoader(TensorDataset(X[None], LABELS[None]), batch_size=None),
+    "sized stream": lambda: TorchLoader(Sized(), 4),
+    "lists of tensors": lambda: TorchLoader(
+        DATA, 4, collate_fn=lambda rows: [torch.stack(x) for x in zip(*rows, strict=True)]
+    ),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", TORCHS)
+def test_every_kind_of_torch_loader_works_everywhere(kind, use):
+    valid = TorchLoader(DATA, 4) if use == "interpret" else TORCHS[kind]()
+    learn = learner(DataLoaders(TORCHS[kind](), valid, vocab="abc", device="cpu"), First(), metrics=accuracy)
+    USES[use](learn)
 
 
 @pytest.mark.parametrize("dls", [None, [(X, LABELS)], ([(X, LABELS)], None), torchs().train])

@@ -19,6 +19,7 @@ from pellucid.data.dataset import item_list
 from pellucid.data.images import Resize
 from pellucid.data.items import parent_label
 from pellucid.data.loader import DataLoader, DataLoaders
+from pellucid.data.sources import StoredImages
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
 from pellucid.seed import set_seed
@@ -216,6 +217,14 @@ def test_either_side_can_be_shown(dls):
     assert unlabelled.get_size_inches().tolist() == [2, 3] and unlabelled.axes[0].get_title() == ""
     given = dls.train.show_batch(dls.valid.one_batch(), max_n=1)
     assert np.allclose(given.axes[0].get_images()[0].get_array()[0, 0], expected[0], atol=1e-6)
+
+
+def test_names_given_to_both_are_those_of_each():
+    source = StoredImages(np.zeros((4, 1, 3, 3), np.uint8), np.zeros((4, 1, 2), np.int64))
+    sides = (DataLoader(source, part, [0, 1], bs=2) for part in ([0, 1], [2, 3]))
+    made = DataLoaders(*sides, vocab=["cat", "dog"], device="cpu")
+    for figure in (made.show_batch(), made.valid.show_batch()):
+        assert [ax.get_title() for ax in figure.axes if ax.get_images()] == ["cat", "dog"]
 
 
 def test_one_image_may_be_shown_several_times(dls):

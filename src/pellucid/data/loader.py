@@ -160,7 +160,7 @@ class DataLoaders:
     Args:
         train: Training batches: ours, or any sized iterable of (xb, yb) such as a torch DataLoader.
         valid: Validation batches, likewise; None for none.
-        vocab: Class names, in order of their index; empty takes the training loader's.
+        vocab: Class names, in order of their index, for both loaders; empty takes the training loader's.
         decoding: How a file becomes pixels; needed for `test_dl`.
         getters: How an item becomes a file and a label, for `test_dl` of the items a data set is declared on.
         device: Where the model is trained; None takes the loaders'.
@@ -187,6 +187,9 @@ class DataLoaders:
         self.train, self.decoding, self.getters, self.path = train, decoding, getters, Path(path)
         self.valid: Any = valid
         self.vocab = list(vocab if len(vocab) else getattr(train, "vocab", ()))
+        for loader in self.loaders:
+            if isinstance(loader, DataLoader):
+                loader.vocab = self.vocab
         self._device = torch.device(device or getattr(train, "device", None) or default_device())
 
     @property
