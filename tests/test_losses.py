@@ -11,6 +11,9 @@ from pellucid.errors import UsageError
 from pellucid.losses import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
+    FocalLoss,
+    FocalLossFlat,
+    L1LossFlat,
     LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat,
     MSELossFlat,
@@ -133,7 +136,10 @@ def test_flat_losses_of_values_by_hand():
 
 @pytest.mark.parametrize(
     "loss",
-    [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat(), BCEWithLogitsLossFlat(), MSELossFlat()],
+    [
+        *(CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat(), FocalLossFlat()),
+        *(BCEWithLogitsLossFlat(), MSELossFlat(), L1LossFlat()),
+    ],
     ids=lambda loss: type(loss).__name__,
 )
 @pytest.mark.parametrize("shape", [(6,), (7, 5, 2), (5, 7), (14,), (), (1,)])
@@ -142,7 +148,27 @@ def test_flat_losses_check_shapes(loss, shape):
         loss(PRED, torch.zeros(shape, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("loss", [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat()])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat(), FocalLossFlat(), FocalLoss()]
+)
 def test_flat_cross_entropy_of_one_class(loss):
     with pytest.raises(UsageError, match="always 0"):
         loss(PRED[:, :1], TARG * 0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("weight", [None, WEIGHT.double()])
+def test_focal_loss_by_hand(gamma, weight):
+    ce = -PRED.double().log_softmax(1)[range(7), TARG] * (1 if weight is None else weight[TARG])
+    each = (1 - torch.exp(-ce)) ** gamma * ce
+    for reduction, expected in (("mean", each.mean()), ("sum", each.sum()), ("none", each)):
+        assert torch.allclose(FocalLoss(gamma, weight, reduction)(PRED.double(), TARG), expected)
+        flat = FocalLossFlat(gamma, weight, reduction, axis=0)
+        assert torch.allclose(flat(PRED.double().T, TARG.int()), expected)
+    assert torch.equal(activation_of(FocalLossFlat())(PRED), PRED.softmax(1))
+    assert each_loss(FocalLossFlat(gamma, weight), PRED.double(), TARG).tolist() == pytest.approx(each.tolist())
+
+
+def test_flat_absolute_error():
+    expected = float((PRED[:, 0].double() - TARG).abs().mean())
+    assert float(L1LossFlat()(PRED.double()[:, :1], TARG)) == pytest.approx(expected)

@@ -30,6 +30,7 @@ from pellucid.metrics import (
     MatthewsCorrCoef,
     Precision,
     Recall,
+    RocAucBinary,
     accuracy,
     accuracy_multi,
     column_names,
@@ -228,6 +229,17 @@ def test_scores_of_a_set_by_brute_force(seed, n_classes, n):
     assert in_batches(CohenKappa(), pred, targ, cuts) == pytest.approx(kappa, nan_ok=True)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40))
+def test_the_area_under_the_curve_counts_pairs(seed, n):
+    rng = np.random.default_rng(seed)
+    pred, targ = rng.integers(0, 4, (n, 2)).astype(float), rng.integers(0, 2, n)  # few values, so that some are equal
+    share = pred[:, 1] - pred[:, 0]  # ranks items as the probability does, without rounding
+    pairs = [(p > q) + (p == q) / 2 for p in share[targ == 1] for q in share[targ == 0]]
+    expected = np.mean(pairs) if pairs else np.nan
+    assert in_batches(RocAucBinary(), pred, targ, [n // 3, n // 2]) == pytest.approx(expected, nan_ok=True)
+
+
 def test_f1_is_of_the_set_not_a_mean_over_batches():
     pred = torch.tensor([[0.0, 1], [0, 1], [0, 1], [1, 0], [1, 0], [1, 0]])
     targ = torch.tensor([1, 0, 1, 0, 0, 1])
@@ -244,6 +256,8 @@ def test_f1_is_of_the_set_not_a_mean_over_batches():
         (lambda: F1Score(labels=[1]), "pos_label alone"),
         (lambda: CohenKappa(weights="linear"), "alike"),
         (lambda: AccumMetric(accuracy, activation="relu"), "'relu' does not exist: use one of no, sigmoid"),
+        (lambda: RocAucBinary(max_fpr=0.1), "max_fpr are not supported"),
+        (lambda: RocAucBinary()(PRED, TARG), "of the classes 0 and 1, a label is"),
         (lambda: F1Score()(PRED, TARG), "average='macro'"),
         (lambda: F1Score(labels=[7], average="macro")(PRED, TARG), "not all among the classes 0 to 3"),
         (lambda: F1Score(average="macro")(PRED, TARG - 2), "labels are not among the classes 0 to 3"),

@@ -11,8 +11,8 @@ from pellucid.callback.progress import ProgressCallback
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import TrainingError
 from pellucid.learner import Learner
-from pellucid.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
-from pellucid.misfit import silent_misfit
+from pellucid.losses import CrossEntropyLossFlat, FocalLoss, FocalLossFlat, LabelSmoothingCrossEntropy
+from pellucid.misfit import misfit, silent_misfit
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 3
@@ -59,6 +59,9 @@ class Two(nn.Linear):
         (nn.NLLLoss(), Y - 1, 3, "the label -1 is no class"),
         (nn.CrossEntropyLoss(ignore_index=0), Y - 1, 3, "the label -1 is no class"),
         (CrossEntropyLossFlat(), Y - 1, 3, "the label -1 is no class"),
+        (FocalLoss(), Y - 1, 3, "the label -1 is no class"),
+        (FocalLossFlat(2.0, WEIGHT.double()), Y, 3, "weight is float64, the outputs are float32"),
+        (CrossEntropyLossFlat(), Y.float(), 3, "class numbers are int64, not float32"),
         (
             F.cross_entropy,
             Y + 1,
@@ -149,3 +152,10 @@ def test_what_torch_does_as_meant_is_let_through():
         (lambda pred, targ: pred.mean(), X[:, :1], Y),
     ):
         assert silent_misfit(loss_func, pred, targ) == ""
+
+
+def test_the_axis_of_the_classes_is_the_losss_own():
+    pred, targ = torch.randn(2, 5, 3), torch.zeros(2, 5).long()
+    assert misfit(CrossEntropyLossFlat(), pred, targ) == ""
+    assert "the label 3 is beyond the 3 outputs" in misfit(CrossEntropyLossFlat(), pred, targ + 3)
+    assert "the label 5 is beyond the 5 outputs" in misfit(CrossEntropyLossFlat(axis=1), pred, torch.full((2, 3), 5))

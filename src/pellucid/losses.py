@@ -84,11 +84,7 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs (batch, …) with classes along `axis`, and class numbers (batch, …)."""
-        moved = input.movedim(self.axis, -1)
-        name = type(self).__name__
-        _several_classes(moved.shape[-1], name)
-        labels = paired(moved[..., 0], target, name, "labels are class numbers, one for each item")[1]
-        return super().forward(moved.reshape(-1, moved.shape[-1]), _whole(labels))
+        return super().forward(*_items(input, target, self.axis, type(self).__name__))
 
     def activation(self, pred: Tensor) -> Tensor:
         """Probabilities of outputs: the softmax along `axis`."""
@@ -158,7 +154,78 @@ class MSELossFlat(nn.MSELoss):
         return super().forward(values, labels.to(values.dtype))
 
 
-FLAT = CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat
+class L1LossFlat(nn.L1Loss):
+    """Mean absolute error of outputs and numbers in the same shape; see `MSELossFlat`.
+
+    Args:
+        reduction: `mean`, `sum`, or `none` for one loss a value.
+    """
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs and of labels in the same shape."""
+        values, labels = paired(input, target, type(self).__name__)
+        return super().forward(values, labels.to(values.dtype))
+
+
+class FocalLoss(nn.Module):
+    """Cross entropy in which what the model is sure of counts little.
+
+        loss = (1 − q)^gamma · ce        q = exp(−ce), the probability of the label if classes weigh alike
+
+    Args:
+        gamma: How little; 0 gives the cross entropy.
+        weight: Weight of each class in the cross entropy ce, shape (class,).
+        reduction: `mean` over items, `sum`, or `none` for one loss an item.
+
+    Source: Lin et al., arXiv:1708.02002, equation 4.
+    """
+
+    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean"):
+        super().__init__()
+        self.gamma, self.reduction = gamma, reduction
+        self.register_buffer("weight", weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs (batch, class, …) and class numbers (batch, …)."""
+        _several_classes(input.shape[1], type(self).__name__)
+        weight: Any = self.weight
+        each = F.cross_entropy(input, target, weight=weight, reduction="none")
+        losses = (1 - (-each).exp()) ** self.gamma * each
+        return losses if self.reduction == "none" else losses.sum() if self.reduction == "sum" else losses.mean()
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Probabilities of outputs."""
+        return pred.softmax(1)
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """The class with the largest output."""
+        return pred.argmax(1)
+
+
+class FocalLossFlat(FocalLoss):
+    """`FocalLoss` with the classes along any axis, see `CrossEntropyLossFlat`."""
+
+    def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean", *, axis: int = -1):
+        super().__init__(gamma, weight, reduction)
+        self.axis = axis
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Loss of outputs (batch, …) with classes along `axis`, and class numbers (batch, …)."""
+        return super().forward(*_items(input, target, self.axis, type(self).__name__))
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Probabilities of outputs: the softmax along `axis`."""
+        return pred.softmax(self.axis)
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """The class with the largest output."""
+        return pred.argmax(self.axis)
+
+
+FLAT = CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat, L1LossFlat
 
 
 def is_cross_entropy(loss_func: Any) -> bool:
@@ -282,6 +349,11 @@ def _several_classes(n: int, name: str) -> None:
         )
 
 
-def _whole(labels: Tensor) -> Tensor:
+def _items(input: Tensor, target: Tensor, axis: int, name: str) -> tuple[Tensor, Tensor]:
+    """Outputs as (item, class) and labels as (item,)."""
+    moved = input.movedim(axis, -1)
+    _several_classes(moved.shape[-1], name)
+    labels = paired(moved[..., 0], target, name, "labels are class numbers, one for each item")[1]
     # torch's cross entropy takes int64 alone; what is cast here are whole numbers, nothing is rounded.
-    return labels.long() if labels.dtype in SMALL_INTEGERS else labels
+    labels = labels.long() if labels.dtype in SMALL_INTEGERS else labels
+    return moved.reshape(-1, moved.shape[-1]), labels

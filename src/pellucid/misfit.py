@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.losses import FLAT, is_cross_entropy, setting, unwrapped
+from pellucid.losses import FLAT, FocalLoss, is_cross_entropy, setting, unwrapped
 
 ONE_PER_CLASS = "the last layer needs one output per class, as (batch, classes)"
 BINARY = F.binary_cross_entropy, F.binary_cross_entropy_with_logits
@@ -79,7 +79,8 @@ def misfit(loss_func: Any, pred: Any, targ: Any) -> str:
     if not isinstance(targ, Tensor):
         return f"the labels are a {type(targ).__name__}, the loss takes one tensor of them"
     pred = pred.detach()
-    if is_cross_entropy(loss_func):
+    if is_cross_entropy(loss_func) or isinstance(loss_func, FocalLoss):
+        pred = pred.movedim(getattr(loss_func, "axis", 1), 1)
         return _class_weights(loss_func, pred) or _class_labels(loss_func, pred, targ)
     if unwrapped(loss_func) in BINARY or isinstance(loss_func, BINARY_MODULES):
         return _binary(loss_func, pred, targ)
@@ -96,15 +97,15 @@ def _class_weights(loss_func: Any, pred: Tensor) -> str:
 
 
 def _class_labels(loss_func: Any, pred: Tensor, targ: Tensor) -> str:
-    n, wanted = pred.shape[1], (len(pred), *pred.shape[2:])
-    if targ.shape == pred.shape and not targ.is_floating_point():
-        return "one-hot labels have to be probabilities: give labels.float(), or class numbers, labels.argmax(1)"
+    n = pred.shape[1]
     if targ.shape == pred.shape:
-        return ""
-    if targ.dim() == pred.dim() == 2 and targ.shape == (len(pred), 1):
-        return "class numbers come as (batch,): give labels.squeeze(1), or use CrossEntropyLossFlat()"
-    if targ.shape != wanted:
-        return f"{len(pred)} outputs for {len(targ)} labels" if len(pred) != len(targ) else ONE_PER_CLASS
+        hint = "give labels.float(), or class numbers, labels.argmax(1)"
+        return "" if targ.is_floating_point() else f"one-hot labels have to be probabilities: {hint}"
+    if not hasattr(loss_func, "axis"):  # flat losses check shapes themselves
+        if targ.dim() == pred.dim() == 2 and targ.shape == (len(pred), 1):
+            return "class numbers come as (batch,): give labels.squeeze(1), or use CrossEntropyLossFlat()"
+        if targ.shape != (len(pred), *pred.shape[2:]):
+            return f"{len(pred)} outputs for {len(targ)} labels" if len(pred) != len(targ) else ONE_PER_CLASS
     if targ.dtype not in (torch.int64, torch.uint8):
         return f"class numbers are int64, not {_dtype(targ)}: give labels.long(), or use CrossEntropyLossFlat()"
     labels = targ[targ != setting(loss_func, "ignore_index", -100)]

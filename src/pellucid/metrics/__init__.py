@@ -12,6 +12,7 @@ from pellucid.metrics.counts import (
     Recall,
 )
 from pellucid.metrics.evaluation import Evaluation
+from pellucid.metrics.ranking import RocAucBinary
 from pellucid.metrics.whole import (
     AccumMetric,
     ActivationType,
@@ -38,6 +39,7 @@ __all__ = [
     "MetricLike",
     "Precision",
     "Recall",
+    "RocAucBinary",
     "accuracy",
     "accuracy_multi",
     "column_names",
