@@ -44,6 +44,23 @@ def plain_names(model: nn.Module) -> dict[str, str | None]:
     return {key: _plain(model, key) for key in model.state_dict()}
 
 
+def save_checkpoint(file: Path, model: nn.Module, loss_func: Any, opt: Optimizer | None) -> Path:
+    """Write weights and, with an optimizer, its moments beside them, into a folder that is made; returns the file.
+
+    Raises:
+        UsageError: they cannot be written, or hold something that such files cannot keep.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        optimizer_file(file).unlink(missing_ok=True)  # of what is replaced
+        save_weights(model, file)
+        if opt is not None:
+            save_moments(opt, *named_params(model, loss_func, opt), file)
+    except OSError as error:
+        raise UsageError(f"{printable(file)}: cannot be written ({error.strerror or error})") from None
+    return file
+
+
 def save_weights(model: nn.Module, file: str | Path) -> None:
     """Write a model's weights; tied ones once, as safetensors' own `save_model` does.
 
@@ -183,8 +200,8 @@ def _plain(module: nn.Module | None, key: str) -> str | None:
     head, dot, rest = key.partition(".")
     if module is None or not dot:
         return key if module is None or _inside(module) is None else None
-    inner, child = _inside(module), module._modules.get(head)
-    below = _plain(child, rest)
+    inner, child = _inside(module), getattr(module, head, None)
+    below = _plain(child if isinstance(child, nn.Module) else None, rest)
     if inner is not None:
         return below if head == inner else None
     return None if below is None else f"{head}.{below}"

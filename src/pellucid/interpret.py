@@ -210,7 +210,7 @@ class ClassificationInterpretation:
 
 
 def _places(places: Sequence[int] | Tensor, n: int, what: str) -> Tensor:
-    found = torch.as_tensor(places if isinstance(places, Tensor) else list(places))
+    found = torch.as_tensor(places if isinstance(places, Tensor) else list(places), device="cpu")
     if found.dim() != 1 or not len(found) or found.is_floating_point() or found.min() < 0 or found.max() >= n:
         raise UsageError(f"{what} must be whole numbers from 0 to {n - 1}, at least one, got {places!r}")
     return found

@@ -18,7 +18,8 @@ from pellucid.callback.lr_finder import MIN_BATCHES, LRFinder, Suggestion, sugge
 from pellucid.callback.progress import ProgressCallback
 from pellucid.callback.recorder import Recorder
 from pellucid.callback.schedule import ParamScheduler
-from pellucid.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_moments, save_weights
+from pellucid.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
+from pellucid.convolution.fields.graph import as_type_of
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
 from pellucid.groups import LearningRate, Splitter, params
@@ -36,7 +37,6 @@ from pellucid.rehearsal import rehearse
 from pellucid.rewind import rewound
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.summary import ModelSummary, summarize
-from pellucid.text import printable
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 DEFAULT_CALLBACKS = (NonFiniteGuard, Recorder, ProgressCallback)
@@ -312,7 +312,8 @@ class Learner(Predicting, HasOptimizer):
         notes = ["", f"Optimizer used: {self.opt_func}", f"Loss function: {self.loss_func}", "", "Callbacks:"]
         notes += [f"  - {type(cb).__name__}" for cb in self.cbs]
         try:
-            return summarize(self.model.to(self.dls.device), xb, notes)
+            model = self.model.to(self.dls.device)
+            return summarize(model, as_type_of(model, xb) if xb.is_floating_point() else xb, notes)
         except RuntimeError:
             with looking(self.model), torch.no_grad():
                 self._output((xb,))  # which says what does not fit
@@ -331,16 +332,7 @@ class Learner(Predicting, HasOptimizer):
         Raises:
             UsageError: the file cannot be written, or the model holds something that it cannot keep.
         """
-        file = self._model_file(name)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            optimizer_file(file).unlink(missing_ok=True)  # of what is replaced
-            save_weights(self.model, file)
-            if with_opt and self.opt is not None:
-                save_moments(self.opt, *named_params(self.model, self.loss_func, self.opt), file)
-        except OSError as error:
-            raise UsageError(f"{printable(file)}: cannot be written ({error.strerror or error})") from None
-        return file
+        return save_checkpoint(self._model_file(name), self.model, self.loss_func, self.opt if with_opt else None)
 
     def save_run(self, folder: str | Path, arch: Any = None, arguments: Mapping[str, Any] | None = None) -> Path:
         """Write a run folder: the model with all it takes to look at new images, for `load_run` and the command line.

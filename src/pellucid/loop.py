@@ -54,6 +54,7 @@ class TrainingLoop(HasCallbacks):
         self.n_epoch = self.n_iter = 1
         self.pct_train = 0.0
         self._loss_grad: Tensor | None = None
+        self._float: torch.dtype | None = None
 
     def __repr__(self) -> str:
         parameters = [p for p in self.model.parameters() if not nn.parameter.is_lazy(p)]
@@ -160,6 +161,7 @@ class TrainingLoop(HasCallbacks):
         if training:
             self.pct_train = self.epoch / self.n_epoch
         self.model.train(training)
+        self._float = floating_type(self.model)
 
     def _batches(self) -> None:
         n_batches = self.n_iter * self.n_epoch
@@ -192,9 +194,11 @@ class TrainingLoop(HasCallbacks):
         self.opt.zero_grad()
 
     def _output(self, inputs: tuple[Any, ...]) -> Any:
-        """What the model makes of a batch."""
+        """What the model makes of a batch, given to it in the type of its weights."""
+        if self._float is not None and any(map(self._is_other, inputs)):
+            inputs = tuple(x.to(self._float) if self._is_other(x) else x for x in inputs)
         try:
-            return self.model(*inputs)
+            pred = self.model(*inputs)
         except RuntimeError as error:
             if reason := input_misfit(error, inputs):
                 raise TrainingError(reason) from error
@@ -208,6 +212,12 @@ class TrainingLoop(HasCallbacks):
                 f"item{'' if n == 1 else 's'}, with one value each there: take larger batches, and leave the last "
                 "incomplete one out (drop_last=True)"
             ) from error
+
+        # Losses and metrics of others may call `view`, which the channels-last output of a convolution does not allow.
+        return pred.contiguous() if isinstance(pred, Tensor) and pred.dim() == 4 else pred
+
+    def _is_other(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and x.is_floating_point() and x.dtype is not self._float
 
     def _backward(self) -> None:
         (self.loss if self._loss_grad is None else self._loss_grad).backward()
@@ -246,6 +256,12 @@ class TrainingLoop(HasCallbacks):
             reason = misfit(self.loss_func, pred, yb) or str(error)
             raise TrainingError(f"{_misfitting(self.loss_func, pred, yb)}: {reason}") from error
         return loss if isinstance(loss, Tensor) and not loss.dim() else _one_value(self.loss_func, loss)
+
+
+def floating_type(model: nn.Module) -> torch.dtype | None:
+    """The type of all floating weights of a model, None where there are several or none."""
+    found = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    return found.pop() if len(found) == 1 else None
 
 
 def _misfitting(loss_func: Any, pred: Any, yb: Any) -> str:

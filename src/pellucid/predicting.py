@@ -13,7 +13,7 @@ from pellucid.data.batch import first_batch, photos, target_name, viewable
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
 from pellucid.looking import looking
-from pellucid.loop import TrainingLoop
+from pellucid.loop import TrainingLoop, floating_type
 from pellucid.losses import activation_of, decoded, each_loss
 from pellucid.metrics import Evaluation
 from pellucid.plot.figure import GridOptions
@@ -23,6 +23,9 @@ from pellucid.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+NO_CLASSES = "predicted classes need a model whose output is one tensor (batch, classes), this one gives a "
+OUTPUTS = "; get_preds without with_decoded gives them as they are"
 
 
 class Predicting(TrainingLoop):
@@ -76,18 +79,21 @@ class Predicting(TrainingLoop):
         Raises:
             UsageError: there is no such loader, it has no batch, or no labels to compute losses with.
         """
-        act = act or activation_of(self.loss_func)
+        activation = act or activation_of(self.loss_func)
         seen = _Seen()
         for inputs, pred, yb in self._passed(self._loader(ds_idx, dl)):
             if yb is None and with_loss:
                 raise UsageError("with_loss needs labels, this loader has none")
             seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []
-            seen.preds.append(act(pred).cpu())
+            # What a loss implies is for one tensor of outputs; what several mean its user knows.
+            seen.preds.append(_joined([activation(pred) if act or isinstance(pred, Tensor) else pred]))
             seen.labels += [] if yb is None else [yb]
             seen.losses += [self._losses(pred, yb)] if with_loss and yb is not None else []
         if not seen.preds:
             raise UsageError("the loader has no batch to predict")
-        preds = torch.cat(seen.preds)
+        preds = _joined(seen.preds)
+        if with_decoded and not isinstance(preds, Tensor):
+            raise UsageError(NO_CLASSES + type(preds).__name__ + OUTPUTS)
         found = [preds, _joined(seen.labels) if seen.labels else None]
         found = [_joined(seen.inputs), *found] if with_input else found
         found += [decoded(self.loss_func, preds)] if with_decoded else []
@@ -96,7 +102,10 @@ class Predicting(TrainingLoop):
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
-        probabilities = self.get_preds(dl=self.dls.test_dl([item]))[0][0]
+        preds = self.get_preds(dl=self.dls.test_dl([item]))[0]
+        if not isinstance(preds, Tensor):
+            raise UsageError(NO_CLASSES + type(preds).__name__ + OUTPUTS)
+        probabilities = preds[0]
         index = probabilities.argmax()
         return self.dls.label(int(index)), index, probabilities
 
@@ -149,6 +158,7 @@ class Predicting(TrainingLoop):
     def _passed(self, dl: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], Tensor, Any]]:
         self.model.to(self.dls.device)
         with looking(self.model, dl), torch.no_grad():
+            self._float = floating_type(self.model)
             for batch in dl:
                 inputs, targets = self._split(batch)
                 yield inputs, self._output(inputs), targets[0] if len(targets) == 1 else targets or None
@@ -159,13 +169,21 @@ class _Seen:
     """What came of each batch."""
 
     inputs: list[Any] = field(default_factory=list)
-    preds: list[Tensor] = field(default_factory=list)
+    preds: list[Any] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
 
 
 def _joined(batches: list[Any]) -> Any:
-    """Labels of all batches, on the CPU; a tuple of them where there are several an item."""
-    if isinstance(batches[0], tuple):
-        return tuple(_joined(list(each)) for each in zip(*batches, strict=True))
-    return torch.cat([yb.cpu() for yb in batches])
+    """Tensors of all batches, on the CPU, in tuples, lists and dicts as they came."""
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: _joined([batch[key] for batch in batches]) for key in first}
+    if isinstance(first, tuple | list):
+        each = [_joined(list(members)) for members in zip(*batches, strict=True)]
+        return type(first)(*each) if hasattr(first, "_fields") else type(first)(each)
+    if not isinstance(first, Tensor):
+        raise UsageError(
+            f"batches can be put together where they are tensors, the model gives a {type(first).__name__}"
+        )
+    return torch.cat([batch.cpu() for batch in batches])

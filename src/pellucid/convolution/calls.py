@@ -40,7 +40,7 @@ def as_batch(image: Any) -> Tensor:
     Raises:
         UsageError: another number of axes, more than one image, or values that are nan or infinite.
     """
-    x = torch.as_tensor(image)
+    x = image if isinstance(image, Tensor) else torch.as_tensor(image, device="cpu")
     x = x if x.is_floating_point() else x.float()
     if not 2 <= x.ndim <= 4 or (x.ndim == 4 and len(x) != 1):
         raise UsageError(

@@ -116,7 +116,7 @@ def compare_channels(model: nn.Module | str, input_size: Sequence[int]) -> Chann
     """
     size = tuple(input_size)
     model = network(model, size) if isinstance(model, str) else model
-    x = as_type_of(model, torch.zeros(1, *size))
+    x = as_type_of(model, torch.zeros(1, *size, device="cpu"))
     try:
         works = layer_work(model, x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

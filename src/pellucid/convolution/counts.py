@@ -125,7 +125,7 @@ def layer_counts(model: nn.Module | str, input_size: Sequence[int], *, fields: b
         raise UsageError(f"input_size is the shape of one image, such as (1, 28, 28), not {input_size!r}")
     model = network(model, size) if isinstance(model, str) else model
     try:
-        x = as_type_of(model, torch.zeros(1, *size))
+        x = as_type_of(model, torch.zeros(1, *size, device="cpu"))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Using padding='same'")  # of no concern here: it is about speed
             model = with_shapes(model, x)

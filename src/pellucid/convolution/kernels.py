@@ -41,7 +41,7 @@ __all__ = [
 
 
 def _kernel(*rows: list[int]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32)
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")
 
 
 # The chapter's four: J. Howard and S. Gugger, "Deep Learning for Coders", chapter 13; the other two are their mirrors.
@@ -85,7 +85,7 @@ def box(n: int) -> Tensor:
     Raises:
         UsageError: `n` is below 1.
     """
-    return torch.full((_side(n), n), 1 / n**2)
+    return torch.full((_side(n), n), 1 / n**2, device="cpu")
 
 
 def gaussian(n: int, sigma: float | None = None) -> Tensor:
@@ -103,7 +103,7 @@ def gaussian(n: int, sigma: float | None = None) -> Tensor:
     sigma = 0.15 * _side(n) + 0.35 if sigma is None else sigma
     if not 0 < sigma < math.inf:
         raise UsageError(f"sigma must be a finite number above 0, not {sigma}")
-    distance = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
+    distance = torch.arange(n, dtype=torch.float64, device="cpu") - (n - 1) / 2
     weights = torch.softmax(-(distance**2) / (2 * sigma**2), 0)
     return torch.outer(weights, weights).float()
 

@@ -38,7 +38,9 @@ def make_loaders(
 ) -> DataLoaders:
     """Put both sides of a split into loaders; `rows` are their positions in `source`."""
     ready = [
-        Normalize(*source.channel_stats(torch.tensor(rows[0]))) if isinstance(t, Normalize) and t.mean is None else t
+        Normalize(*source.channel_stats(torch.tensor(rows[0], device="cpu")))
+        if isinstance(t, Normalize) and t.mean is None
+        else t
         for t in batch_tfms
     ]
     device = torch.device(device or default_device())

@@ -48,7 +48,7 @@ class Dataset:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, Tensor] | tuple[Image.Image]:
         image = self.decoding.image(self.files[i])
-        return (image,) if self.labels is None else (image, torch.tensor(self.labels[i]))
+        return (image,) if self.labels is None else (image, torch.tensor(self.labels[i], device="cpu"))
 
     def __repr__(self) -> str:
         what = "without labels" if self.labels is None else f"of {len(self.vocab)} classes"

@@ -68,8 +68,8 @@ class DataLoader:
             )
         self.source, self.bs, self.shuffle, self.device = source, whole_batch(bs), shuffle, torch.device(device)
         self.dataset, self.vocab = dataset, list(vocab)
-        self.rows = torch.as_tensor(rows, dtype=torch.long)
-        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
+        self.rows = torch.as_tensor(rows, dtype=torch.long, device="cpu")
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long, device="cpu")
         self.drop_last = drop_last
         self.batch_tfms = [t for t in batch_tfms if getattr(t, "split_idx", None) in (None, 0 if training else 1)]
 
@@ -87,7 +87,7 @@ class DataLoader:
         return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(self.n) if self.shuffle else torch.arange(self.n)
+        order = torch.randperm(self.n, device="cpu") if self.shuffle else torch.arange(self.n, device="cpu")
         chunks = order.split(self.bs)[: len(self)]
         batches = self.source.batches(self.rows[chunk] for chunk in chunks)
         for (pixels, kept), chunk in zip(batches, chunks, strict=True):
@@ -101,7 +101,7 @@ class DataLoader:
 
     def sample(self, n: int) -> tuple[Tensor, ...]:
         """Up to `n` images evenly spaced over the loader, as one batch."""
-        return self.take(torch.linspace(0, self.n - 1, min(n, self.n)).round().long())
+        return self.take(torch.linspace(0, self.n - 1, min(n, self.n), device="cpu").round().long())
 
     def take(self, positions: Tensor) -> tuple[Tensor, ...]:
         """The images at these positions, int64 (batch,), as one batch; it takes no random numbers from training."""
@@ -137,7 +137,7 @@ class DataLoader:
             options: `nrows`, `ncols` of the grid, and further arguments of `show_images`, such as `figsize`.
         """
         if unique:
-            b = self.take(torch.zeros(max_n, dtype=torch.long))
+            b = self.take(torch.zeros(max_n, dtype=torch.long, device="cpu"))
         elif b is None:
             b = self.one_batch()
         return show_batch(b, self.decode, self.vocab, max_n, **options)

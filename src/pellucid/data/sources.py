@@ -112,7 +112,7 @@ class StreamedImages:
 
     def channel_stats(self, rows: Tensor) -> tuple[list[float], list[float]]:
         """Statistics of up to 1,000 images, evenly spaced over the rows."""
-        sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), STATS_SAMPLE)).long()]
+        sample = rows[torch.linspace(0, len(rows) - 1, min(len(rows), STATS_SAMPLE), device="cpu").long()]
         with ThreadPoolExecutor(self.workers) as pool:
             images = pool.map(self._decode, sample.tolist())
             decoded = [moments(pixels[None]) for pixels in images if pixels is not None]
@@ -151,8 +151,8 @@ class StreamedImages:
         decoded = [image.result() for image in images]
         kept = [i for i, pixels in enumerate(decoded) if pixels is not None]
         stacked = [pixels for pixels in decoded if pixels is not None]
-        batch = torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, *self.shape)
-        return batch, None if len(kept) == len(images) else torch.tensor(kept, dtype=torch.long)
+        batch = torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, *self.shape, device="cpu")
+        return batch, None if len(kept) == len(images) else torch.tensor(kept, dtype=torch.long, device="cpu")
 
     def _first_shape(self) -> tuple[int, ...]:
         for file in self.files:

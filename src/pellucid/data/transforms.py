@@ -83,7 +83,7 @@ class Normalize:
 
 
 def _numbers(values: Any) -> list[float]:
-    return torch.as_tensor(values, dtype=torch.float64).reshape(-1).tolist()
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1).tolist()
 
 
 def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], device: torch.device) -> None:
@@ -99,7 +99,7 @@ def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], de
     Raises:
         UsageError: one draws random numbers, or gives two results.
     """
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu").to(device)
     for transform in (t for t in transforms if getattr(t, "split_idx", None) != 0):
         x, drawn = tried_twice(lambda x=x, t=transform: t(x.clone()), device)
         if drawn:
@@ -116,7 +116,7 @@ def tried_twice(call: Callable[[], Any], device: torch.device | str = "cpu") -> 
         before = _states(torch.device(device))
         first, second = call(), call()
         drawn = _states(torch.device(device)) != before
-    one, two = (torch.as_tensor(value) for value in (first, second))
+    one, two = (torch.as_tensor(value, device="cpu") for value in (first, second))
     # Not to the last bit: some kernels of accelerators add in another order each time.
     return first, drawn or one.shape != two.shape or not torch.allclose(one, two, equal_nan=True)
 

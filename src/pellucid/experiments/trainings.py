@@ -47,7 +47,7 @@ def train_digits(
         image, and `diverged`: 1 if the loss stopped being a number, and the results are those of the weights left.
     """
     found = _mnist(images)
-    normalize = Normalize(*found.source.channel_stats(torch.arange(found.n_train)))
+    normalize = Normalize(*found.source.channel_stats(torch.arange(found.n_train, device="cpu")))
     return _trained(seed, found.loaders([normalize], bs), epochs, lr, **model)
 
 
@@ -134,6 +134,6 @@ def _colour_mnist(images: int) -> ImageSet:
 def _encoded_stats(images: int, encoding: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each encoded channel, over up to 5,000 training images."""
     found = _colour_mnist(images)
-    rows = torch.linspace(0, images - 1, min(images, STATS_IMAGES)).long()
+    rows = torch.linspace(0, images - 1, min(images, STATS_IMAGES), device="cpu").long()
     std, mean = torch.std_mean(ENCODINGS[encoding](found.source.pixels[rows].float() / 255), (0, 2, 3))
     return mean.tolist(), std.tolist()

@@ -107,7 +107,7 @@ class Run:
 
     def summary(self) -> ModelSummary:
         """The layer table, for a batch of one image."""
-        return summarize(self.model, torch.zeros(1, *self.settings["input_shape"]))
+        return summarize(self.model, torch.zeros(1, *self.settings["input_shape"], device="cpu"))
 
     @property
     def history(self) -> History:

@@ -43,7 +43,7 @@ class Untraceable(Exception):
 
 def as_type_of(model: nn.Module, images: Tensor) -> Tensor:
     """Images in the model's own type and on its device."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0, device="cpu"))
     return images.to(weight.device, weight.dtype)
 
 
@@ -65,7 +65,7 @@ def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
             raise Untraceable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
         recorder = _recorder(traced, dict(model.named_modules()))
         try:
-            recorder.run(as_type_of(model, torch.zeros(1, *input_size)))
+            recorder.run(as_type_of(model, torch.zeros(1, *input_size, device="cpu")))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise refused(model, input_size, error) from None
     for name in sorted(recorder.unknown):

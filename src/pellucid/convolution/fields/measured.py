@@ -23,7 +23,7 @@ class Measured:
 
     def __init__(self, model: nn.Module, input_size: tuple[int, ...]) -> None:
         self.image_shape = input_size[1:]
-        noise = torch.randn(N_NOISE, *input_size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(N_NOISE, *input_size, generator=torch.Generator().manual_seed(0), device="cpu")
         self.images = as_type_of(model, noise).requires_grad_()
         self.kinds: dict[str, str] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -82,7 +82,7 @@ class Measured:
             output = self.outputs[name]
             chosen = output if position is None else output[self.index(name, position)]
             # random weights, so that the gradients of channels do not cancel
-            weights = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(1)).to(chosen)
+            weights = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(1), device="cpu").to(chosen)
             grad = torch.autograd.grad((chosen * weights).sum(), self.images, retain_graph=True, allow_unused=True)[0]
             seen = torch.zeros_like(self.images) if grad is None else grad
             self.units[name, position] = (seen != 0).any(dim=0).any(dim=0).cpu().numpy()

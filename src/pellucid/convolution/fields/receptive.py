@@ -346,7 +346,7 @@ def _short(values: Sequence[Any]) -> str:
 
 
 def _as_images(images: Any, input_size: tuple[int, ...], model: nn.Module) -> Tensor:
-    batch = as_type_of(model, torch.as_tensor(images))
+    batch = as_type_of(model, torch.as_tensor(images, device="cpu"))
     batch = batch[None] if batch.ndim == len(input_size) else batch
     if tuple(batch.shape[1:]) != input_size or not len(batch):
         raise UsageError(f"images must have shape (image, {', '.join(map(str, input_size))}), not {tuple(batch.shape)}")

@@ -125,9 +125,13 @@ def _direct(x: Tensor, earlier: dict[int, Tensor]) -> tuple[Join, ...]:
     if not x.requires_grad or not usable:
         return ()
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(x.shape, generator=generator).to(x)
-    half = (torch.rand(x.shape, generator=generator) < 0.5).to(x)
-    channels = (torch.rand(x.shape[:2], generator=generator) < 0.5).to(x).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    probe = torch.randn(x.shape, generator=generator, device="cpu").to(x)
+    half = (torch.rand(x.shape, generator=generator, device="cpu") < 0.5).to(x)
+    channels = (
+        (torch.rand(x.shape[:2], generator=generator, device="cpu") < 0.5)
+        .to(x)
+        .reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    )
     slopes = [
         torch.autograd.grad(x, list(usable.values()), weights, retain_graph=True, allow_unused=True)
         for weights in (probe, probe * half, probe * channels)

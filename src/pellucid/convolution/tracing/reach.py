@@ -138,7 +138,7 @@ def _known_pointwise(module: nn.Module) -> bool:
 
 def _found_pointwise(call: Call) -> bool:
     """Whether changing half of the inputs, up and down, leaves the outputs at all other places as they are."""
-    chosen = torch.rand(call.input.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    chosen = torch.rand(call.input.shape, generator=torch.Generator().manual_seed(0), device="cpu") < 0.5
     chosen = chosen.to(call.input.device)
     try:
         with torch.no_grad():

@@ -101,8 +101,10 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     finally:
         for hook in hooks:
             hook.remove()
-    whole = [torch.zeros(network.shape(n)) if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)]
-    own = torch.zeros(network.shape(place))
+    whole = [
+        torch.zeros(network.shape(n), device="cpu") if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)
+    ]
+    own = torch.zeros(network.shape(place), device="cpu")
     own[unit] = 1
     weights = [g.double().cpu() for g in [*whole, own]]
     constant = sum(_added(network.calls[n].module, weights[n + 1]) for n in range(place + 1))
