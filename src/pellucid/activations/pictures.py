@@ -70,12 +70,16 @@ class Pictures:
         return finished(drawn, options)
 
     def plot(self, **options: Unpack[FigureOptions]) -> Figure:
-        """Plot every layer with parameters on one sheet, a row each: its colours, its moments, its share near zero."""
+        """Plot every layer with parameters on one sheet, a row each: its colours, its moments, its share near zero.
+
+        The loss stands above them if it was recorded.
+        """
         history = self._filled()
         x, rows = history.train, [i for i, layer in enumerate(history.layers) if layer.role == "layer"]
         hist = None if x.hist is None else x.hist[rows, :, x.hist.shape[2] // 2 :]
         moments, titles = (x.mean[rows], x.std[rows]), [_title(history, row) for row in rows]
-        sheet = draw.plot_sheet(x.steps, *moments, x.share("near_zero")[rows], hist, titles, x.nonfinite[rows])
+        near_zero, broken = x.share("near_zero")[rows], x.nonfinite[rows]
+        sheet = draw.plot_sheet(x.steps, *moments, near_zero, hist, titles, broken, history.loss)
         return finished(sheet, options)
 
     def dead_chart(self, **options: Unpack[AxesOptions]) -> Figure:

@@ -67,10 +67,7 @@ def _loss(run: Path) -> Figure:
         valid = record["epoch_values"][:, 1].tolist() if record["epoch_values"].size else []
         losses, ends = record["smooth_loss"].tolist(), record["epoch_end"].tolist()
         return figure_of(plot_loss(losses, valid, ends, train_at=record["step"]))
-    losses = load_history(run).loss
-    if losses is None:
-        raise UsageError(f"{printable(run)}: no loss was recorded yet")
-    return figure_of(plot_loss(losses.tolist(), label="training"))
+    return load_history(run).plot_loss()
 
 
 def _layers(run: Path, layer: str | None, picture: str | None, step: int | None) -> Figure:

@@ -103,8 +103,11 @@ def plot_sheet(
     hist: np.ndarray | None,
     titles: Sequence[str],
     nonfinite: np.ndarray,
+    loss: np.ndarray | None = None,
 ) -> Figure:
     """Show all layers on one sheet, a row each: colours (if there are histograms), mean ± std, percentage near zero.
+
+    The loss stands above them, over the same batches.
 
     Args:
         steps: Step ranges, [column, 2].
@@ -113,14 +116,24 @@ def plot_sheet(
         hist: Counts in bins on [0, 10], [layer, column, bin], or None.
         titles: Of the layers.
         nonfinite: Outputs that were nan or infinite, [layer, column]; columns with any are hatched.
+        loss: Of each column, or None.
     """
-    n = len(titles)
+    n, top = len(titles), int(loss is not None)
     widths = [2, 1, 1] if hist is not None else [1, 1]
     figure, grid = new_figure(
-        n, len(widths), figsize=(12, 1.7 * n + 0.6), sharex=True, squeeze=False, layout="constrained",
+        n + top, len(widths), figsize=(12, 1.7 * (n + top) + 0.6), sharex=True, squeeze=False, layout="constrained",
         width_ratios=widths,
     )  # fmt: skip
     x = centres(steps)
+    if loss is not None:
+        for spare in grid[0, 1:]:
+            spare.remove()
+        grid[0, 0].plot(x, loss, linewidth=1.2)
+        grid[0, 0].set_title("loss", fontsize="small", loc="left")
+        grid[0, 0].tick_params(labelsize="small")
+        clip_explosion(grid[0, 0], loss)
+        mark_nonfinite(grid[0, 0], steps, ~np.isfinite(loss))
+    grid = grid[top:]
     for row, title in enumerate(titles):
         axes = list(grid[row])
         if hist is not None:

@@ -30,7 +30,6 @@ def plot_loss(
     *,
     train_at: Sequence[int] | np.ndarray | None = None,
     skip_start: int = 5,
-    label: str = "training (smoothed)",
     raw: Sequence[float] | np.ndarray = (),
     ax: Axes | None = None,
 ) -> Axes:
@@ -42,7 +41,6 @@ def plot_loss(
         valid: Validation losses.
         valid_at: Number of batches trained before each of them.
         skip_start: First batches left out, whose loss would stretch the axis.
-        label: What the training loss is called in the legend.
         raw: Loss of each batch before smoothing, drawn pale behind.
         ax: Draw here; None makes a new figure.
     """
@@ -52,7 +50,7 @@ def plot_loss(
     at = range(1, len(train) + 1) if train_at is None else train_at
     if len(raw):
         ax.plot(at[skip:], raw[skip:], color="C0", alpha=0.3, linewidth=0.8)
-    ax.plot(at[skip:], train[skip:], label=label, linewidth=1.6)
+    ax.plot(at[skip:], train[skip:], label="training (smoothed)", linewidth=1.6)
     if len(valid):
         ax.plot(valid_at, valid, "o-", label="validation", linewidth=1.6, markersize=4)
         ax.legend(frameon=False)
