@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -219,6 +220,20 @@ def test_methods_have_fastais_names_and_survive_a_run_folder():
     methods = [ResizeMethod.Crop, ResizeMethod.Squish]
     for resize in (*(Resize((3, 4), method) for method in methods), Resize(8, ResizeMethod.Pad, pad_mode="zeros")):
         assert Decoding.from_json(Decoding("L", resize).to_json()) == Decoding("L", resize)
+
+
+@pytest.mark.parametrize("size", [8.0, "128", None, (8,), (8, 8, 3), (8, 2.5), [], np.array([8, 8])], ids=str)
+def test_resize_takes_whole_numbers_only(size):
+    with pytest.raises(UsageError, match=r"a whole number of pixels, or \(height, width\), got"):
+        Resize(size)
+
+
+@pytest.mark.parametrize("size", [np.int64(8), torch.tensor(8), (np.uint8(8), 8), [8, 8]], ids=str)
+def test_resize_takes_numbers_of_any_kind(size):
+    resize = Resize(size)
+    assert resize.height_width == (8, 8)
+    assert Decoding.from_json(json.loads(json.dumps(Decoding("L", resize).to_json()))) == Decoding("L", resize)
+    assert Decoding("L", resize).pixels(noise(20, 30)).shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -199,6 +200,19 @@ def test_libtiff_says_it_in_our_message_and_not_on_the_terminal(tmp_path, monkey
     assert capfd.readouterr().err == ""
     assert "Decoding error at scanline 0" in bad[1] and "not yet in table" in bad[2]
     assert all(f"{files[row]}: damaged image" in bad[row] for row in (1, 2))
+
+
+def test_each_of_many_threads_hears_its_own_file():
+    said = {"tiff_deflate": "scanline 0", "tiff_lzw": "not yet in table"}
+    files = {compression: damaged_tiff(compression) for compression in said}
+
+    def heard(compression: str) -> set[str]:
+        with pytest.raises(DataError) as caught:
+            PILImage.create(files[compression])
+        return {name for name, words in said.items() if words in str(caught.value)}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(heard, [*said] * 100)) == [{name} for name in said] * 100
 
 
 def test_libtiff_still_speaks_to_others(capfd):
