@@ -295,9 +295,11 @@ class DataBlock:
                 continue
             hint = lookalike(label, vocab)
             if self.category_block.vocab is not None:
-                raise DataError(f"{items[i]}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}{hint}")
+                raise DataError(
+                    f"{printable(items[i])}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}{hint}"
+                )
             raise DataError(
-                f"{items[i]}: its class {label!r} does not occur in training (there are {vocab}){hint}; "
+                f"{printable(items[i])}: its class {label!r} does not occur in training (there are {vocab}){hint}; "
                 "add training images of it or take it out of validation"
             )
         return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab

@@ -148,6 +148,7 @@ def label_of(get_y: Callable[[Any], Any], item: Any) -> Label:
         label = label.item()
     if not isinstance(label, str | int):
         raise DataError(
-            f"{item}: get_y returned {label!r} ({type(label).__name__}); a label must be a string or an integer"
+            f"{printable(item)}: get_y returned {label!r} ({type(label).__name__}); a label must be a string or an "
+            "integer"
         )
     return label

@@ -115,7 +115,7 @@ class RegexLabeller:
         """Return the label; raises DataError where the pattern is not found."""
         found = self.find(str(item))
         if not found:
-            raise DataError(f"{item}: the label pattern {self.pattern.pattern!r} does not occur in it")
+            raise DataError(f"{printable(item)}: the label pattern {self.pattern.pattern!r} does not occur in it")
         return found.group(1)
 
 
