@@ -89,7 +89,7 @@ def test_class_folders_are_split_at_random_and_that_is_said(root, capsys):
     fill(root, cat=6, dog=4)
     train, valid = split(root)
     assert (sum(train.values()), sum(valid.values())) == (8, 2)
-    assert "no training and validation folders: a random share of 10 validates" in capsys.readouterr().out
+    assert "no training and validation folders: a random share of the 10 images validates" in capsys.readouterr().out
     split(root, valid_pct=0.2)
     assert capsys.readouterr().out == ""
 
@@ -178,6 +178,12 @@ def test_a_flat_training_folder_says_that_it_is_flat(root):
 def test_a_test_folder_among_classes_is_no_class(root, options):
     fill(root, cat=3, dog=3, test=5)
     refused(root, f"{root / 'test'}: holds 5 images but no class folders, and its name is no class", **options)
+
+
+@pytest.mark.parametrize("folders", [{"train": 3}, {"cat": 3, "dog": 3}])
+def test_one_side_among_classes_is_no_group_of_classes(root, folders):
+    fill(root, **folders, test__fox=2, test__hen=2)
+    refused(root, f"{root / 'test'}: holds class folders and is named like a side of a split", valid_pct=0.5)
 
 
 def test_a_class_may_be_named_train_when_the_split_is_asked_for(root):

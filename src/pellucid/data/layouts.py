@@ -77,7 +77,11 @@ def layout(root: Path, train: str | None, valid: str | None, at_random: bool) ->
     valid = valid or tree.side("valid", bool(train)) or tree.side("test", bool(train))
     if at_random or not (train or valid):
         files = tree.images([name for name in tree.deep if role(name)] if train in tree.deep else [])
-        said = "" if at_random else f"no training and validation folders: a random share of {len(files):,} validates"
+        said = (
+            ""
+            if at_random
+            else f"no training and validation folders: a random share of the {len(files):,} images validates"
+        )
         return Layout(files, None, tree.report(len(files), said))
     sides = _both_sides(tree, train, valid)
     usual = len(given) == 2 or (train, valid) == ("train", "valid")
@@ -180,6 +184,12 @@ class _Tree:
             raise DataError(
                 f"{printable(self.base / odd[0])}: holds {len(self.groups[(odd[0],)]):,} images but no class folders, "
                 "and its name is no class; move it away, or sort them into class folders"
+            )
+        side = next((name for name in self.deep if role(name)), None)
+        if not sides and side:
+            raise DataError(
+                f"{printable(self.base / side)}: holds class folders and is named like a side of a split, but there is "
+                "no training folder with class folders beside it; name both: from_folder(path, train='…', valid='…')"
             )
         self.check(sides)
         return [file for parts, files in self.groups.items() if _class_of(parts, sides) for file in files]
