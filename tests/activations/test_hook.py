@@ -77,6 +77,7 @@ def test_an_in_place_relu_behind_a_convolution():
     with hook_outputs(model) as hooks:
         out = model(x)
     conv, relu, dropped = hooks.stored
+    assert repr(hooks[0]) == "Hook on Conv2d, removed; stored: Tensor 2×4×4×4"
     assert torch.equal(conv, model[0](x))
     assert torch.equal(relu, model[0](x).relu())
     assert torch.equal(dropped, out)
@@ -165,6 +166,7 @@ def test_hooks_go():
         raise ZeroDivisionError
     model(X)
     assert hooks.stored == [None, None]
+    assert repr(hooks) == "Hooks [Hook on Linear, removed; stored: NoneType, Hook on Linear, removed; stored: NoneType]"
     assert all(hook.removed for hook in hooks)
 
 

@@ -43,6 +43,7 @@ class Hook:
         cpu: bool = False,
     ):
         self.hook_func, self.detach, self.cpu = hook_func, detach, cpu
+        self._kind = type(module).__name__
         self.stored: Any = None
         self.removed = False
         register = module.register_forward_hook if is_forward else module.register_full_backward_hook
@@ -57,6 +58,10 @@ class Hook:
 
     def _detached(self, x: Tensor) -> Tensor:
         return x.detach().cpu() if self.cpu else x.detach()
+
+    def __repr__(self) -> str:
+        shape = f" {'×'.join(map(str, self.stored.shape))}" if isinstance(self.stored, Tensor) else ""
+        return f"Hook on {self._kind}{', removed' * self.removed}; stored: {type(self.stored).__name__}{shape}"
 
     def remove(self) -> None:
         """Take the hook off; a second time does nothing."""
@@ -92,6 +97,9 @@ class Hooks:
         """Take all hooks off."""
         for hook in self.hooks:
             hook.remove()
+
+    def __repr__(self) -> str:
+        return f"Hooks {self.hooks}"
 
     def __getitem__(self, i: int) -> Hook:
         return self.hooks[i]

@@ -167,7 +167,7 @@ def dead_chart(
 
     Args:
         steps: Step ranges, [column, 2].
-        near_zero: Fractions, [layer, column].
+        near_zero: Fractions, [layer, column]; blank where nan.
         names: Of the layers.
         nonfinite: Outputs that were nan or infinite, [layer, column]; red where there are any.
         ax: Draw here; None makes a new figure.
@@ -184,6 +184,8 @@ def dead_chart(
         red = np.ma.masked_equal(broken.astype(int), 0)
         ax.imshow(red, aspect="auto", extent=extent, cmap=ListedColormap([BROKEN]), interpolation="nearest")
         ax.set_title("red: nan or infinite", color=BROKEN, fontsize="small", loc="right")
+    if (np.isnan(near_zero) & ~broken).any():
+        ax.set_title("blank: not seen, or zero from the start", fontsize="small", loc="left")
     ax.set_yticks(range(len(names)), names, fontsize="small")
     ax.set_xlabel(BATCH)
     ax.figure.colorbar(image, ax=ax, label="near zero (≤ 0.05), %")
