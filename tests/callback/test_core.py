@@ -466,6 +466,12 @@ def test_a_hook_as_a_function():
     assert all(torch.equal(outputs[0], pred) for outputs, pred in stored)
 
 
+@pytest.mark.parametrize("name", ["X", "Model", "SmoothLoss", "Fit", "Recorder", "Logger"])
+def test_callbacks_named_like_something_of_the_learner_are_refused(name):
+    with pytest.raises(UsageError, match=r"learn\.\w+ exists already; remove that, or rename the class"):
+        learner().add_cb(type(name, (Callback,), {}))
+
+
 def test_removed_callbacks_come_back_to_their_places():
     cbs = [type(name, (Callback,), {})() for name in ("A", "B", "C")]
     learn = learner(cbs=cbs)

@@ -93,7 +93,7 @@ class Callback:
             return
         if name in WIRED:
             learn.wire()
-        elif not (was_own and isinstance(vars(learn).get(name), Callback)) and _has(learn, name):
+        elif not (was_own and isinstance(vars(learn).get(name), Callback)) and has(learn, name):
             warnings.warn(
                 f"self.{name} of {type(self).__name__} now hides the learner's {name}, which stays as it is; "
                 f"self.learn.{name} = … changes it",
@@ -132,8 +132,8 @@ OF_BATCHES = tuple(name for name in EVENTS if re.search(r"_(batch|pred|loss|back
 WIRED = {*EVENTS, "order", "run", "run_train", "run_valid"}
 
 
-def _has(learn: Learner, name: str) -> bool:
-    """Whether the learner has an attribute, without computing it: some properties wait for the device."""
+def has(learn: Any, name: str) -> bool:
+    """Whether a learner has an attribute, without computing it: some properties wait for the device."""
     return name in vars(learn) or hasattr(type(learn), name)
 
 

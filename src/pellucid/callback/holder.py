@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from pellucid.callback.core import EVENTS, OF_BATCHES, Callback
+from pellucid.callback.core import EVENTS, OF_BATCHES, Callback, has
 from pellucid.errors import UsageError
 
 Some = Any
@@ -54,8 +54,8 @@ class HasCallbacks:
         """
         cb = cb() if isinstance(cb, type) else cb
         _check(cb)
-        anonymous = type(cb) is Callback and isinstance(getattr(self, cb.name, None), Callback)
-        if hasattr(self, cb.name) and (not anonymous or cb in self.cbs):
+        anonymous = type(cb) is Callback and isinstance(vars(self).get(cb.name), Callback)
+        if has(self, cb.name) and (not anonymous or cb in self.cbs):
             raise UsageError(
                 f"cannot add {type(cb).__name__}: learn.{cb.name} exists already; remove that, or rename the class"
             )
