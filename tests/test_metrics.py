@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pellucid.callback.progress import ProgressCallback
+from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
+from pellucid.learner import Learner
 from pellucid.losses import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
@@ -83,6 +86,25 @@ SMOOTHED = 0.8 * EACH * WEIGHT[TARG] + 0.2 / K * -(LOG_P * WEIGHT).sum(1)
 )
 def test_the_loss_of_a_set_does_not_depend_on_its_batches(loss_func, expected, sizes):
     assert valid_loss(loss_func, PRED, TARG, sizes) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("bs", [60, 23, 7, 1])
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_a_learner_measures_the_set(bs, ignored):
+    x = torch.randn(N, 6, generator=torch.Generator().manual_seed(1))
+    loss_func = nn.CrossEntropyLoss(WEIGHT.float(), ignore_index=ignored)
+    batches = list(zip(x.split(bs), TARG.split(bs), strict=True))
+    torch.manual_seed(0)
+    learn = Learner(DataLoaders(batches[:1], batches, device="cpu"), nn.Linear(6, K), loss_func, metrics=accuracy)
+    learn.remove_cb(ProgressCallback)
+    learn.fit(1, 0.01)
+    with torch.no_grad():
+        log_p = learn.model(x).double().log_softmax(1)
+    kept, weight = ignored != TARG, WEIGHT[TARG]
+    expected = -(log_p[range(N), TARG] * weight)[kept].sum() / weight[kept].sum()
+    share = (log_p.argmax(1) == TARG).double().mean()
+    assert learn.validate() == pytest.approx([float(expected), float(share)], rel=1e-5)
+    assert learn.recorder.values[0][1:] == pytest.approx(learn.validate(), rel=1e-12)
 
 
 def test_log_likelihoods_and_probabilities_as_labels():
