@@ -123,6 +123,7 @@ WAYS = {
     "a function": lambda nets: (nets.make(slope=0.2), nets.make, {"slope": 0.2}),
     "a class in a class": lambda nets: (nets.Net(4), "nets_of_a_user:Outer.Inner", {"width": 4}),
     "the model's own class": lambda nets: (nets.Net(), None, None),
+    "a wrapper": lambda nets: (nn.DataParallel(nets.Net(4)), nets.Net, {"width": 4}),
     "tied weights": lambda nets: (nets.Tied(), nets.Tied, None),
     "a constructor that looks at values": lambda nets: (nets.Masked(), nets.Masked, None),
 }

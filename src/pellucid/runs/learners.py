@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pellucid.checkpoint import plain_model
 from pellucid.data.loader import DataLoader
 from pellucid.errors import PellucidError, UsageError
 from pellucid.looking import looking
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
     """See `Learner.save_run`."""
-    name, kept = name_of(type(learn.model) if arch is None else arch), json_arguments(arguments)
+    name, kept = name_of(type(plain_model(learn.model)) if arch is None else arch), json_arguments(arguments)
     settings = {
         "arch": name,
         "arguments": kept,
@@ -55,7 +56,7 @@ def _check_made_again(learn: Learner, arch: str, arguments: dict[str, Any], desc
         again = make(arch, arguments, tuple(description["input_shape"]), len(description["vocab"]))
         valid = learn.dls.valid
         xb = (valid.sample(2) if isinstance(valid, DataLoader) else next(iter(valid)))[0][:2].to(learn.dls.device)
-    state = learn.model.state_dict()
+    state = plain_model(learn.model).state_dict()
     try:
         again.load_state_dict(state)
     except RuntimeError as error:

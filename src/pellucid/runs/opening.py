@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pellucid.checkpoint import load_weights
+from pellucid.checkpoint import load_weights, plain_model
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
 from pellucid.runs.architectures import described, is_foreign, make, outline, refuse_own_code
@@ -53,7 +53,7 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
             _check_header(sketch, weights)
         with kept_rng():  # of the first weights, which are replaced at once
             model = make(arch, arguments, shape, n_out)
-    _check_header(model, weights)
+    _check_header(plain_model(model), weights)
     load_weights(model, weights)
     _check_values(model, weights)
     return Run(folder, run, model.eval())
