@@ -234,6 +234,17 @@ def test_the_order_of_a_vocabulary_is_said(pets):
         CategoryBlock(["a", "b", "a"])
 
 
+def _from_csv(pets: Path, **options):
+    frame(pets).to_csv(pets / "labels.csv", index=False)
+    return ImageDataLoaders.from_csv(
+        pets, fn_col="fname", label_col="breed", folder="images", suff=".png", **OPTIONS, **options
+    )
+
+
+def test_a_label_file_is_read_like_its_frame(pets):
+    assert found(_from_csv(pets)) == expected()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -245,6 +256,8 @@ def test_the_order_of_a_vocabulary_is_said(pets):
         (lambda p: DataBlock(get_y=parent_label).dataloaders(p, verbose=True), "summary"),
         (lambda p: DataBlock(get_y=parent_label).datasets(p, verbose=True), "datasets .*summary"),
         (lambda p: ImageDataLoaders.from_folder(p, num_workers=2), "num_workers .*called workers"),
+        (lambda p: _from_csv(p, valid_col="is_valid"), r"valid_col \(.*from_df"),
+        (lambda p: _from_csv(p, header=None), r"header \(a line of headings"),
         (lambda p: ImageDataLoaders.from_df(frame(p), p, label_delim=" "), "one class"),
         (lambda p: ImageDataLoaders.from_df(p, frame(p)), "takes a DataFrame first, then the path; got a PosixPath"),
         (lambda p: ImageDataLoaders.from_lists(p, files(p), ["cat"]), "got 20 images and 1 for labels"),
