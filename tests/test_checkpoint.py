@@ -271,13 +271,19 @@ def unkeepable(kind: str) -> nn.Module:
         return WithExtra(object())
     if kind == "quantised":
         model.register_buffer("q", torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8))
+    if kind == "quantised while it runs":
+        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(model), {nn.Linear})
     if kind == "sparse":
         model.register_buffer("q", torch.eye(2).to_sparse())
     return model
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "named"), [("object", "object"), ("quantised", "Tensor"), ("sparse", "Tensor")])
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("object", "object"), ("quantised", "Tensor"), ("sparse", "Tensor"), ("quantised while it runs", "dtype")],
+)
 def test_what_a_file_cannot_keep_is_named_and_nothing_is_written(kind, named, tmp_path):
     with pytest.raises(
         UsageError, match=rf"holds a {named}, which a file of weights cannot keep: save it with torch\.save"

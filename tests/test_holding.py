@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -456,3 +457,38 @@ def test_lazy_modules_find_their_sizes_before_the_optimizer_is_made():
     learn.fit(1)
     assert lazy[0].weight.shape == (5, 6) and len(learn.opt.state) == 4
     assert all(m.training for m in learner(nn.Sequential(nn.LazyLinear(4))).model.modules())
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.array, torch.tensor])
+def test_numbers_of_any_kind_are_arguments_of_a_fit(kind):
+    rates = []
+    for of in (float, kind):
+        learn = learner(lr=of(0.25))
+        moms = [of(0.5), of(0.25), of(0.5)]
+        fits = [
+            lambda learn=learn, of=of: learn.fit(2, of(0.5), wd=of(0.125)),
+            lambda learn=learn, of=of, moms=moms: learn.fit_one_cycle(
+                1, slice(of(0.125), of(0.5)), of(4), of(100), of(0.5), of(0.25), moms
+            ),
+            lambda learn=learn, of=of: learn.fit_flat_cos(1, None, of(10), of(0.5)),
+            lambda learn=learn, of=of: learn.fine_tune(1, of(0.5), 1, of(10), of(0.25), of(4)),
+            lambda learn=learn: learn.fit(1),
+        ]
+        for fit in fits:
+            fit()
+            for values in learn.recorder.hypers.values():
+                assert all(type(value) is float for step in values for value in step)
+                rates.append([list(step) for step in values])
+    half = len(rates) // 2
+    for ours, theirs in zip(rates[:half], rates[half:], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)  # schedules of float32 numbers are float32's
+
+
+@pytest.mark.parametrize("n", [np.int64(2), torch.tensor(2), np.array(2)])
+def test_numbers_of_epochs(n):
+    learn = learner()
+    learn.fit(n)
+    assert len(learn.recorder.values) == 2
+    for wrong, said in ((0, "at least 1, got 0"), (1.5, "a whole number, got 1.5"), ("2", "a whole number, got '2'")):
+        with pytest.raises(UsageError, match=f"n_epoch must be {said}"):
+            learn.fit(wrong)

@@ -29,7 +29,7 @@ from pellucid.layout import channels_last
 from pellucid.looking import looking
 from pellucid.loop import LossFunc
 from pellucid.memory import keep_freed_memory
-from pellucid.number import number
+from pellucid.number import count, number
 from pellucid.optimizer import Adam, OptFunc, has_momentum, set_hyper
 from pellucid.plot.training import plot_lr_find
 from pellucid.predicting import Predicting
@@ -146,8 +146,7 @@ class Learner(Predicting, HasOptimizer):
             UsageError: the model has no trainable parameters, there is no training batch, or `lr` fits no groups.
             TrainingError: the loss became nan or infinite, or does not fit the model's output.
         """
-        if n_epoch < 1:
-            raise UsageError(f"n_epoch must be at least 1, got {n_epoch}")
+        n_epoch = count(n_epoch, "n_epoch")
         if not len(self.dls.train):
             raise UsageError("the training loader has no batch: fewer images than the batch size, with drop_last?")
         keep_freed_memory()

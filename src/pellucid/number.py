@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
 from typing import Any
 
@@ -37,3 +38,18 @@ def number(value: Any, name: str) -> float:
         if math.isfinite(found):
             return found
     raise UsageError(f"{name} must be one finite number, got {value!r}")
+
+
+def count(value: Any, name: str) -> int:
+    """A Python int of one whole number of 1 or more.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, got {value!r}") from None
+    if found < 1:
+        raise UsageError(f"{name} must be at least 1, got {found}")
+    return found
