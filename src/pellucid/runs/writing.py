@@ -92,7 +92,7 @@ def size_of(learn: Learner, n_epoch: int) -> int:
     weights = sum(t.numel() * t.element_size() for t in learn.model.state_dict().values())
     n_steps = min(n_epoch * len(learn.dls.train), EXACT)
     n_values = n_steps * N_CURVES + 16 * n_epoch
-    return weights + 4 * n_values + 512 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
+    return weights + 4 * n_values + 256 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
 
 
 def statistics_size(learn: Learner, n_epoch: int) -> int:
