@@ -96,6 +96,11 @@ def test_readme_commands(photos, mnist_sample):
     folder = photos.parent
     rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in sorted(photos.glob("*/*.jpg"))]
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    ids = [(f"{file.parent.name}{file.stem}", file) for file in sorted(photos.glob("*/*.jpg"))]
+    (folder / "train").mkdir()
+    for name, file in ids:
+        shutil.copy(file, folder / "train" / f"{name}.jpg")
+    (folder / "train.csv").write_text("\n".join(["id,age,breed", *(f"{n},3,{f.parent.name}" for n, f in ids)]))
     for i, name in enumerate(("a.jpg", "b.jpg")):
         shutil.copy(photos / "red" / f"{i}.jpg", folder / name)
     shutil.copy(next((mnist_sample / "valid" / "3").iterdir()), folder / "digit.png")

@@ -72,6 +72,12 @@ class Resize:
         object.__setattr__(self, "size", _pixels(self.size))
         if min(self.height_width) < 1:
             raise UsageError(f"Resize needs a size of at least 1 pixel, got {self.size}")
+        height, width = self.height_width
+        if Image.MAX_IMAGE_PIXELS and height * width > Image.MAX_IMAGE_PIXELS:
+            raise UsageError(
+                f"Resize to {height:,}×{width:,} makes images of {height * width / 1e6:,.0f} million pixels, above the "
+                f"limit of {Image.MAX_IMAGE_PIXELS / 1e6:,.0f} (PIL.Image.MAX_IMAGE_PIXELS)"
+            )
 
     @property
     def height_width(self) -> tuple[int, int]:
