@@ -14,11 +14,13 @@ from torch.utils.data import DataLoader as TorchLoader
 
 from pellucid.callback.core import Callback
 from pellucid.callback.progress import ProgressCallback
+from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.sources import StoredImages
 from pellucid.errors import PellucidError, TrainingError, UsageError
 from pellucid.interpret import ClassificationInterpretation
 from pellucid.learner import Learner
+from pellucid.losses import BCEWithLogitsLossFlat
 from pellucid.metrics import accuracy
 
 N, N_VALID = 10, 6
@@ -107,6 +109,44 @@ def test_results_of_either_side_are_shown(loaders, ds_idx):
     assert [ax.get_title() for ax in shown] == [f"{'abc'[i]}\nb" for i in y[rows]]
     assert [ax.title.get_color() for ax in shown] == ["black" if i == 1 else "crimson" for i in y[rows]]
     assert np.allclose([ax.get_images()[0].get_array() for ax in shown], x[rows][:, 0])
+
+
+def one_output(loss_func) -> tuple[Learner, torch.Tensor]:
+    """A learner of cats and dogs whose one output is the mean of the pixels less the median one, and who is a dog."""
+    source = StoredImages(PIXELS, np.zeros((len(PIXELS), 1, 2), np.int64))
+    means = X.mean((1, 2, 3))
+    dogs = means > means.median()
+    ours = DataLoader(source, range(len(X)), dogs.long(), bs=4)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 1))
+    learn = learner(
+        DataLoaders(ours, ours, vocab=["cat", "dog"], decoding=Decoding("L"), device="cpu"), net, loss_func=loss_func
+    )
+    with torch.no_grad():
+        net[1].weight.fill_(1 / 9), net[1].bias.fill_(-means.median())
+    return learn, dogs
+
+
+def test_one_yes_or_no_output_names_both_classes():
+    learn, dogs = one_output(BCEWithLogitsLossFlat())
+    assert 0 < dogs.sum() < len(dogs)
+    for pixels, dog in zip(PIXELS, dogs, strict=True):
+        name, index, probabilities = learn.predict(pixels[0])
+        assert (name, int(index)) == (("dog", 1) if dog else ("cat", 0))
+        assert (float(probabilities) > 0.5) == dog
+    wrong = ~dogs  # as whole numbers, as numbers of each item, in a column
+    for labels, right in ((dogs, True), (dogs.float(), True), (dogs.float()[:, None], True), (wrong.long(), False)):
+        figure = learn.show_results(dl=[(X, labels)], max_n=len(X))
+        shown = [ax for ax in figure.axes if ax.get_images()]
+        names = [("cat", "dog")[int(i)] for i in labels.flatten()]
+        said = [("cat", "dog")[int(i)] for i in dogs]
+        assert [ax.get_title() for ax in shown] == [f"{a}\n{b}" for a, b in zip(names, said, strict=True)]
+        assert {ax.title.get_color() for ax in shown} == {"black" if right else "crimson"}
+
+
+def test_one_number_of_no_meaning_is_no_class():
+    learn, _ = one_output(lambda pred, targ: F.mse_loss(pred[:, 0], targ.float()))
+    with pytest.raises(UsageError, match="does not say which class it means"):
+        learn.predict(PIXELS[0, 0])
 
 
 def test_results_of_any_loader_are_shown():

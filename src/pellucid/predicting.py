@@ -101,13 +101,16 @@ class Predicting(TrainingLoop):
         return tuple(found)
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
-        """Class name, class index and probabilities (class,) of one path, Pillow image or array."""
-        preds = self.get_preds(dl=self.dls.test_dl([item]))[0]
-        if not isinstance(preds, Tensor):
-            raise UsageError(NO_CLASSES + type(preds).__name__ + OUTPUTS)
-        probabilities = preds[0]
-        index = probabilities.argmax()
-        return self.dls.label(int(index)), index, probabilities
+        """Class name, class index and probabilities (class,) of one path, Pillow image or array.
+
+        One yes-or-no output (binary cross entropy) stands for class 1: its only probability is that of yes.
+
+        Raises:
+            UsageError: the model gives several tensors, or one output of which the loss does not say what it means.
+        """
+        preds, _, said = self.get_preds(dl=self.dls.test_dl([item]), with_decoded=True)
+        index = _class_of(said[0], preds[0])
+        return self.dls.label(int(index)), index, preds[0]
 
     def show_results(
         self, ds_idx: int = 1, dl: Any = None, *, max_n: int = 9, **options: Unpack[GridOptions]
@@ -126,6 +129,8 @@ class Predicting(TrainingLoop):
             batch = dl.sample(max_n) if ours else first_batch(dl)
         inputs, targets = ([part[:max_n] for part in side] for side in self._split(batch))
         *_, guesses = self.get_preds(dl=[(*inputs, *targets)] if targets else [inputs], with_decoded=True)
+        if targets and guesses.dtype == torch.bool and guesses.numel() == len(guesses):
+            targets = [targets[0] > 0.5]  # one yes or no each: labels 1, 1.0 and [1.0] are then the same class
         columns = ([target_name(value, self.dls.vocab) for value in side] for side in (*targets[:1], guesses))
         pairs = list(zip(*columns, strict=True))
         titles = ["\n".join(map(drawable, pair)) for pair in pairs]
@@ -172,6 +177,18 @@ class _Seen:
     preds: list[Any] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+
+
+def _class_of(said: Tensor, values: Tensor) -> Tensor:
+    """Number of the class that the loss decodes one prediction to; where that is none, the one of the largest value."""
+    if said.numel() == 1 and not said.is_floating_point():
+        return said.reshape(()).long()
+    if values.numel() == 1:
+        raise UsageError(
+            "the model gives one number and the loss does not say which class it means; train a yes-or-no output with "
+            "BCEWithLogitsLossFlat, or take the number from get_preds"
+        )
+    return values.argmax()
 
 
 def _joined(batches: list[Any]) -> Any:

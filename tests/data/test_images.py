@@ -211,7 +211,7 @@ def test_resize_refuses_what_it_cannot_do():
         Resize(8, "stretch")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1 pixel, got 0"):
         Resize(0)
-    with pytest.raises(UsageError, match="100,000×100,000 makes .* 10,000 million pixels, above the limit of 89"):
+    with pytest.raises(UsageError, match=r"100,000×100,000 makes .* 10,000 million pixels, above the limit of 89"):
         Resize(100_000)
     for options in ({"method": "pad"}, {"method": "pad", "pad_mode": "reflection"}, {"pad_mode": "border"}):
         with pytest.raises(UsageError, match="pads with black: say pad_mode='zeros'"):

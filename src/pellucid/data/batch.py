@@ -131,7 +131,7 @@ def label(vocab: Sequence[Any], index: int) -> str:
 
 def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
     """A target or prediction in words: the class's name, the number, or the shape."""
-    if target.dim() == 0 and not target.is_floating_point():
+    if target.numel() == 1 and not target.is_floating_point():
         return label(vocab, int(target))
     return f"{target.item():.4g}" if target.numel() == 1 else _size(target)
 
