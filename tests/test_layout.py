@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.callback.core import Callback
+from pellucid.callback.recorder import Recorder
+from pellucid.data.loader import DataLoaders
 from pellucid.layers import CallableModel, Flatten, sequential
 from pellucid.layout import channels_last
+from pellucid.learner import Learner
 from pellucid.optimizer import Adam
 
 
@@ -188,3 +194,123 @@ def test_a_callback_may_change_the_type_of_the_model():
     with channels_last(model, opt):
         model(torch.randn(4, 3, 8, 8).double()).sum().backward()
         opt.step()
+
+
+def averaged() -> nn.Sequential:
+    torch.manual_seed(0)
+    return sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), Flatten())
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(2)
+    return [(torch.randn(16, 3, 8, 8), torch.randint(0, 4, (16,))) for _ in range(4)]
+
+
+def noisy(p: Tensor) -> None:
+    p.grad = torch.zeros(p.shape) + p.grad
+
+
+def masked(p: Tensor) -> None:
+    p.grad = torch.where(torch.ones(p.shape, dtype=torch.bool), p.grad, torch.zeros(()))
+
+
+def reshaped(p: Tensor) -> None:
+    p.grad = p.grad.flatten().view(p.shape)
+
+
+def clamped(p: Tensor) -> None:
+    p.data = torch.clamp(p.data, -1, 1).contiguous()
+
+
+def outer(w: Tensor) -> Tensor:
+    flat = w.view(w.size(0), -1)
+    return (flat @ flat.T).square().sum()
+
+
+def by_hand(model: nn.Module, make_opt, edit, loss_func) -> None:
+    opt = make_opt(model.parameters(), lr=0.01)
+    for x, y in batches():
+        loss = loss_func(model)(model(x), y)
+        loss.backward()
+        for p in model.parameters():
+            edit(p)
+        opt.step(lambda loss=loss: loss)
+        opt.zero_grad()
+
+
+def editing(model: nn.Module, edit) -> Callback:
+    return Callback(before_step=lambda _: [edit(p) for p in model.parameters()])
+
+
+def plain(model: nn.Module):
+    return F.cross_entropy
+
+
+def regularised(model: nn.Module):
+    return lambda output, y: F.cross_entropy(output, y) + 0.01 * outer(model[0].weight)
+
+
+@pytest.mark.parametrize("edit", [noisy, masked, reshaped, clamped, lambda p: torch.nn.utils.parameters_to_vector([p])])
+@pytest.mark.parametrize("loss_func", [plain, regularised])
+@pytest.mark.parametrize(
+    "make_opt", [partial(Adam, wd=0.0), partial(torch.optim.AdamW, fused=True, weight_decay=0.0), torch.optim.SGD]
+)
+@pytest.mark.parametrize("seen", ["fresh", "a gradient from before", "hooked"])
+def test_gradients_of_any_order_reach_their_weights(edit, loss_func, make_opt, seen):
+    results, seen_by_hook = [], []
+    for fit in (False, True):
+        model = averaged()
+        x, y = batches()[0]
+        if seen == "a gradient from before":
+            F.cross_entropy(model(x), y).backward()
+        if seen == "hooked":
+            model[0].register_forward_hook(
+                lambda module, _, output: seen_by_hook.append(output.view(len(output), -1).mean())
+            )
+        if fit:
+            learn = Learner(DataLoaders(batches(), None), model, loss_func(model), opt_func=make_opt, lr=0.01)
+            with learn.no_bar(), learn.no_logging():
+                learn.fit(1, cbs=editing(model, edit))
+        else:
+            by_hand(model, make_opt, edit, loss_func)
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*results, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("make_opt", [partial(Adam, wd=0.0), torch.optim.SGD])
+def test_a_gradient_from_before_an_ordinary_fit(make_opt):
+    results = []
+    for fit in (False, True):
+        model = averaged()
+        x, y = batches()[0]
+        F.cross_entropy(model(x), y).backward()
+        if fit:  # nothing of others runs inside: the weights are channels-last, the gradient is not
+            with Learner(DataLoaders(batches(), None), model, opt_func=make_opt, lr=0.01).no_bar() as learn:
+                learn.fit(1)
+        else:
+            by_hand(model, make_opt, lambda p: None, plain)
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*results, atol=2e-6, rtol=0)
+
+
+def test_lbfgs_trains_convolutions():
+    learn = Learner(DataLoaders(batches(), None), make(), opt_func=torch.optim.LBFGS, lr=0.1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert len(learn.recorder.losses) == 4
+
+
+def test_ordinary_fits_are_channels_last():
+    model, inside = make(), []
+
+    class Looks(Recorder):
+        """A callback of ours, as far as the layout is concerned."""
+
+        def after_step(self) -> None:
+            inside.append(model[0].weight.is_contiguous(memory_format=torch.channels_last))
+
+    Looks.__module__ = "pellucid.callback.recorder"
+    learn = Learner(DataLoaders(batches(), None), model, cbs=Looks)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert inside == [True] * 4 and model[0].weight.is_contiguous()

@@ -156,7 +156,7 @@ class Learner(Predicting, HasOptimizer):
         if decay is not None:
             set_hyper(self.opt, "wd", decay)
         try:
-            with self.added_cbs(cbs), channels_last(self.model, self.opt):
+            with self.added_cbs(cbs), channels_last(self.model, self.opt, [self.loss_func, *self.cbs]):
                 rehearse(self)
                 self._run(n_epoch)
         finally:
