@@ -144,3 +144,17 @@ def test_the_epochs_before_are_not_lost_to_one_bad_batch_and_the_record_stays():
         learn.fit(4, 0.01, cbs=Explodes(2, 1, factor=math.nan))
     assert len(learn.recorder.values) == 2
     assert learn.validate()[0] == pytest.approx(learn.recorder.values[-1][1])
+
+
+def test_a_first_batch_that_was_easy_by_chance_costs_no_epoch():
+    class Lucky(Callback):
+        order = 30
+
+        def after_loss(self):
+            if self.learn.training and self.learn.train_iter == 0:
+                self.learn.loss = self.learn.loss * 1e-4
+
+    learn, keeps = learner(), Keeps()
+    with pytest.raises(TrainingError, match="at the end of epoch 2"):
+        learn.fit(4, 0.01, cbs=[Lucky(), keeps, Explodes(3, 2, factor=math.nan)])
+    assert same(state(learn), keeps.at[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class NonFiniteGuard(Callback):
     By then weights are often finite and useless: a rate that is too high takes them to 1e15 before the loss overflows.
     So model, loss and moments of the optimizer go back to the end of the last sound epoch, bit for bit, or to where
     they were before the fit. An epoch ended soundly if the loss of the next batch, the first that was computed with its
-    weights, is at most four times the fit's first loss.
+    weights, is at most four times the fit's first loss, or the first epoch's median loss where that is larger: a first
+    batch that was easy by chance must not cost all epochs.
 
     On the CPU each loss is looked at before its backward pass; on an accelerator every 50 batches, because reading one
     waits for the device.
@@ -32,11 +34,12 @@ class NonFiniteGuard(Callback):
     def before_fit(self) -> None:
         self._sound, self._when = self._snapshot(), "before this fit"
         self._candidate: Snapshot | None = None
-        self._first: float | None = None
+        self._usual: float | None = None  # known after the first epoch
+        self._losses: list[float] = []  # of the first epoch
         self._unread: list[Tensor] = []
 
     def before_train(self) -> None:
-        if self._first is not None:  # a batch was trained already
+        if self._losses or self._usual is not None:  # a batch was trained already
             self._candidate = self._snapshot()
 
     def after_loss(self) -> None:
@@ -44,8 +47,8 @@ class NonFiniteGuard(Callback):
             return
         loss = self.learn.loss.detach()
         self._unread.append(loss)
-        if self._first is None or self._candidate is not None:
-            self._judge(loss)
+        if self._candidate is not None:
+            self._judge(float(loss))
         if len(self._unread) >= LOOK_EVERY or loss.device.type == "cpu":
             self._look()
 
@@ -58,21 +61,23 @@ class NonFiniteGuard(Callback):
 
     def cleanup_fit(self) -> None:
         self._sound = self._candidate = None
-        self._unread = []
+        self._unread, self._losses = [], []
 
-    def _judge(self, loss: Tensor) -> None:
-        value = float(loss)
-        if self._first is None:
-            self._first = value
-        elif self._candidate is not None and value <= self._first + EXPLODED * abs(self._first):
+    def _judge(self, loss: float) -> None:
+        if self._usual is None:
+            self._usual, self._losses = max(self._losses[0], median(self._losses)), []
+        if self._candidate is not None and loss <= self._usual + EXPLODED * abs(self._usual):
             self._sound, self._when = self._candidate, f"at the end of epoch {self.learn.epoch - 1}"
         self._candidate = None
 
     def _look(self) -> None:
-        losses, self._unread = self._unread, []
-        value = losses[0].item() if len(losses) == 1 else torch.stack(losses).sum().item() if losses else 0.0
-        if not math.isfinite(value):
-            self._stop(f"the training loss became {value}")
+        unread, self._unread = self._unread, []
+        values = [unread[0].item()] if len(unread) == 1 else torch.stack(unread).tolist() if unread else []
+        for value in values:
+            if not math.isfinite(value):
+                self._stop(f"the training loss became {value}")
+        if self._usual is None:
+            self._losses += values
 
     def _stop(self, what: str) -> None:
         assert self._sound is not None
