@@ -48,6 +48,8 @@ def result_file(target: str | Path) -> Iterator[Path]:
         UsageError: it cannot be written.
     """
     target = Path(target)
+    if not target.name:
+        raise UsageError(f"{printable(target)!r}: names a folder; name a file in it")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with appearing_file(target) as scratch:

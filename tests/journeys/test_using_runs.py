@@ -18,6 +18,7 @@ from PIL import Image
 import pellucid
 from pellucid import cli
 from pellucid.errors import DataError, UsageError
+from pellucid.files import result_file
 from pellucid.runs import load_run, train
 
 
@@ -123,6 +124,34 @@ def test_one_image_instead_of_a_list_is_refused(trained):
             with pytest.raises(UsageError, match="give a list of images"):
                 run.batch(single)
     assert run.predict([]) == [] and len(run.predict((file,))) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", ""], ["train", "photos", "--out", ""], ["train", "photos", "--out="], ["predict", "run", ""],
+        ["predict", "", "a.png"], ["summary", ""], ["show", "run", "--out", ""],
+        ["explain", "run", "a.png", "--xlsx", ""], ["experiment", "norms", "--out", ""],
+        ["train", "photos", "--device", ""],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_argument_is_not_the_current_folder(trained, monkeypatch, capsys, words):
+    monkeypatch.chdir(trained)
+    before = set(trained.iterdir())
+    assert command(monkeypatch, *words) == 2
+    assert "is empty; give it, or leave it out" in capsys.readouterr().err
+    assert set(trained.iterdir()) == before
+
+
+def test_an_empty_path_of_a_function_is_refused(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    for given in ({"source": ""}, {"source": "photos", "out": ""}):
+        with pytest.raises(UsageError, match="is empty"):
+            train(**given, epochs=1, size=0)
+    with pytest.raises(UsageError, match="name a file"), result_file(""):
+        pass
+    assert not (trained / "run.json").exists() and not (trained / "runs").exists()
 
 
 @pytest.mark.parametrize("option", ["--lr=-1", "--lr=0", "--lr=nan", "--lr=inf", "--valid-pct=0", "--valid-pct=1.5"])

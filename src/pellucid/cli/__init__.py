@@ -60,6 +60,7 @@ def main() -> None:
 
 def _run() -> Any:
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except SystemExit as done:
         return done.code
@@ -67,6 +68,16 @@ def _run() -> Any:
         complain(f"error: {_shown(error)}")
         return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable of a shell script must not stand for the current folder, which an empty path is to Python."""
+    for before, word in zip(["", *words], words, strict=False):
+        option = before if before.startswith("-") else ""
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise UsageError(
+                f"{printable(word.rstrip('=') or option or 'an argument')} is empty; give it, or leave it out"
+            )
 
 
 def _treat_as_ctrl_c(*names: str) -> None:

@@ -63,6 +63,8 @@ def reserved(source: str, out: str | Path | None) -> Iterator[Reservation]:
     Raises:
         UsageError: it is a file, cannot be written, holds a run or what is left of one, or another training has it.
     """
+    if out is not None and not str(out):  # which would be the current folder
+        raise UsageError("the name of the run folder is empty; name one, or '.' for the current folder")
     made: list[Path] = []
     try:
         folder = _new_folder(source, made) if out is None else _given_folder(Path(out), made)

@@ -34,6 +34,8 @@ def open_source(
     columns: Mapping[str, Any] | None = None,
 ) -> DataLoaders:
     """The batches of `train`'s source, with the options of that name; `columns` are those of `csv_items`."""
+    if not str(source):  # which would be the current folder
+        raise UsageError("the source is empty: name a data set, a folder or a label file")
     path = Path(source)
     embedded = _embedded(source)
     if embedded or (path.is_dir() and find_idx(path)):
