@@ -78,6 +78,13 @@ def test_wrong_hyper_names_and_numbers():
         set_hyper(opt, "lr", [0.1, 0.2])
 
 
+def test_a_pair_is_no_hyper_parameter():
+    opt = torch.optim.Adafactor([nn.Parameter(torch.ones(2, 2))], 0.1)
+    assert "eps" not in hypers(opt) and {"lr", "wd"} <= hypers(opt).keys()
+    with pytest.raises(UsageError, match="no hyper-parameter 'eps'"):
+        set_hyper(opt, "eps", 1e-8)
+
+
 @pytest.mark.parametrize("decouple_wd", [True, False])
 @pytest.mark.parametrize("wd", [0.0, 0.3])
 @pytest.mark.parametrize("mom", [0.0, 0.9])

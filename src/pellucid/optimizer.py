@@ -210,7 +210,7 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
     """
     places = _places(opt)
     first = opt.param_groups[places.index(0)]
-    if not _has(first, name):
+    if name not in _names(first):
         raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first))}")
     n_groups = max(places) + 1
     one = is_number(values) or isinstance(values, str) or not isinstance(values, Iterable)
@@ -290,14 +290,9 @@ def _names(group: dict[str, Any]) -> list[str]:
         names.append("mom")
     if "betas" in group:
         names.append("sqr_mom")
-    names += [ours for ours, theirs in (("eps", "eps"), ("wd", "weight_decay")) if theirs in group]
+    # Adafactor's `eps` is a pair: such settings have no single value that could be recorded or scheduled.
+    names += [ours for ours in ("eps", "wd") if is_number(group.get(_TORCH[ours]))]
     return names + [k for k, v in group.items() if isinstance(v, float) and k not in _OWN]
-
-
-def _has(group: dict[str, Any], name: str) -> bool:
-    if name in ("mom", "sqr_mom"):
-        return "betas" in group or (name == "mom" and "momentum" in group)
-    return _TORCH[name] in group if name in _TORCH else name not in _OWN and isinstance(group.get(name), float)
 
 
 def _get(group: dict[str, Any], name: str) -> float:

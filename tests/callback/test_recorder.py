@@ -37,7 +37,10 @@ def learner(**options) -> Learner:
     return learn
 
 
-@pytest.mark.parametrize("opt_func", [Adam, SGD, torch.optim.RMSprop, torch.optim.Adagrad])
+TORCHS = ("RMSprop", "Adagrad", "Adadelta", "Adafactor", "Adamax", "ASGD", "NAdam", "RAdam")
+
+
+@pytest.mark.parametrize("opt_func", [Adam, SGD, *(getattr(torch.optim, name) for name in TORCHS)])
 def test_every_hyper_parameter_of_an_optimizer_can_be_shown(opt_func):
     learn = learner(opt_func=opt_func)
     learn.fit(2, 0.01)
