@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -76,6 +77,28 @@ def test_wrong_hyper_names_and_numbers():
         set_hyper(opt, "sqr_mom", 0.9)
     with pytest.raises(UsageError, match="2 values of lr for 1 parameter groups"):
         set_hyper(opt, "lr", [0.1, 0.2])
+
+
+IMPOSSIBLE = [("lr", -0.1), ("mom", -0.1), ("mom", 1), ("sqr_mom", 2.0), ("sqr_mom", -1), ("eps", -1e-5), ("wd", -1)]
+
+
+OF_EACH = [
+    (make, *each) for make in (Adam, SGD) for each in IMPOSSIBLE if each[0] in inspect.signature(make).parameters
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), OF_EACH)
+def test_impossible_settings_are_refused(make, name, value):
+    params = [nn.Parameter(torch.ones(1))]
+    with pytest.raises(UsageError, match=rf"{name} .* at least 0.*, got {value}"):
+        make(params, **{name: value})
+    opt = make(params)
+    before = hypers(opt)
+    for given in (value, [value]):
+        with pytest.raises(UsageError, match=rf"{name} .* at least 0.*, got {value}"):
+            set_hyper(opt, name, given)
+    assert hypers(opt) == before
+    set_hyper(opt, name, 0)  # where schedules may end
 
 
 def test_a_pair_is_no_hyper_parameter():

@@ -74,6 +74,9 @@ def test_combined_runs_the_part_that_holds_the_position(weights, pos):
         (lambda: s.combined([0.5, 0.6], [s.constant(1), s.constant(2)]), "add up to 1"),
         (lambda: s.combined([1.0], []), "1 fractions for 0 schedules"),
         (lambda: s.exponential(0, 1), "positive"),
+        (lambda: s.one_cycle(1, div=0), "div divides a learning rate and must be above 0, got 0"),
+        (lambda: s.one_cycle(1, div_final=-1), "div_final divides .* got -1"),
+        (lambda: s.flat_cosine(1, div_final=0), "div_final divides .* got 0"),
         (lambda: s.one_cycle(1, legs="sine"), "'cosine' or 'linear'"),
     ],
 )

@@ -29,8 +29,8 @@ from pellucid.layout import channels_last
 from pellucid.looking import looking
 from pellucid.loop import LossFunc
 from pellucid.memory import keep_freed_memory
-from pellucid.number import count, number
-from pellucid.optimizer import Adam, OptFunc, has_momentum, set_hyper
+from pellucid.number import count
+from pellucid.optimizer import Adam, OptFunc, has_momentum, hyper, set_hyper
 from pellucid.plot.training import plot_lr_find
 from pellucid.predicting import Predicting
 from pellucid.rehearsal import rehearse
@@ -201,7 +201,7 @@ class Learner(Predicting, HasOptimizer):
             "lr": [one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, legs=legs) for lr in lrs]
         }
         if has_momentum(self.opt):
-            start, low, end = (number(mom, "momentum") for mom in (self.moms if moms is None else moms))
+            start, low, end = (hyper(mom, "mom") for mom in (self.moms if moms is None else moms))
             schedules["mom"] = cyclical_momentum((start, low, end), pct_start=pct_start, legs=legs)
         self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *listed(cbs)])
 

@@ -103,9 +103,9 @@ def Adam(
     """
     groups = _listed(params)
     kind = _Adam if decouple_wd else _AdamL2
-    betas = number(mom, "mom"), number(sqr_mom, "sqr_mom")
-    settings: dict[str, Any] = {"eps": number(eps, "eps"), "weight_decay": number(wd, "wd")}
-    return kind(groups, number(lr, "lr"), betas=betas, fused=all(map(_fusible, _tensors(groups))), **settings)
+    betas = hyper(mom, "mom"), hyper(sqr_mom, "sqr_mom")
+    settings: dict[str, Any] = {"eps": hyper(eps, "eps"), "weight_decay": hyper(wd, "wd")}
+    return kind(groups, hyper(lr, "lr"), betas=betas, fused=all(map(_fusible, _tensors(groups))), **settings)
 
 
 def SGD(
@@ -124,7 +124,22 @@ def SGD(
     Source: Loshchilov and Hutter, arXiv:1711.05101, algorithm 1, with the decay times the learning rate.
     """
     kind = _SGDW if decouple_wd else _SGD
-    return kind(_listed(params), number(lr, "lr"), momentum=number(mom, "mom"), weight_decay=number(wd, "wd"))
+    return kind(_listed(params), hyper(lr, "lr"), momentum=hyper(mom, "mom"), weight_decay=hyper(wd, "wd"))
+
+
+def hyper(value: Any, name: str) -> float:
+    """A value of a hyper-parameter as a Python float.
+
+    Raises:
+        UsageError: it is no finite number, or one that makes no sense: `lr`, `wd` and `eps` start at 0, and so do `mom`
+            and `sqr_mom`, which stay below 1. Other names are the optimizer's own and may have any value.
+    """
+    found = number(value, name)
+    if name in _DECAYS and not 0 <= found < 1:
+        raise UsageError(f"{name} is the share that is kept at each step, at least 0 and below 1, got {found}")
+    if name in _TORCH and found < 0:
+        raise UsageError(f"{name} must be at least 0, got {found}")
+    return found
 
 
 def _listed(params: Iterable[Any]) -> list[Any]:
@@ -206,7 +221,7 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
 
     Raises:
         UsageError: the optimizer has no such hyper-parameter, the number of values is not that of the groups, or one of
-            them is no number.
+            them is no number or out of range, see `hyper`.
     """
     places = _places(opt)
     first = opt.param_groups[places.index(0)]
@@ -217,7 +232,7 @@ def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> Non
     each = [values] * n_groups if one else list(values)  # pyright: ignore[reportArgumentType]
     if len(each) != n_groups:
         raise UsageError(f"{len(each)} values of {name} for {n_groups} parameter groups")
-    each = [number(value, name) for value in each]
+    each = [hyper(value, name) for value in each]
     for place, group in zip(places, opt.param_groups, strict=True):
         if not (name == "wd" and group.get("exempt")):
             _set(group, name, each[place])
@@ -280,6 +295,7 @@ def _first_of_each(opt: Optimizer, places: list[int]) -> list[dict[str, Any]]:
     return [opt.param_groups[places.index(place)] for place in range(max(places) + 1)]
 
 
+_DECAYS = "mom", "sqr_mom"
 _TORCH = {"lr": "lr", "eps": "eps", "wd": "weight_decay"}
 _OWN = {"group", "momentum", *_TORCH.values()}  # known under our names, or no hyper-parameter
 

@@ -87,7 +87,8 @@ def one_cycle(
     [0.0024, 0.0312, 0.06, 0.05598]
     """
     leg = _leg(legs)
-    return combined([pct_start, 1 - pct_start], [leg(lr_max / div, lr_max), leg(lr_max, lr_max / div_final)])
+    first, last = _divided(lr_max, div, "div"), _divided(lr_max, div_final, "div_final")
+    return combined([pct_start, 1 - pct_start], [leg(first, lr_max), leg(lr_max, last)])
 
 
 def cyclical_momentum(
@@ -100,11 +101,18 @@ def cyclical_momentum(
 
 def flat_cosine(lr: float, *, div_final: float = 1e5, pct_start: float = 0.75) -> Schedule:
     """`lr` until `pct_start` of training, then a cosine down to lr / div_final."""
-    return combined([pct_start, 1 - pct_start], [constant(lr), cosine(lr, lr / div_final)])
+    last = _divided(lr, div_final, "div_final")
+    return combined([pct_start, 1 - pct_start], [constant(lr), cosine(lr, last)])
 
 
 def _positive(value: Any) -> bool:
     return bool((value > 0).all()) if hasattr(value, "all") else value > 0
+
+
+def _divided(lr: float, by: float, name: str) -> float:
+    if not _positive(by):
+        raise UsageError(f"{name} divides a learning rate and must be above 0, got {by}")
+    return lr / by
 
 
 def _leg(name: str) -> Callable[[float, float], Schedule]:

@@ -52,6 +52,23 @@ def test_every_hyper_parameter_of_an_optimizer_can_be_shown(opt_func):
         assert ax.get_ylabel() and "_" not in ax.get_ylabel() and ax.get_xlabel() == "batch"
 
 
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda learn: learn.fit(1, wd=-1.0),
+        lambda learn: learn.fit_one_cycle(1, moms=(0.9, 2.0, 0.9)),
+        lambda learn: learn.fit_one_cycle(1, div=0),
+        lambda learn: learn.fit_flat_cos(1, div_final=0),
+    ],
+)
+def test_nothing_is_trained_with_impossible_settings(fit):
+    learn = learner()
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    with pytest.raises(UsageError, match=r"must be|at least 0"):
+        fit(learn)
+    assert all(torch.equal(p, q) for p, q in zip(learn.model.parameters(), before, strict=True))
+
+
 def test_a_constant_is_read_off_its_axis():
     learn = learner()
     learn.fit(1, 0.003)
