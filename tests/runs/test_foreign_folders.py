@@ -159,6 +159,17 @@ def test_a_description_that_cannot_be_is_refused_before_anything_is_allocated(fo
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
+@pytest.mark.parametrize("bias", [1.0, 200.0])
+def test_an_activation_that_makes_no_probabilities_is_named(folder, bias):
+    """'exp' fits a model that ends in log_softmax, and this one does not; at 200 its values are infinite."""
+    weights = load_file(folder / "model.safetensors")
+    last = [name for name in weights if name.endswith("bias")][-1]
+    save_file({**weights, last: weights[last] + bias}, folder / "model.safetensors")
+    (folder / "run.json").write_text(json.dumps(RUN | {"activation": "exp"}))
+    with pytest.raises(UsageError, match=r"no probability: 'activation' in run\.json, 'exp'"):
+        load_run(folder).predict([np.zeros((28, 28), np.uint8)])
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"5", b'"run"', b"\xff\xfe", b"[" * 100_000, b"\x00" * 10, b'{"version": 1', b"NaN"],

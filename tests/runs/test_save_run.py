@@ -65,6 +65,15 @@ class Masked(nn.Module):
     def forward(self, x):
         return torch.maximum(self.head(x.flatten(1)), self.mask)
 
+class Logarithms(Net):
+    def forward(self, x):
+        return super().forward(x).log_softmax(1)
+
+class Wide(Net):
+    def __init__(self, n_out):
+        super().__init__()
+        self.head = nn.Linear(8, n_out)
+
 class Outer:
     Inner = Net
 
@@ -103,7 +112,7 @@ def digits(tmp_path) -> Path:
 def learner(digits: Path, model: nn.Module, **options) -> Learner:
     loaders = {"img_cls": PILImageBW, "batch_tfms": Normalize(), "bs": 8} | options.pop("loaders", {})
     dls = ImageDataLoaders.from_folder(digits, valid_pct=0.25, seed=0, **loaders)
-    learn = Learner(dls, model, F.cross_entropy, **options)
+    learn = Learner(dls, model, **{"loss_func": F.cross_entropy} | options)
     learn.remove_cb(ProgressCallback)
     learn.fit(1, 0.01)
     return learn
@@ -185,6 +194,14 @@ def test_what_cannot_be_made_again_is_refused(nets, digits, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("n_out", [1, 5])
+def test_outputs_that_are_not_one_for_each_class_are_refused(nets, digits, tmp_path, n_out):
+    learn = learner(digits, nets.Wide(n_out), loss_func=lambda pred, y: pred.square().mean(), metrics=[])
+    with pytest.raises(UsageError, match=rf"gives \(2, {n_out}\) for 2 images, not \(2, 2\)"):
+        learn.save_run(tmp_path / "run", nets.Wide, {"n_out": n_out})
+    assert not (tmp_path / "run").exists()
+
+
 def test_steps_that_a_folder_cannot_keep_are_refused(digits, tmp_path):
     for loaders in (
         {"batch_tfms": [Normalize(), lambda x: 1 - x]},
@@ -210,14 +227,14 @@ def test_batches_of_somebody_elses_loader(tmp_path):
 
 
 def test_the_loss_says_what_outputs_mean(nets, digits, tmp_path):
-    learn = learner(digits, nets.Net())
+    learn = learner(digits, nets.Logarithms())
     learn.loss_func = nn.NLLLoss()
-    run = load_run(learn.save_run(tmp_path / "a", nets.Net), nets.Net())
+    run = load_run(learn.save_run(tmp_path / "a", nets.Logarithms), nets.Logarithms())
     outputs = learn.get_preds(act=lambda pred: pred)[0]
     found = [answer.probabilities["a"] for answer in run.predict(learn.dls.valid.items)]
     torch.testing.assert_close(torch.tensor(found), outputs[:, 0].exp())
     learn.loss_func = lambda pred, y: F.mse_loss(pred, F.one_hot(y, 2).float())
-    run = load_run(learn.save_run(tmp_path / "b", nets.Net), nets.Net())
+    run = load_run(learn.save_run(tmp_path / "b", nets.Logarithms), nets.Logarithms())
     with pytest.raises(UsageError, match="does not say how its outputs become probabilities"):
         run.predict(learn.dls.valid.items)
 

@@ -67,7 +67,14 @@ def _check_made_again(learn: Learner, arch: str, arguments: dict[str, Any], desc
     again.to(learn.dls.device)
     with looking(learn.model), looking(again), torch.no_grad():
         ours, theirs = learn.model(xb), again(xb)
-    if isinstance(ours, Tensor) and isinstance(theirs, Tensor) and not torch.allclose(ours, theirs, 1e-3, 1e-4):
+    expected = (len(xb), len(description["vocab"]))
+    if not isinstance(theirs, Tensor) or theirs.shape != expected:
+        found = tuple(theirs.shape) if isinstance(theirs, Tensor) else f"a {type(theirs).__name__}"
+        raise UsageError(
+            f"{call} gives {found} for {expected[0]} images, not {expected}, one output for each of {expected[1]} "
+            "classes: no command could use such a run. Save the weights with learn.save"
+        )
+    if not isinstance(ours, Tensor) or not torch.allclose(ours, theirs, 1e-3, 1e-4):
         raise UsageError(
             f"{call} makes a model with the same weights that computes something else: give all arguments that this "
             "learner's model was made with"

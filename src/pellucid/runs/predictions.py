@@ -24,6 +24,7 @@ from pellucid.runs.statistics import load_history
 from pellucid.summary import ModelSummary, summarize
 
 BATCH = 64
+ROUNDING = 1e-3  # of probabilities that were computed in half precision
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Run:
                 continue
             with looking(self.model), torch.no_grad():
                 outputs = self._checked(self.model(taken), len(taken))
-            for image, row in zip(images[position:], activation(outputs), strict=False):
+                rows = self._probabilities(outputs, activation(outputs))
+            for image, row in zip(images[position:], rows, strict=False):
                 yield self._prediction(image, row)
 
     def batch(self, images: Sequence[Any]) -> torch.Tensor:
@@ -141,6 +143,16 @@ class Run:
             found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise UsageError(f"the model gives {found}, not one output for each of {expected[1]} classes, {expected}")
         return outputs.float()
+
+    def _probabilities(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        outside = outputs.isfinite() & ((rows < 0) | (rows > 1 + ROUNDING))
+        if bool(outside.any()):
+            raise UsageError(
+                f"the model's outputs become {float(rows[outside][0]):.4g}, which is no probability: 'activation' in "
+                f"run.json, {self.settings.get('activation', 'softmax')!r}, does not fit the model; 'softmax' fits "
+                "outputs of any size, 'exp' logarithms of probabilities"
+            )
+        return rows
 
     def _prediction(self, image: Any, row: torch.Tensor) -> Prediction | DataError:
         if not bool(row.isfinite().all()):
