@@ -239,6 +239,24 @@ def test_linked_sides_are_followed_and_one_folder_is_not_both(root, tmp_path, ca
     refused(root, "no validation images: 'valid'")
 
 
+def test_a_link_to_an_image_is_that_image(root):
+    sides(root, "train", ("cat", "dog"), 3)
+    sides(root, "valid", ("cat", "dog"), 1)
+    link, twin = root / "valid" / "cat" / "link.png", root / "train" / "cat" / "0.png"
+    link.symlink_to("../../train/cat/0.png")
+    refused(root, f"1 files are in both training and validation, such as {link} (the same file as {twin})")
+    link.rename(root / "train" / "dog" / "link.png")
+    refused(root, f"{root / 'train' / 'dog' / 'link.png'} (the same file as {twin}): has two labels, 'dog' and 'cat'")
+
+
+def test_a_link_to_an_image_that_is_not_used_is_an_image_of_its_own(root):
+    sides(root, "pool", ("all",), 4)
+    for i, to in enumerate(("train/cat", "train/dog", "valid/cat", "valid/dog")):
+        (root / to).mkdir(parents=True)
+        (root / to / "x.png").symlink_to(root / "pool" / "all" / f"{i}.png")
+    assert split(root) == ({"train/cat": 1, "train/dog": 1}, {"valid/cat": 1, "valid/dog": 1})
+
+
 def test_only_left_out_files_say_what_they_are(root):
     (root / "oak").mkdir()
     (root / "oak" / "1.psd").touch()

@@ -18,6 +18,7 @@ import torch
 from pellucid.data.assembly import make_loaders, open_source
 from pellucid.data.contract import refuse
 from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
+from pellucid.data.finding import real_paths
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
 from pellucid.data.items import get_image_files, list_images
@@ -279,8 +280,9 @@ class DataBlock:
             )
         get_x = self.get_x or (lambda item: item)
         files = [get_x(item) for item in items]
-        _refuse_leaks(files, train, valid)
+        real = _refuse_leaks(files, train, valid)
         labels, vocab = self._labelled(items, train, valid)
+        _refuse_two_labels(real, files, labels, vocab)
         return Declared(items, files, labels, train, valid, vocab)
 
     def _labelled(self, items: list[Any], train: list[int], valid: list[int]) -> tuple[list[int], list[Label]]:
@@ -305,16 +307,37 @@ class DataBlock:
         return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab
 
 
-def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> None:
-    """Refuse a file that is on both sides, as when a label file lists it twice: it would be validated on as learnt."""
-    # normpath, not resolve: a system call for each of a million files would cost more than opening the store.
-    trained = {os.path.normpath(files[i]) for i in train if is_path(files[i])}
-    both = sorted({str(files[i]) for i in valid if is_path(files[i]) and os.path.normpath(files[i]) in trained})
+def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> dict[int, str]:
+    """Refuse a file that is on both sides, as when a label file lists it twice: it would be validated on as learnt.
+
+    Returns the real path of each file that is used, by its position.
+    """
+    used = [i for i in (*train, *valid) if is_path(files[i])]
+    real = dict(zip(used, real_paths(files[i] for i in used), strict=True))
+    trained = {real[i]: files[i] for i in train if i in real}
+    both = sorted((str(files[i]), str(trained[real[i]])) for i in valid if i in real and real[i] in trained)
     if both:
         raise DataError(
-            f"{len(both)} files are in both training and validation, such as {printable(both[0])}: "
+            f"{len(set(both))} files are in both training and validation, such as {_and_its_twin(*both[0])}: "
             "they are listed twice; list each once, or put all its entries on one side"
         )
+    return real
+
+
+def _refuse_two_labels(real: dict[int, str], files: list[Any], labels: list[int], vocab: list[Label]) -> None:
+    first: dict[str, int] = {}
+    for i, path in real.items():
+        other = first.setdefault(path, i)
+        if labels[other] != labels[i]:
+            twin = _and_its_twin(str(files[i]), str(files[other]))
+            names = f"{vocab[labels[i]]!r} and {vocab[labels[other]]!r}"
+            raise DataError(f"{twin}: has two labels, {names}; an image has one label")
+
+
+def _and_its_twin(file: str, other: str) -> str:
+    """A file, and the other path to it where a link makes one."""
+    same = os.path.normpath(file) == os.path.normpath(other)
+    return printable(file) if same else f"{printable(file)} (the same file as {printable(other)})"
 
 
 def images_or_itself(source: Any) -> Any:
