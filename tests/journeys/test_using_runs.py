@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,36 @@ def test_results_that_cannot_be_written_are_reported(trained, here, monkeypatch,
     rest = [arg for arg in args[1:] if arg != "page"]
     assert command(monkeypatch, args[0], trained / "run", *rest, "--out", f"file/picture.{ending}") == 2
     assert f"file/picture.{ending}: cannot be written (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--picture", "loss", "--layer", "0"], "--layer is for --picture stats or colors or hist, not for loss"),
+        (["--picture", "kernels", "--layer", "foo"], "--layer is for"),
+        (["--picture", "loss", "--step", "3"], "--step is for --picture kernels or hist, not for loss"),
+        (["--step", "3"], "--step is for --picture kernels or hist, not for sheet"),
+        (["--picture", "kernels", "--step", "9999"], "step 9999 was not recorded"),
+    ],
+)
+def test_show_ignores_no_option(trained, here, monkeypatch, capsys, args, message):
+    assert command(monkeypatch, "show", trained / "run", *args) == 2
+    assert message in capsys.readouterr().err and not list(Path().glob("picture*"))
+
+
+def test_show_fits_what_there_is(trained, here, monkeypatch, capsys):
+    shutil.copytree(trained / "run", "plain")
+    shutil.rmtree("plain/seen")
+    assert command(monkeypatch, "show", "plain", "--out", "plain.png") == 0
+    assert command(monkeypatch, "show", trained / "run", "--picture", "loss", "--out", "loss.png") == 0
+    with Image.open("plain.png") as a, Image.open("loss.png") as b:
+        assert a.size == b.size  # the loss, where no statistics were recorded
+        edge = np.concatenate([np.asarray(a)[:, :2, :3].ravel(), np.asarray(a)[:, -2:, :3].ravel()])
+    assert (edge == 255).all()  # the title is not cut by the sides
+    capsys.readouterr()
+    Path("empty").mkdir()
+    assert command(monkeypatch, "show", "empty") == 2
+    assert "empty: is no run folder" in capsys.readouterr().err
 
 
 def test_pictures_and_pages_follow_the_umask(trained, here, monkeypatch):

@@ -134,6 +134,7 @@ class Pictures:
             raise UsageError("no kernels were recorded: the model has no nn.Conv2d")
         at = len(history.kernel_steps) - 1
         if step is not None:
+            self._column_of(history.train.steps, step)
             at = max(int(np.searchsorted(history.kernel_steps, step, side="right")) - 1, 0)
         title = f"step {history.kernel_steps[at]}"
         return finished(draw.show_kernels(history.kernels[at], title=title, ax=given_axes(options)), options)

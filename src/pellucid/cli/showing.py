@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 KINDS = ("sheet", "loss", "colors", "stats", "hist", "dead", "gradients", "kernels")
 OF_ONE_LAYER = ("stats", "colors", "hist")
+OF_ONE_STEP = ("kernels", "hist")
+LETTERS_PER_INCH = 11  # of a title, at most
 
 
 def show(
@@ -44,14 +47,20 @@ def show(
     matplotlib.use("Agg")
     from pellucid.cli.pictures import TERMINAL, check_target, fit, read_size, save_picture
     from pellucid.runs import describe_run
+    from pellucid.runs.statistics import has_record, has_statistics
     from pellucid.text import drawable
 
     if picture is not None and picture not in KINDS:
         raise UsageError(f"picture {picture!r} does not exist: use one of {', '.join(KINDS)}")
     check_target(out)
     wanted = read_size(size)
+    if picture is None and layer is None and has_record(run) and not has_statistics(run):
+        picture = "loss"
+    if picture == "loss":
+        _only_for(("--layer", layer, OF_ONE_LAYER), ("--step", step, OF_ONE_STEP), kind="loss")
     figure = _loss(run) if picture == "loss" else _layers(run, layer, picture, step)
-    figure.suptitle(drawable(describe_run(run)), fontsize="medium")
+    letters = int(LETTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(drawable(describe_run(run)), letters), fontsize="medium")
     save_picture(figure, out, fit(figure, wanted))
     if out != TERMINAL:
         print(printable(out))
@@ -60,9 +69,10 @@ def show(
 def _loss(run: Path) -> Figure:
     from pellucid.plot.figure import figure_of
     from pellucid.plot.training import plot_loss
-    from pellucid.runs import RECORD, load_history, load_record
+    from pellucid.runs import load_history, load_record
+    from pellucid.runs.statistics import has_record, has_statistics
 
-    if (run / RECORD).exists() or not (run / "seen").is_dir():
+    if has_record(run) or not has_statistics(run):
         record = load_record(run)
         valid = record["epoch_values"][:, 1].tolist() if record["epoch_values"].size else []
         losses, ends = record["smooth_loss"].tolist(), record["epoch_end"].tolist()
@@ -78,6 +88,7 @@ def _layers(run: Path, layer: str | None, picture: str | None, step: int | None)
     kind = picture or ("sheet" if layer is None else "colors" if history.train.hist is not None else "stats")
     if idx is None and kind in OF_ONE_LAYER:
         raise UsageError(f"--picture {kind} needs --layer, such as --layer -2")
+    _only_for(("--layer", layer, OF_ONE_LAYER), ("--step", step, OF_ONE_STEP), kind=kind)
     drawings = {
         "stats": lambda: history.plot_layer_stats(idx or 0),
         "colors": lambda: history.color_dim(idx or 0),
@@ -88,6 +99,12 @@ def _layers(run: Path, layer: str | None, picture: str | None, step: int | None)
         "hist": lambda: history.plot_hist(idx or 0, step),
     }
     return drawings[kind]()
+
+
+def _only_for(*options: tuple[str, object, tuple[str, ...]], kind: str) -> None:
+    for name, value, kinds in options:
+        if value is not None and kind not in kinds:
+            raise UsageError(f"{name} is for --picture {' or '.join(kinds)}, not for {kind}")
 
 
 def _index(layer: str | None, history: History) -> int | str | None:

@@ -19,6 +19,16 @@ RECORD = "history.safetensors"  # losses and hyper-parameters
 STATS = "seen"  # the folder of layer statistics
 
 
+def has_record(folder: Path) -> bool:
+    """Whether a run has written its losses: it is finished, or was ended."""
+    return (folder / RECORD).exists()
+
+
+def has_statistics(folder: Path) -> bool:
+    """Whether a run records what its layers do."""
+    return (folder / STATS).is_dir()
+
+
 def load_history(folder: str | Path) -> History:
     """Open the layer statistics of a run, finished or still going.
 
@@ -28,7 +38,9 @@ def load_history(folder: str | Path) -> History:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"{printable(folder)}: no such folder; `pellucid train --stats` makes one")
-    if not (folder / STATS).is_dir():
+    if not has_statistics(folder) and not (folder / DESCRIPTION).exists():
+        raise UsageError(f"{printable(folder)}: is no run folder; `pellucid train` makes one")
+    if not has_statistics(folder):
         raise UsageError(
             f"{printable(folder)}: was trained without statistics; use `pellucid train --stats`, or look at its loss "
             "with --picture loss"
