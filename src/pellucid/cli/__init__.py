@@ -15,7 +15,7 @@ from pellucid.cli.explaining import arithmetic, explain
 from pellucid.cli.showing import show
 from pellucid.cli.training import cache, predict, summary, train
 from pellucid.errors import PellucidError, UsageError
-from pellucid.output import accept_every_character, complain, lost
+from pellucid.output import accept_every_character, complain, lost, say
 from pellucid.text import printable
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def _version(asked: bool) -> None:
     if asked:
         from pellucid import __version__
 
-        print(f"pellucid {__version__}")
+        say(f"pellucid {__version__}")
         raise typer.Exit
 
 

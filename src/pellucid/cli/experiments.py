@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pellucid.errors import PellucidError
+from pellucid.output import say
 from pellucid.text import printable
 
 
@@ -28,11 +29,11 @@ def experiment(
 
     if name is None:
         width = max(map(len, experiments.EXPERIMENTS))
-        print("\n".join(f"{each.name:{width}}  {each.question}" for each in experiments.EXPERIMENTS.values()))
+        say("\n".join(f"{each.name:{width}}  {each.question}" for each in experiments.EXPERIMENTS.values()))
         return
     chosen = experiments.experiment_named(name)
     try:
         results = experiments.run(chosen, seeds, out, epochs=epochs, images=images)
     except KeyboardInterrupt:
         raise PellucidError("interrupted; finished cells are kept, the same command goes on from there") from None
-    print(f"\n{chosen.question}\n\n{results}\n{printable(out / name)}: table.md, table.csv, values.csv, picture.png")
+    say(f"\n{chosen.question}\n\n{results}\n{printable(out / name)}: table.md, table.csv, values.csv, picture.png")

@@ -12,6 +12,7 @@ import typer
 from pellucid.cli.arguments import Allow, RunFolder, open_run
 from pellucid.cli.pictures import PICTURES, save_picture
 from pellucid.errors import UsageError
+from pellucid.output import say
 from pellucid.text import drawable, printable
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def explain(
             save_picture(trace.show(title=f"{drawable(f'{image.name}: {answer}')}\n{drawable(text)}"), page, dpi=150)
         else:
             trace.animate(page, layers=chosen, classes=opened.vocab, source=image.name)
-        print(f"{printable(text)}\n{printable(page)}")
+        say(f"{printable(text)}\n{printable(page)}")
     if xlsx:
         parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdecimal() else chosen
         norm = opened.settings["normalize"]
         cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=(norm["mean"], norm["std"]))
-        print(printable(xlsx))
+        say(printable(xlsx))
 
 
 def arithmetic(
@@ -83,7 +84,7 @@ def arithmetic(
     from pellucid.convolution.notation import read_size
 
     table = (compare_channels if channels else layer_counts)(layers, read_size(input_size))
-    print(json.dumps(asdict(table), indent=2) if as_json else table)
+    say(json.dumps(asdict(table), indent=2) if as_json else str(table))
 
 
 def _with_class(trace: Trace, vocab: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.errors import UsageError
 from pellucid.files import result_file
-from pellucid.output import is_terminal
+from pellucid.output import is_terminal, lost, say
 from pellucid.text import printable
 
 if TYPE_CHECKING:
@@ -77,11 +77,15 @@ def save_picture(figure: Figure, target: Path, dpi: float) -> None:
         with result_file(target) as scratch:
             figure.savefig(scratch, dpi=dpi, format=target.suffix.lower().removeprefix("."))
     elif is_terminal(sys.stdout):
-        print(blocks(figure, shutil.get_terminal_size().columns), end="")
+        say(blocks(figure, shutil.get_terminal_size().columns).removesuffix("\n"))
     else:
         png = BytesIO()
         figure.savefig(png, dpi=dpi, format="png")
-        sys.stdout.buffer.write(png.getvalue())
+        try:
+            sys.stdout.buffer.write(png.getvalue())
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            lost.append(error)
 
 
 def blocks(figure: Figure, columns: int) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from pellucid.cli.arguments import RunFolder
 from pellucid.errors import UsageError
+from pellucid.output import say
 from pellucid.text import printable
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def show(
     figure.suptitle(textwrap.fill(drawable(describe_run(run)), letters), fontsize="medium")
     save_picture(figure, out, fit(figure, wanted))
     if out != TERMINAL:
-        print(printable(out))
+        say(printable(out))
 
 
 def _loss(run: Path) -> Figure:

@@ -11,7 +11,7 @@ import typer
 
 from pellucid.cli.arguments import Allow, RunFolder, open_run
 from pellucid.errors import PellucidError, UsageError
-from pellucid.output import complain, say
+from pellucid.output import complain, lost, say
 from pellucid.text import printable
 
 if TYPE_CHECKING:
@@ -113,9 +113,11 @@ def predict(
             listed.append({"source": str(file), "error": str(answer)} if bad else vars(answer))
         elif not bad:
             best = "  ".join(f"{printable(name)} {value:.4f}" for name, value in list(answer.probabilities.items())[:3])
-            print(f"{printable(answer.source)}: {printable(answer.label)}   ({best})")
+            say(f"{printable(answer.source)}: {printable(answer.label)}   ({best})")
+            if lost:  # nobody would see the others
+                return
     if as_json:
-        print(json.dumps(listed, indent=2))
+        say(json.dumps(listed, indent=2))
     if n_bad:
         raise UsageError(f"{n_bad} of {len(files)} images could not be classified")
 
@@ -136,7 +138,7 @@ def _image_files(given: list[Path]) -> list[Path]:
 
 def summary(run: RunFolder, allow: Allow = None) -> None:
     """Print the layer table of a run's model."""
-    print(open_run(run, allow).summary())
+    say(str(open_run(run, allow).summary()))
 
 
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel stores.")] = False) -> None:
@@ -144,6 +146,6 @@ def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete all pixel 
     from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
 
     if clear:
-        print(f"freed {evict(budget_bytes=0) / 1e6:,.0f} MB")
+        say(f"freed {evict(budget_bytes=0) / 1e6:,.0f} MB")
     used = sum(file.stat().st_size for file in stores_folder().glob("*/*"))
-    print(f"{stores_folder()}: {used / 1e6:,.0f} MB of at most {BUDGET_BYTES / 1e9:,.0f} GB")
+    say(f"{stores_folder()}: {used / 1e6:,.0f} MB of at most {BUDGET_BYTES / 1e9:,.0f} GB")
