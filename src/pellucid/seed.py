@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pellucid.errors import UsageError
+
 
 def set_seed(seed: int) -> None:
     """Seed Python's, numpy's and torch's random numbers, and the splits of splitters that have no seed of their own.
@@ -17,7 +20,19 @@ def set_seed(seed: int) -> None:
     Same seed, same run bit for bit on the CPU, on the same machine with the same versions and the same number of
     threads (`torch.set_num_threads`): threads divide sums among them, and another number of them rounds otherwise
     (losses differ by some 1e-6 after an epoch).
+
+    Args:
+        seed: From 0 to 2**64 - 1, which is what torch takes; numpy gets its lower 32 bits.
+
+    Raises:
+        UsageError: another number, or no whole number.
     """
+    try:
+        seed = operator.index(seed)
+    except TypeError:
+        raise UsageError(f"a seed must be a whole number, got {seed!r}") from None
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"a seed must lie between 0 and 2**64 - 1, got {seed}")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

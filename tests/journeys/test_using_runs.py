@@ -145,6 +145,27 @@ def test_an_empty_argument_is_not_the_current_folder(trained, monkeypatch, capsy
     assert set(trained.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "words", ["summary run", "predict run photos", "show run --out -", "cache"], ids=lambda words: words.split()[0]
+)
+def test_a_full_disk_behind_standard_output_is_reported(trained, words):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "pellucid", *words.split()]
+        done = subprocess.run(command, cwd=trained, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == b"error: standard output cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**20, 1.5, "1"])
+def test_a_seed_that_torch_does_not_take_is_refused(trained, seed):
+    with pytest.raises(UsageError, match="a seed must"):
+        pellucid.set_seed(seed)
+    if isinstance(seed, int):
+        with pytest.raises(UsageError, match="a seed must"):
+            train(str(trained / "photos"), seed=seed, out=trained / "unused")
+        assert not (trained / "unused").exists()
+
+
 def test_an_empty_path_of_a_function_is_refused(trained, monkeypatch):
     monkeypatch.chdir(trained)
     for given in ({"source": ""}, {"source": "photos", "out": ""}):
