@@ -42,6 +42,21 @@ def test_label_smoothing_beyond_its_range(eps):
         LabelSmoothingCrossEntropy(eps)
 
 
+class Heedless(nn.Module):
+    """A loss with an attribute `reduction` that it does not look at."""
+
+    reduction = "mean"
+
+    def forward(self, pred, targ):
+        return F.cross_entropy(pred, targ)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_loss_that_does_not_heed_its_reduction_is_asked_item_by_item(n):
+    expected = -PRED[:n].double().log_softmax(1)[range(n), TARG[:n]]
+    assert torch.allclose(each_loss(Heedless(), PRED[:n], TARG[:n]).double(), expected, atol=1e-6)
+
+
 class Own(nn.Module):
     def forward(self, pred, targ):
         return F.mse_loss(pred.tanh(), F.one_hot(targ, 5).float())

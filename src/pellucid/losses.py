@@ -307,17 +307,24 @@ def decoded(loss_func: Any, preds: Tensor) -> Tensor:
 def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:
     """Loss of each item of a batch, shape (batch,).
 
-    torch's losses are asked for it (`reduction="none"`), class weights included; any other loss is called item by item.
+    torch's losses are asked for it (`reduction="none"`), class weights included; any other loss is called item by item,
+    and so is one that has a `reduction` but does not heed it.
     """
+    losses = _unreduced(loss_func, pred, targ)
+    if losses is None or losses.numel() % len(targ):
+        losses = torch.stack([loss_func(pred[i : i + 1], targ[i : i + 1]) for i in range(len(targ))])
+    return losses.reshape(len(targ), -1).mean(1)
+
+
+def _unreduced(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor | None:
+    """What a loss gives with `reduction="none"`; None for one that does not know it."""
     if isinstance(loss_func, nn.Module) and hasattr(loss_func, "reduction"):
         loss_func = copy.copy(loss_func)
         loss_func.reduction = "none"  # pyright: ignore[reportArgumentType]
-        losses = loss_func(pred, targ)
-    elif getattr(unwrapped(loss_func), "__module__", "") == "torch.nn.functional":
-        losses = loss_func(pred, targ, reduction="none")
-    else:
-        losses = torch.stack([loss_func(pred[i : i + 1], targ[i : i + 1]) for i in range(len(targ))])
-    return losses.reshape(len(targ), -1).mean(1)
+        return loss_func(pred, targ)
+    if getattr(unwrapped(loss_func), "__module__", "") == "torch.nn.functional":
+        return loss_func(pred, targ, reduction="none")
+    return None
 
 
 def setting(loss_func: Any, name: str, default: Any = None) -> Any:
