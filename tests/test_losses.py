@@ -57,6 +57,28 @@ def test_a_loss_that_does_not_heed_its_reduction_is_asked_item_by_item(n):
     assert torch.allclose(each_loss(Heedless(), PRED[:n], TARG[:n]).double(), expected, atol=1e-6)
 
 
+WEIGHTED = [LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat, FocalLoss, FocalLossFlat]
+
+
+@pytest.mark.parametrize(
+    "make", [*(partial(kind, 0.1) for kind in WEIGHTED), CrossEntropyLossFlat, BCEWithLogitsLossFlat]
+)
+@pytest.mark.parametrize("weight", ["mean", [1.0] * 5])
+def test_a_weight_is_a_tensor(make, weight):
+    with pytest.raises(UsageError, match="weight is a tensor"):
+        make(weight)
+
+
+@pytest.mark.parametrize("targ", [TARG[:, None], TARG[:6], TARG[None], TARG.tolist()])
+def test_focal_loss_says_which_labels_it_takes(targ):
+    with pytest.raises(UsageError, match=r"FocalLoss compares (outputs .* with labels of shape|tensors, got a list)"):
+        FocalLoss()(PRED, targ)
+    # of a label for each position, and of probabilities
+    images, labels = PRED.reshape(1, 7, 5).movedim(2, 1), TARG[None]
+    assert torch.allclose(FocalLoss()(images, labels), FocalLoss()(PRED, TARG))
+    assert torch.allclose(FocalLoss()(PRED, F.one_hot(TARG, 5).float()), FocalLoss()(PRED, TARG))
+
+
 class Own(nn.Module):
     def forward(self, pred, targ):
         return F.mse_loss(pred.tanh(), F.one_hot(targ, 5).float())

@@ -174,6 +174,14 @@ def test_metrics_of_classes_want_classes(metric):
             metric(pred, TARG)
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: getattr(m, "__name__", type(m).__name__))
+@pytest.mark.parametrize("other", [lambda tensor: tensor.numpy(), lambda tensor: tensor.tolist()])
+def test_metrics_take_tensors(metric, other):
+    for pred, targ in ((other(PRED), other(TARG)), (other(PRED), TARG), (PRED, other(TARG))):
+        with pytest.raises(UsageError, match=r"compares tensors, got a (ndarray|list)"):
+            metric(pred, targ)
+
+
 def test_values_by_hand():
     right = [int(p.argmax()) == int(t) for p, t in zip(PRED, TARG, strict=True)]
     assert accuracy(PRED, TARG).item() == pytest.approx(sum(right) / N)

@@ -26,14 +26,22 @@ def paired(pred: Tensor, targ: Tensor, name: str, hint: str = "") -> tuple[Tenso
         hint: What to do, for the message.
 
     Raises:
-        UsageError: the shapes differ.
+        UsageError: the shapes differ, or one of them is no tensor.
     """
+    check_tensors(name, pred, targ)
     if pred.shape != targ.shape and [n for n in pred.shape if n != 1] != [n for n in targ.shape if n != 1]:
         raise UsageError(
             f"{name} compares predictions of shape {tuple(pred.shape)} with labels of shape {tuple(targ.shape)}"
             + (f": {hint}" if hint else "")
         )
     return pred.reshape(-1), targ.reshape(-1)
+
+
+def check_tensors(name: str, *values: Any) -> None:
+    """Raise UsageError where one of the values is no tensor, in the words of who compares them."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise UsageError(f"{name} compares tensors, got a {type(value).__name__}: torch.as_tensor makes one of it")
 
 
 class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
@@ -51,7 +59,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
         reduction: `mean`, `sum`, or `none` for one loss an item.
 
     Raises:
-        UsageError: `eps` is outside [0, 1].
+        UsageError: `eps` is outside [0, 1], or `weight` is no tensor.
 
     Source: Szegedy et al., arXiv:1512.00567, section 7.
     """
@@ -59,6 +67,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     def __init__(self, eps: float = 0.1, weight: Tensor | None = None, reduction: str = "mean"):
         if not 0 <= eps <= 1:
             raise UsageError(f"eps is the share of the target spread over all classes, from 0 to 1, got {eps}")
+        _check_weight(weight)
         super().__init__(weight=weight, reduction=reduction, label_smoothing=eps)
 
     @property
@@ -79,6 +88,7 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
     """
 
     def __init__(self, *args: Any, axis: int = -1, **kwargs: Any):
+        _check_weight(args[0] if args else kwargs.get("weight"))
         super().__init__(*args, **kwargs)
         self.axis = axis
 
@@ -117,6 +127,7 @@ class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
     """
 
     def __init__(self, *args: Any, thresh: float = 0.5, **kwargs: Any):
+        _check_weight(args[0] if args else kwargs.get("weight"))
         super().__init__(*args, **kwargs)
         self.thresh = thresh
 
@@ -184,13 +195,22 @@ class FocalLoss(nn.Module):
     """
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean"):
+        _check_weight(weight)
         super().__init__()
         self.gamma, self.reduction = gamma, reduction
         self.register_buffer("weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs (batch, class, …) and class numbers (batch, …)."""
-        _several_classes(input.shape[1], type(self).__name__)
+        name = type(self).__name__
+        check_tensors(name, input, target)
+        _several_classes(input.shape[1], name)
+        if tuple(target.shape) not in ((len(input), *input.shape[2:]), tuple(input.shape)):  # the latter: probabilities
+            raise UsageError(
+                f"{name} compares outputs (batch, class, …) of shape {tuple(input.shape)} with labels of shape "
+                f"{tuple(target.shape)}: labels are class numbers (batch, …), one for each item; target.squeeze(1) "
+                "takes away an axis of length 1"
+            )
         weight: Any = self.weight
         each = F.cross_entropy(input, target, weight=weight, reduction="none")
         losses = (1 - (-each).exp()) ** self.gamma * each
@@ -346,6 +366,12 @@ def unwrapped(loss_func: Any) -> Any:
 def widened(values: Tensor) -> Tensor:
     """In float64, in which sums of a set are taken; in float32 on the one device that has no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _check_weight(weight: Any) -> None:
+    if not (weight is None or isinstance(weight, Tensor)):
+        kind = type(weight).__name__
+        raise UsageError(f"weight is a tensor with the weight of each class, got a {kind}: give others by name")
 
 
 def _several_classes(n: int, name: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.losses import paired
+from pellucid.losses import check_tensors, paired
 
 
 def accuracy(pred: Tensor, targ: Tensor, axis: int = -1) -> Tensor:
@@ -55,6 +55,7 @@ HINT = "labels are class numbers, one for each item; `axis` names the axis of th
 
 def chosen(pred: Tensor, axis: int, name: str) -> Tensor:
     """The class with the largest output."""
+    check_tensors(name, pred)
     if pred.dim() == 0 or pred.shape[axis] < 2:
         raise UsageError(
             f"{name} takes the class with the largest output, but outputs of shape {tuple(pred.shape)} have only one "

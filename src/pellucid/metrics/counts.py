@@ -34,8 +34,8 @@ class ClassCounts(Metric):
 
     def update(self, pred: Tensor, targ: Tensor) -> None:
         """Take one batch in: outputs (batch, class) along `axis`, and the numbers of the classes (batch,)."""
-        n = pred.shape[self.axis] if pred.dim() else 0
         decided, labels = paired(chosen(pred, self.axis, self.name), targ, self.name, HINT)
+        n = pred.shape[self.axis]
         labels = labels.long()
         labels = torch.where((labels >= 0) & (labels < n), labels, n)  # those of no class are counted, in a slot beyond
         if self.counts is None:

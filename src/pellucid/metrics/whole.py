@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.losses import paired, widened
+from pellucid.losses import check_tensors, paired, widened
 from pellucid.text import snake_case
 
 BatchMetric = Callable[..., Any]
@@ -164,6 +164,7 @@ class AccumMetric(Metric):
 
     def update(self, pred: Tensor, targ: Tensor) -> None:
         """Take one batch in."""
+        check_tensors(self.name, pred, targ)
         pred = self._activated(pred.detach())
         pred = pred >= self.thresh if self.thresh is not None else pred
         pred, targ = paired(pred, targ.detach(), self.name) if self.flatten else (pred, targ.detach())
