@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import stat
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterable
 from functools import partial
@@ -66,6 +70,11 @@ def pack(file: Path, contents: dict[str, bytes | str] | Iterable[tuple[str, byte
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def refused(address: str, home: Path, said: str, **options) -> None:
@@ -256,6 +265,67 @@ def test_a_name_of_two_things_is_refused(tmp_path, home, members):
 
 def test_a_name_longer_than_names_can_be_is_refused(tmp_path, home):
     refused(pack(tmp_path / "zoo.tar", {"zoo/" + "é" * 130: b""}), home, "longer than a file's can be")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.xz"])
+@pytest.mark.parametrize("name", ["a/" * 3000 + "1.txt", "a/" * 2000 + "1.txt", ("b" * 200 + "/") * 90 + "1.txt"])
+def test_folders_too_deep_for_a_path_are_refused(tmp_path, home, ending, name):
+    refused(pack(tmp_path / f"zoo.{ending}", SETS | {f"zoo/{name}": b""}), home, "archive")
+
+
+@pytest.mark.parametrize("target", ["\0" * (4 << 20), "b" * 5000, "../" * 1000, "/" + "b" * 4000])
+def test_what_a_link_leads_to_is_neither_read_nor_shown_whole(tmp_path, target):
+    pack(tmp_path / "zoo.zip", SETS | {"zoo/link": LINK + target})
+    tracemalloc.start()
+    with pytest.raises(DataError) as caught:
+        archives.unpack(tmp_path / "zoo.zip", make(tmp_path / "out"), max_bytes=1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 400 and peak < 3 << 20
+
+
+SPARSE = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"  # a map of the file's holes stands before its data
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        ("tar", tarfile.XHDTYPE),
+        ("tar.gz", tarfile.XGLTYPE),
+        ("tar.bz2", tarfile.GNUTYPE_LONGNAME),
+        ("tar.xz", tarfile.XHDTYPE),
+        ("tar", "sparse"),
+    ],
+)
+def test_a_header_that_fills_the_memory_is_refused(tmp_path, ending, kind):
+    packing = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}.get(ending.removeprefix("tar."), open)
+    with packing(tmp_path / f"zoo.{ending}", "wb") as file:  # type: ignore[operator]
+        header = tarfile.TarInfo("x")
+        header.type, header.size = (tarfile.XHDTYPE, len(SPARSE)) if kind == "sparse" else (kind, 24 << 20)
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        if kind == "sparse":
+            file.write(SPARSE.ljust(512, b"\0") + tarfile.TarInfo("zoo/1.txt").tobuf() + b"9999999\n")
+        for _ in range(24):
+            file.write((b"0\n" if kind == "sparse" else b"\0\0") * (1 << 19))
+        file.write(tarfile.TarInfo("zoo/1.txt").tobuf() + bytes(10240))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="a header of more than 262,144 bytes"):
+        archives.unpack(tmp_path / f"zoo.{ending}", make(tmp_path / "out"), max_bytes=1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+def test_long_names_and_attributes_are_no_fault(tmp_path):
+    name = "zoo/" + "/".join(["é" * 100] * 8)
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "zoo.tar", "w", format=kind) as tarred:
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 4, {"SCHILY.xattr.user.note": "n" * 60_000}
+            tarred.addfile(member, io.BytesIO(b"meow"))
+        folder = make(tmp_path / str(kind))
+        archives.unpack(tmp_path / "zoo.tar", folder)
+        assert tree(folder) == {name: b"meow"}
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tgz"])

@@ -6,7 +6,9 @@ silence at a damaged header of a tar.
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import lzma
 import os
 import stat
@@ -30,7 +32,13 @@ MOST_FILES = 5_000_000
 # Pictures hardly shrink, and text tenfold; zeros shrink a thousandfold (deflate) and more (bzip2, xz).
 MOST_TIMES, ALWAYS_BYTES = 100, 1 << 30
 LONGEST_NAME = 255  # bytes of one folder's or file's name, on all common file systems
+LONGEST_LINK = 4096  # bytes of what a link leads to, on all common systems
+MOST_FOLDERS = 100  # in one another; Python's own functions for trees of folders call themselves for each
+# Between two files of a tar: a header of 512 bytes, and before it names, rights and attributes that are longer.
+LONGEST_HEADER = 1 << 18
+_TAR_PACKING = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 PIECE_BYTES = 1 << 20
+SHOWN = 200  # characters of a name in a message
 
 
 class UnsafeError(Exception):
@@ -83,6 +91,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_files:
         name = printable(Path(error.filename).relative_to(folder))
         raise DataError(f"damaged or unsafe archive ({name!r} is two things in it)") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError("the archive holds a path longer than a file's can be") from None
         if error.errno not in (None, errno.EINVAL):  # EINVAL: a header sends the reader before the archive's start
             raise  # the disk's fault
         raise DataError(f"damaged or unsafe archive ({printable(error)})") from None
@@ -169,33 +179,60 @@ def _zip_members(archive: Path) -> Generator[Member]:
             if info.filename.endswith(("/", "\\")):
                 yield Member(parts)
             elif stat.S_ISLNK(info.external_attr >> 16):
-                yield Member(parts, target=_parts(opened.read(info).decode("utf-8", "replace"), parts[:-1]))
+                with opened.open(info) as link:
+                    target = link.read(LONGEST_LINK + 1)
+                if len(target) > LONGEST_LINK:
+                    raise UnsafeError(f"{_shown(parts)} is a link to a name longer than {LONGEST_LINK:,} bytes")
+                yield Member(parts, target=_parts(target.decode("utf-8", "replace"), parts[:-1]))
             else:
                 yield Member(parts, info.file_size, partial(opened.open, info))
 
 
+class _Bounded:
+    """A stream that may be read no further than `left` more bytes: tarfile reads any header into memory."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.seek, self.tell = stream.seek, stream.tell
+        self._read, self.left = stream.read, LONGEST_HEADER
+
+    def read(self, n: int) -> bytes:
+        if n > self.left:
+            raise UnsafeError(f"it has a header of more than {LONGEST_HEADER:,} bytes")
+        self.left -= n
+        return self._read(n)
+
+
 def _tar_members(archive: Path) -> Generator[Member]:
-    with tarfile.open(archive) as opened:
-        for info in opened:
-            parts = _parts(info.name)
-            if info.isdir():
-                yield Member(parts)
-            elif info.isreg():
-                yield Member(parts, info.size, partial(_extracted, opened, info))
-            elif info.issym():
-                yield Member(parts, target=_parts(info.linkname, parts[:-1]))
-            elif info.islnk():
-                yield Member(parts, target=_parts(info.linkname))
-            else:
-                raise UnsafeError(f"{_shown(parts)} is neither a file, a folder nor a link")
-        # tarfile takes a damaged header for the end of the archive; the end is a block of zeros.
-        assert opened.fileobj
-        opened.fileobj.seek(opened.offset)
-        if opened.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise UnsafeError("it does not end where an archive ends: cut off, or a damaged header")
+    with archive.open("rb") as file:
+        unpacked = _TAR_PACKING.get(file.read(2), open)
+    with unpacked(archive, "rb") as file:
+        stream = _Bounded(file)
+        with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]  # it only reads
+            while info := opened.next():
+                opened.members.clear()  # it would keep every header
+                yield _tar_member(opened, stream, info)
+                stream.left = LONGEST_HEADER
+            # tarfile takes a damaged header for the end of the archive; the end is a block of zeros.
+            file.seek(opened.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise UnsafeError("it does not end where an archive ends: cut off, or a damaged header")
 
 
-def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+def _tar_member(archive: tarfile.TarFile, stream: _Bounded, info: tarfile.TarInfo) -> Member:
+    parts = _parts(info.name)
+    if info.isdir():
+        return Member(parts)
+    if info.isreg():
+        return Member(parts, info.size, partial(_extracted, archive, stream, info))
+    if info.issym():
+        return Member(parts, target=_parts(info.linkname, parts[:-1]))
+    if info.islnk():
+        return Member(parts, target=_parts(info.linkname))
+    raise UnsafeError(f"{_shown(parts)} is neither a file, a folder nor a link")
+
+
+def _extracted(archive: tarfile.TarFile, stream: _Bounded, info: tarfile.TarInfo) -> IO[bytes]:
+    stream.left = info.size
     file = archive.extractfile(info)
     assert file is not None  # it is a regular one
     return file
@@ -210,18 +247,21 @@ def _parts(name: str, start: tuple[str, ...] = ()) -> tuple[str, ...]:
     slashed = name.replace("\\", "/")
     parts = list(start)
     if slashed.startswith("/") or slashed[1:2] == ":" or "\0" in slashed:
-        raise UnsafeError(f"the name {printable(name)!r} is no path inside the archive")
+        raise UnsafeError(f"the name {_shown([name])} is no path inside the archive")
     for part in slashed.split("/"):
         if part == "..":
             if not start or not parts:  # links may climb inside the archive, names may not
-                raise UnsafeError(f"the name {printable(name)!r} leads outside")
+                raise UnsafeError(f"the name {_shown([name])} leads outside")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
         if len(os.fsencode(part)) > LONGEST_NAME:
-            raise UnsafeError(f"the name {printable(name)[:40]!r}… is longer than a file's can be")
+            raise UnsafeError(f"the name {_shown([name])} is longer than a file's can be")
+        if len(parts) > MOST_FOLDERS:
+            raise UnsafeError(f"the name {_shown([name])} has more than {MOST_FOLDERS} folders in one another")
     return tuple(parts)
 
 
-def _shown(parts: tuple[str, ...]) -> str:
-    return repr(printable("/".join(parts)))
+def _shown(parts: Iterable[str]) -> str:
+    name = "/".join(parts)
+    return repr(printable(name[:SHOWN])) + ("…" if len(name) > SHOWN else "")
