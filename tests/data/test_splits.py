@@ -212,9 +212,9 @@ def test_a_random_split_is_random_over_the_whole_set():
     assert 150 < sum(i < 500 for i in valid) < 350
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.2, 20])
+@pytest.mark.parametrize("share", [0, 1, -0.2, 20, "0.2"])
 def test_a_share_outside_0_to_1_is_refused(share):
-    with pytest.raises(UsageError, match=f"between 0 and 1, got {share}"):
+    with pytest.raises(UsageError, match=f"between 0 and 1, got {share!r}"):
         RandomSplitter(share)
 
 

@@ -27,8 +27,8 @@ def RandomSplitter(valid_pct: float = 0.2, seed: int | None = None) -> Splitter:
         seed: Makes the split repeatable; None takes the process's: what `set_seed` (or `torch.manual_seed`) was last
             given, or the random one that a process starts with.
     """
-    if not 0 < valid_pct < 1:
-        raise UsageError(f"valid_pct must lie between 0 and 1, got {valid_pct}")
+    if isinstance(valid_pct, str) or not 0 < valid_pct < 1:
+        raise UsageError(f"valid_pct must be a number between 0 and 1, got {valid_pct!r}")
 
     def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
         order = list(range(len(items)))
