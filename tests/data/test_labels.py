@@ -271,3 +271,16 @@ def test_a_folder_or_pipe_of_that_name_is_named(tmp_path):
     (tmp_path / "labels.csv").mkdir()
     with pytest.raises(DataError, match=r"labels\.csv: cannot be read as CSV"):
         csv_items(tmp_path / "labels.csv")
+
+
+def test_a_first_row_without_an_image_is_said_to_be_taken_for_names(tmp_path, capsys):
+    (tmp_path / "b.png").touch()
+    assert csv_items(write_csv(tmp_path, "zz,cat\nb,dog\n"), suff=".png") == [(tmp_path / "b.png", "dog")]
+    assert "line 1 names no image and is taken for the columns' names: 'zz', 'cat'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", ["a.png,0\nb.png,1\n", "a.png,cat\nb.png,dog\n"])
+def test_columns_may_be_named_by_numbers(tmp_path, rows):
+    expected = [(tmp_path / file, label) for file, label in (row.split(",") for row in rows.split())]
+    assert csv_items(write_csv(tmp_path, f"0,1\n{rows}"), "0", "1") == expected
+    assert csv_items(write_csv(tmp_path, rows), "0", "1") == expected

@@ -147,15 +147,22 @@ def _table(
                 f"{printable(path)}: line {row.line} has {len(row.cells)} columns, the first row {len(first)}; "
                 "a name that holds the delimiter needs quotes"
             )
-    if not any(isinstance(column, str) and not column.isdigit() for column in asked):
+    images = any(_is_image(cell, base, suff) for cell in first)
+    numbered = {column for column in asked if isinstance(column, str) and column.isdigit()}  # or names that are numbers
+    if not any(isinstance(column, str) and column not in numbered for column in asked) and (
+        images or not numbered or not numbered <= set(first)
+    ):
         # A name stands above its column, and does not come again in it as a label does.
         again = any(row.cells[i : i + 1] == [cell] for i, cell in enumerate(first) if cell for row in rest)
         known = any(_plain(cell) in FILE_NAMES | LABEL_NAMES for cell in first)
         below = bool(rest) and any(
             name and _is_image(cell, base, suff) for name, cell in zip(first, rest[0].cells, strict=False)
         )
-        if again or not (known or below) or any(_is_image(cell, base, suff) for cell in first):
+        if again or not (known or below) or images:
             return [""] * width, rows
+        if not known:
+            names = ", ".join(repr(printable(cell)) for cell in first)
+            say(f"{printable(path)}: line {rows[0].line} names no image and is taken for the columns' names: {names}")
     return [*first, *[""] * width][:width], rest
 
 
