@@ -275,10 +275,8 @@ def test_sizes_that_cannot_be_are_refused(trained, here, monkeypatch, capsys, si
 
 
 def test_the_loss_of_a_run_without_statistics_and_of_one_still_going(trained, here, monkeypatch, capsys):
-    import shutil
-
     shutil.copytree(trained / "run", "plain", ignore=shutil.ignore_patterns("seen"))
-    assert command(monkeypatch, "show", "plain") == 2
+    assert command(monkeypatch, "show", "plain", "--layer", "0") == 2
     assert "--picture loss" in capsys.readouterr().err
     assert command(monkeypatch, "show", "plain", "--picture", "loss", "--out", "plain.svg") == 0
     shutil.copytree(trained / "run" / "seen", "going/seen")
