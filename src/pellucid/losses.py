@@ -76,7 +76,21 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
         return self.label_smoothing
 
 
-class CrossEntropyLossFlat(nn.CrossEntropyLoss):
+class _AlongAxis:
+    """What outputs with classes along `axis` mean."""
+
+    axis: int
+
+    def activation(self, pred: Tensor) -> Tensor:
+        """Probabilities of outputs: the softmax along `axis`."""
+        return pred.softmax(self.axis)
+
+    def decodes(self, pred: Tensor) -> Tensor:
+        """The class with the largest output."""
+        return pred.argmax(self.axis)
+
+
+class CrossEntropyLossFlat(_AlongAxis, nn.CrossEntropyLoss):
     """Cross entropy with the classes along any axis, all other axes of outputs and labels taken as items.
 
     Args:
@@ -95,14 +109,6 @@ class CrossEntropyLossFlat(nn.CrossEntropyLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs (batch, …) with classes along `axis`, and class numbers (batch, …)."""
         return super().forward(*_items(input, target, self.axis, type(self).__name__))
-
-    def activation(self, pred: Tensor) -> Tensor:
-        """Probabilities of outputs: the softmax along `axis`."""
-        return pred.softmax(self.axis)
-
-    def decodes(self, pred: Tensor) -> Tensor:
-        """The class with the largest output."""
-        return pred.argmax(self.axis)
 
 
 class LabelSmoothingCrossEntropyFlat(CrossEntropyLossFlat):
@@ -225,7 +231,7 @@ class FocalLoss(nn.Module):
         return pred.argmax(1)
 
 
-class FocalLossFlat(FocalLoss):
+class FocalLossFlat(_AlongAxis, FocalLoss):
     """`FocalLoss` with the classes along any axis, see `CrossEntropyLossFlat`."""
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean", *, axis: int = -1):
@@ -235,14 +241,6 @@ class FocalLossFlat(FocalLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs (batch, …) with classes along `axis`, and class numbers (batch, …)."""
         return super().forward(*_items(input, target, self.axis, type(self).__name__))
-
-    def activation(self, pred: Tensor) -> Tensor:
-        """Probabilities of outputs: the softmax along `axis`."""
-        return pred.softmax(self.axis)
-
-    def decodes(self, pred: Tensor) -> Tensor:
-        """The class with the largest output."""
-        return pred.argmax(self.axis)
 
 
 FLAT = CrossEntropyLossFlat, BCEWithLogitsLossFlat, MSELossFlat, L1LossFlat

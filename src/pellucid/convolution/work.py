@@ -206,8 +206,9 @@ class _Charging(TorchDispatchMode):
             one_grid = name not in CONVOLUTIONS or args[6]  # transposed convolutions go over the input grid already
             frame.over_input += n if one_grid else args[1].numel() * args[0].shape[0] * prod(args[0].shape[2:])
         elif name in PRODUCTS:
-            frame.over_output += PRODUCTS[name](*args)
-            frame.over_input += PRODUCTS[name](*args)
+            n = PRODUCTS[name](*args)
+            frame.over_output += n
+            frame.over_input += n
         elif name in UNKNOWN or (namespace not in TORCH and _first_tensor(output) is not None):
             frame.uncounted[f"{namespace}::{name}"] = None
 
