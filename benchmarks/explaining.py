@@ -19,7 +19,7 @@ from rows import Row, table, write
 from torch import nn
 
 from pellucid import convolution as cv
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 
 sys.path.insert(0, str(HERE.parent / "tests" / "convolution"))
 from architectures import resnet50

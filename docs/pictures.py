@@ -12,9 +12,9 @@ from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.data.transforms import Normalize
-from pellucid.learner import Learner
+from pellucid.training.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 from pellucid.plot.images import show_image
 from pellucid.plot.training import plot_loss, plot_sched
 from pellucid.seed import set_seed

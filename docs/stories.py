@@ -6,15 +6,15 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from pellucid.activations.history import History
-from pellucid.callback.hook import ActivationStats
+from pellucid.history.history import History
+from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.data.transforms import Normalize
-from pellucid.learner import Learner
+from pellucid.training.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import plain_cnn, simple_cnn
+from pellucid.nn.models import plain_cnn, simple_cnn
 from pellucid.plot.activations import color_dim
 from pellucid.seed import set_seed
 

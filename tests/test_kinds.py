@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid import convolution as cv
-from pellucid.callback.hook import ActivationStats
-from pellucid.callback.progress import ProgressCallback, TerminalDisplay
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.data.loader import DataLoaders
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
-from pellucid.interpret import ClassificationInterpretation
-from pellucid.learner import Learner
 from pellucid.metrics import F1Score, accuracy
-from pellucid.optimizer import SGD, Adam
+from pellucid.optim.optimizers import SGD, Adam
+from pellucid.training.callbacks.progress import ProgressCallback, TerminalDisplay
+from pellucid.training.callbacks.statistics import ActivationStats
+from pellucid.training.interpretation import ClassificationInterpretation
+from pellucid.training.learner import Learner
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_a_used_learner_can_be_copied_and_goes_on_alike(copied, opt_func, folder
     learn = Learner(
         loaders(folder), network(), opt_func=opt_func, metrics=accuracy, cbs=ActivationStats(with_grads=True)
     )
-    monkeypatch.setattr("pellucid.callback.progress.make_display", lambda bar: TerminalDisplay())
+    monkeypatch.setattr("pellucid.training.callbacks.progress.make_display", lambda bar: TerminalDisplay())
     learn.fit_one_cycle(1, 0.01)
     learn.lr_find(num_it=10, suggest_funcs=None)
     learn.show_results(), learn.summary()

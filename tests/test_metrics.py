@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pellucid.callback.progress import ProgressCallback
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
-from pellucid.learner import Learner
-from pellucid.losses import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    LabelSmoothingCrossEntropy,
-    LabelSmoothingCrossEntropyFlat,
-    MSELossFlat,
-)
 from pellucid.metrics import (
     AccumMetric,
     AvgMetric,
@@ -41,6 +32,15 @@ from pellucid.metrics import (
     skm_to_fastai,
     top_k_accuracy,
 )
+from pellucid.nn.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+)
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.learner import Learner
 
 CPU = torch.device("cpu")
 N, K = 60, 4

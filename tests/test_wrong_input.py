@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from pellucid.callback.core import Callback
-from pellucid.callback.progress import ProgressCallback
 from pellucid.data.block import DataBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
@@ -28,8 +26,10 @@ from pellucid.data.splits import FuncSplitter
 from pellucid.data.store import stores_folder
 from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
-from pellucid.learner import Learner
 from pellucid.metrics import accuracy
+from pellucid.training.callbacks.core import Callback
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.learner import Learner
 
 
 @pytest.fixture(autouse=True)

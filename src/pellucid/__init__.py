@@ -10,38 +10,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.activations.history import History
     from pellucid.activations.watch import watch
-    from pellucid.callback.core import Callback
-    from pellucid.callback.hook import ActivationStats
+    from pellucid.convolution.summary import summarize
     from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
     from pellucid.data.catalogue import URLs, untar_data
     from pellucid.data.factories import ImageDataLoaders
     from pellucid.data.loader import DataLoaders
     from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
-    from pellucid.interpret import ClassificationInterpretation
-    from pellucid.learner import Learner
-    from pellucid.losses import LabelSmoothingCrossEntropy
+    from pellucid.history.history import History
     from pellucid.metrics import accuracy, error_rate
+    from pellucid.nn.losses import LabelSmoothingCrossEntropy
     from pellucid.runs import Run, load_run
     from pellucid.seed import set_seed
-    from pellucid.summary import summarize
+    from pellucid.training.callbacks.core import Callback
+    from pellucid.training.callbacks.statistics import ActivationStats
+    from pellucid.training.interpretation import ClassificationInterpretation
+    from pellucid.training.learner import Learner
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ActivationStats": "callback.hook",
-    "Callback": "callback.core",
+    "ActivationStats": "training.callbacks.statistics",
+    "Callback": "training.callbacks.core",
     "CategoryBlock": "data.block",
-    "ClassificationInterpretation": "interpret",
+    "ClassificationInterpretation": "training.interpretation",
     "DataBlock": "data.block",
     "DataError": "errors",
     "DataLoaders": "data.loader",
-    "History": "activations.history",
+    "History": "history.history",
     "ImageBlock": "data.block",
     "ImageDataLoaders": "data.factories",
-    "LabelSmoothingCrossEntropy": "losses",
-    "Learner": "learner",
+    "LabelSmoothingCrossEntropy": "nn.losses",
+    "Learner": "training.learner",
     "PellucidError": "errors",
     "Run": "runs",
     "TrainingError": "errors",
@@ -51,7 +51,7 @@ _HOMES = {
     "error_rate": "metrics",
     "load_run": "runs",
     "set_seed": "seed",
-    "summarize": "summary",
+    "summarize": "convolution.summary",
     "untar_data": "data.catalogue",
     "watch": "activations.watch",
 }

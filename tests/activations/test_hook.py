@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import TensorDataset
 
 from pellucid.activations.hook import Hook, Hooks, hook_output, hook_outputs
-from pellucid.callback.hook import HookCallback
-from pellucid.callback.progress import ProgressCallback
 from pellucid.data.block import DataLoaders
-from pellucid.learner import Learner
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.callbacks.statistics import HookCallback
+from pellucid.training.learner import Learner
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
 

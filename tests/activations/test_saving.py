@@ -17,8 +17,8 @@ from torch import nn
 import pellucid
 from pellucid.activations import global_hooks
 from pellucid.activations import watch as watch_module
-from pellucid.activations.history_file import FILE
 from pellucid.errors import UsageError
+from pellucid.history.file import FILE
 
 _armed: list[tuple[str, Path]] = []
 

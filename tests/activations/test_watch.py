@@ -17,7 +17,7 @@ import pellucid
 from pellucid.activations import global_hooks
 from pellucid.activations import watch as watch_module
 from pellucid.errors import UsageError
-from pellucid.optimizer import Adam
+from pellucid.optim.optimizers import Adam
 
 
 def net(inplace: bool = False) -> nn.Sequential:
@@ -333,7 +333,7 @@ def test_history_is_saved_meanwhile_and_loads_without_torch(tmp_path, monkeypatc
         assert len(pellucid.History.load(tmp_path).train.steps) == 50
     code = f"""
 import sys
-from pellucid.activations.history import History
+from pellucid.history.history import History
 h = History.load({str(tmp_path)!r})
 assert 'torch' not in sys.modules
 print(h.train.mean.shape, h.loss.shape)

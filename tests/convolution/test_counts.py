@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pellucid import convolution as cv
 from pellucid.convolution.fields.receptive import receptive_field
 from pellucid.errors import UsageError
-from pellucid.models import small_resnet
+from pellucid.nn.models import small_resnet
 
 CHAPTER = "conv 1 4 k3 s2 p1, relu, conv 4 8 k3 s2 p1, relu, conv 8 16 k3 s2 p1, relu, conv 16 32 k3 s2 p1, relu, "
 CHAPTER += "conv 32 2 k3 s2 p1, flatten"

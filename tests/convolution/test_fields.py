@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import NETWORKS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
+from architectures import NETWORKS
 from pellucid import convolution as cv
 from pellucid.errors import UsageError
-from pellucid.models import plain_cnn, simple_cnn, small_resnet
+from pellucid.nn.models import plain_cnn, simple_cnn, small_resnet
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 DEEP = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}

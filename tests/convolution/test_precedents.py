@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pellucid import convolution as cv
 from pellucid.errors import UsageError
-from pellucid.models import simple_cnn, small_resnet
+from pellucid.nn.models import simple_cnn, small_resnet
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

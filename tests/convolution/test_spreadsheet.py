@@ -18,7 +18,7 @@ from torch import nn
 
 from pellucid import convolution as cv
 from pellucid.errors import UsageError
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 

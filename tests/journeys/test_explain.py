@@ -18,7 +18,7 @@ from pellucid import cli
 from pellucid import convolution as cv
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
-from pellucid.models import create_model
+from pellucid.nn.models import create_model
 from pellucid.runs import load_run
 
 

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from pellucid import cli
-from pellucid.callback.recorder import Recorder
 from pellucid.errors import TrainingError, UsageError
 from pellucid.metrics import accuracy
 from pellucid.runs import load_run, reserving, train, training
+from pellucid.training.callbacks.recorder import Recorder
 
 LONG = ("--epochs", "100000", "--size", "0", "--bs", "8", "--out", "run")
 

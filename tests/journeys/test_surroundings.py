@@ -21,9 +21,9 @@ from pellucid import cli
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
-from pellucid.learner import Learner
 from pellucid.output import complain, is_terminal, say
 from pellucid.runs import load_run, train
+from pellucid.training.learner import Learner
 
 CLASSES = "Käse", "日本\x1b[31m"
 TRAIN = ("train", "photos", "--size", "0", "--epochs", "2", "--out", "run")
@@ -148,7 +148,7 @@ def test_a_fit_does_not_depend_on_the_streams(make, monkeypatch):
 
 
 def test_a_metric_of_any_name_is_in_the_table(monkeypatch):
-    from pellucid.callback.progress import NotebookDisplay
+    from pellucid.training.callbacks.progress import NotebookDisplay
 
     display = NotebookDisplay()
     display.names, display.rows = ["<lambda>", "a & b"], [["<b>", "1"]]

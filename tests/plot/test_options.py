@@ -16,11 +16,11 @@ from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.errors import UsageError
 from pellucid.experiments.results import Cell, Results
-from pellucid.interpret import ClassificationInterpretation
-from pellucid.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import small_resnet
+from pellucid.nn.models import small_resnet
 from pellucid.plot.images import show_image, show_images
+from pellucid.training.interpretation import ClassificationInterpretation
+from pellucid.training.learner import Learner
 
 ONE_PANEL = {
     *("color_dim", "dead_chart", "plot_hist", "show_kernels", "History.plot_loss", "Recorder.plot_loss"),

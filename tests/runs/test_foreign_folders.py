@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pellucid.errors import UsageError
-from pellucid.models import create_model
+from pellucid.nn.models import create_model
 from pellucid.runs import load_history, load_record, load_run
 
 RUN: dict[str, Any] = {

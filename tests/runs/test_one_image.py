@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.errors import DataError
-from pellucid.learner import Learner
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 from pellucid.runs import load_run
+from pellucid.training.learner import Learner
 
 
 def upright(path):

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pellucid import cli
-from pellucid.callback.hook import ActivationStats
-from pellucid.callback.progress import ProgressCallback
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW, Resize
 from pellucid.data.loader import DataLoaders
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
-from pellucid.learner import Learner
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 from pellucid.runs import load_history, load_run
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.callbacks.statistics import ActivationStats
+from pellucid.training.learner import Learner
 
 NETS = '''
 import torch

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastcore.foundation import L
     from torch import Tensor
 
-    from pellucid.activations.history import History
+    from pellucid.history.history import History
 
 
 class Lists:

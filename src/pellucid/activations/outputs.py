@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.activations.columns import Readings
-from pellucid.activations.history import Layer
 from pellucid.activations.inbox import Inbox
 from pellucid.activations.targets import first_tensor, is_activation, is_readable, kind
+from pellucid.history.history import Layer
 
 
 class Outputs:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pellucid.activations.columns import Readings, Timeline, as_float32
-from pellucid.activations.history import Section
 from pellucid.activations.vector import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
+from pellucid.history.history import Section
 
 
 def section(timeline: Timeline, table: Readings) -> Section:

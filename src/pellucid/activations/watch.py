@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.activations import global_hooks, graph, history_file, unseen, wording
+from pellucid.activations import global_hooks, graph, unseen
 from pellucid.activations.columns import MAX_COLUMNS, Timeline
-from pellucid.activations.history import History
 from pellucid.activations.outputs import Outputs
-from pellucid.activations.pictures import Pictures
 from pellucid.activations.sections import section
 from pellucid.activations.series import Series
 from pellucid.activations.snapshots import Snapshots
 from pellucid.activations.steps import first_step_hooks, parameters_of, step_hooks, unwrapped
 from pellucid.activations.targets import Which, choose, plain
 from pellucid.errors import UsageError
+from pellucid.history import file as history_file
+from pellucid.history import wording
+from pellucid.history.history import History
+from pellucid.history.pictures import Pictures
 
 FLUSH_EVERY = 50
 SAVE_EVERY_S = 10.0

@@ -1,1 +1,1 @@
-"""What may be added to the training loop; import from the modules."""
+"""A door: callbacks under fastai's import path. The code is in `pellucid.training.callbacks`."""

@@ -17,7 +17,7 @@ from pellucid.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pellucid.activations.history import History
+    from pellucid.history.history import History
 
 KINDS = ("sheet", "loss", "colors", "stats", "hist", "dead", "gradients", "kernels")
 OF_ONE_LAYER = ("stats", "colors", "hist")

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from pellucid.convolution.arithmetic import multiplications, parameters
-from pellucid.convolution.columns import as_html, as_text
 from pellucid.convolution.fields.graph import as_type_of, refused
 from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
-from pellucid.convolution.work import layer_work
 from pellucid.errors import UsageError
+from pellucid.inspection.work import layer_work
+from pellucid.tables import as_html, as_text
 
 CONVOLUTIONS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 HEAD = (

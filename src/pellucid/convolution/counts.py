@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.convolution.columns import as_html, as_text
 from pellucid.convolution.fields.graph import as_type_of, refused
 from pellucid.convolution.fields.units import by
 from pellucid.convolution.notation import network
 from pellucid.convolution.wording import describe
-from pellucid.convolution.work import Work, layer_work, with_shapes
 from pellucid.errors import UsageError
+from pellucid.inspection.work import Work, layer_work, with_shapes
+from pellucid.tables import as_html, as_text
 
 MODEL = "(model)"  # the name of a row for the model itself
 UNCOUNTED = " + ?"  # after a number of multiplications that leaves some out

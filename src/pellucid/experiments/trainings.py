@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pellucid.callback.progress import ProgressCallback
+from pellucid.convolution.summary import summarize
 from pellucid.data.catalogue import N_TEST, N_TRAIN, mnist_arrays
 from pellucid.data.decoder import moments
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
@@ -18,11 +18,11 @@ from pellucid.data.sources import StoredImages
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import TrainingError, UsageError
 from pellucid.experiments.colour import ENCODINGS, INKS, colour_digits
-from pellucid.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import simple_cnn
+from pellucid.nn.models import simple_cnn
 from pellucid.seed import set_seed
-from pellucid.summary import summarize
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.learner import Learner
 
 SIDE = 28
 MIN_IMAGES = 60  # ten for validation

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.losses import paired
 from pellucid.metrics.batch import HINT, chosen
 from pellucid.metrics.whole import Metric
+from pellucid.nn.losses import paired
 
 AVERAGES = ("binary", "micro", "macro", "weighted")
 

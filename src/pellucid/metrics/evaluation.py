@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
-from pellucid.losses import batch_share
 from pellucid.metrics.whole import AvgMetric, Metric, MetricLike, as_number, metric_name
+from pellucid.nn.losses import batch_share
 
 
 class Evaluation:

@@ -2,7 +2,7 @@
 
 A run folder holds `model.safetensors` (weights), `run.json` (every setting, library versions, vocabulary, decoding,
 normalisation, results per epoch), `history.safetensors` (losses and hyper-parameters per batch) and, if statistics were
-asked for, `seen/` (what every layer did, see `pellucid.activations.history`). Nothing in it is pickled; it can be read
+asked for, `seen/` (what every layer did, see `pellucid.history.history`). Nothing in it is pickled; it can be read
 without pellucid.
 """
 

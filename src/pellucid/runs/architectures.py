@@ -1,8 +1,8 @@
 """How a run folder says which model its weights belong to, and how that model is made again.
 
-An architecture is a name of `pellucid.models`, or `module:function` (a class is one, too) with arguments that fit into
-JSON. The second kind is code of others: a file may name any function on this machine, `os:system` as well, so it is
-called only if whoever opens the run wrote that very name down, and never if it lies in the run folder itself.
+An architecture is a name of `pellucid.nn.models`, or `module:function` (a class is one, too) with arguments that fit
+into JSON. The second kind is code of others: a file may name any function on this machine, `os:system` as well, so it
+is called only if whoever opens the run wrote that very name down, and never if it lies in the run folder itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pellucid.errors import UsageError
-from pellucid.models import ARCHITECTURES
+from pellucid.nn.models import ARCHITECTURES
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 
@@ -57,7 +57,7 @@ def outline(arch: str, arguments: Arguments, shape: tuple[int, ...], n_out: int)
 
 
 def is_foreign(arch: str) -> bool:
-    """Whether an architecture is named by module, rather than one of `pellucid.models`."""
+    """Whether an architecture is named by module, rather than one of `pellucid.nn.models`."""
     return ":" in arch
 
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pellucid.checkpoint import plain_model
 from pellucid.data.loader import DataLoader
 from pellucid.errors import PellucidError, UsageError
-from pellucid.looking import looking
+from pellucid.inspection.looking import looking
 from pellucid.runs.architectures import described, json_arguments, make, name_of
 from pellucid.runs.reserving import reserved
 from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import describe, save_run
 from pellucid.seed import kept_rng
 from pellucid.text import printable
+from pellucid.training.checkpoint import plain_model
 
 if TYPE_CHECKING:
-    from pellucid.learner import Learner
+    from pellucid.training.learner import Learner
 
 
 def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:

@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pellucid.checkpoint import load_weights, plain_model
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
 from pellucid.runs.architectures import described, is_foreign, make, outline, refuse_own_code
@@ -18,6 +17,7 @@ from pellucid.runs.predictions import Run
 from pellucid.runs.schema import check
 from pellucid.seed import kept_rng
 from pellucid.text import printable
+from pellucid.training.checkpoint import load_weights, plain_model
 
 # safetensors' names of types
 _TYPES = {
@@ -34,7 +34,7 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
         folder: As `pellucid train` or `learn.save_run` wrote it, your own or a stranger's.
         model: Put the weights into this one, rather than make it again; needed for models that have no name.
         allow: Functions and classes, as `module:name`, that may be called to make the model. The folder names one
-            if its model is none of `pellucid.models`, and calling it runs code; the message says which.
+            if its model is none of `pellucid.nn.models`, and calling it runs code; the message says which.
 
     Raises:
         UsageError: it is no run folder, its files are damaged, do not fit each other or were written by a newer

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.activations.history import History
+from pellucid.convolution.summary import ModelSummary, summarize
 from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader
 from pellucid.data.opening import name_of
 from pellucid.data.sources import StreamedImages, is_path
 from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, UsageError
-from pellucid.looking import looking
-from pellucid.losses import ACTIVATIONS
+from pellucid.history.history import History
+from pellucid.inspection.looking import looking
+from pellucid.nn.losses import ACTIVATIONS
 from pellucid.runs.statistics import load_history
-from pellucid.summary import ModelSummary, summarize
 
 BATCH = 64
 ROUNDING = 1e-3  # of probabilities that were computed in half precision

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from pellucid.data.images import Decoding
 from pellucid.errors import UsageError
-from pellucid.losses import ACTIVATIONS
+from pellucid.nn.losses import ACTIVATIONS
 from pellucid.text import printable
 
 VERSION = 1

@@ -8,9 +8,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pellucid.activations.history import History
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
+from pellucid.history.history import History
 from pellucid.runs.schema import check
 from pellucid.text import printable
 

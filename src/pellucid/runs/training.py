@@ -14,13 +14,11 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from pellucid.callback.hook import ActivationStats
 from pellucid.data.loader import DataLoaders, default_device
 from pellucid.data.sources import OnError
 from pellucid.errors import PellucidError, UsageError
-from pellucid.learner import Learner
 from pellucid.metrics import accuracy
-from pellucid.models import ARCHITECTURES, create_model
+from pellucid.nn.models import ARCHITECTURES, create_model
 from pellucid.output import say
 from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
@@ -29,6 +27,8 @@ from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import printable
+from pellucid.training.callbacks.statistics import ActivationStats
+from pellucid.training.learner import Learner
 
 SCHEDULES = ("one_cycle", "one_cycle_linear", "flat_cos", "constant")
 ScheduleName = Literal["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
@@ -59,7 +59,7 @@ def train(
 
     Args:
         source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
-        arch: A name of `pellucid.models`; None takes `simple_cnn` for grey digits, `small_resnet` for folders.
+        arch: A name of `pellucid.nn.models`; None takes `simple_cnn` for grey digits, `small_resnet` for folders.
         epochs: Passes over the training images.
         lr: Highest learning rate.
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.

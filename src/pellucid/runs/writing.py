@@ -20,21 +20,21 @@ from torch import Tensor
 
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
-from pellucid.callback.curves import EXACT
-from pellucid.checkpoint import save_weights
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.transforms import Normalize
 from pellucid.errors import PellucidError, UsageError
 from pellucid.files import appearing_file, write_text
-from pellucid.losses import activation_name
+from pellucid.nn.losses import activation_name
 from pellucid.runs.schema import VERSION
 from pellucid.runs.statistics import DESCRIPTION, RECORD, WEIGHTS
 from pellucid.seed import kept_rng
 from pellucid.text import printable
+from pellucid.training.callbacks.curves import EXACT
+from pellucid.training.checkpoint import save_weights
 
 if TYPE_CHECKING:
-    from pellucid.learner import Learner
+    from pellucid.training.learner import Learner
 
 N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
 

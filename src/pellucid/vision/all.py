@@ -23,32 +23,8 @@ from numpy import array
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.activations.history import History
 from pellucid.activations.watch import watch
-from pellucid.callback.core import (
-    Callback,
-    CancelBackwardException,
-    CancelBatchException,
-    CancelEpochException,
-    CancelFitException,
-    CancelStepException,
-    CancelTrainException,
-    CancelValidException,
-)
-from pellucid.callback.guard import NonFiniteGuard
-from pellucid.callback.hook import (
-    ActivationStats,
-    Hook,
-    HookCallback,
-    Hooks,
-    has_params,
-    hook_output,
-    hook_outputs,
-)
-from pellucid.callback.lr_finder import SuggestionMethod, minimum, slide, steep, valley
-from pellucid.callback.progress import ProgressCallback
-from pellucid.callback.recorder import Recorder
-from pellucid.callback.schedule import ParamScheduler
+from pellucid.convolution.summary import summarize
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
@@ -61,37 +37,7 @@ from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitte
 from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
-from pellucid.groups import default_split, params, split_at, trainable_params
-from pellucid.interpret import ClassificationInterpretation
-from pellucid.layers import (
-    AdaptiveAvgPool,
-    AdaptiveConcatPool2d,
-    AvgPool,
-    ConvLayer,
-    Flatten,
-    Lambda,
-    LinBnDrop,
-    MaxPool,
-    Mish,
-    Module,
-    PoolFlatten,
-    ResBlock,
-    Swish,
-    init_default,
-    init_linear,
-    sequential,
-)
-from pellucid.learner import Learner
-from pellucid.losses import (
-    BCEWithLogitsLossFlat,
-    CrossEntropyLossFlat,
-    FocalLoss,
-    FocalLossFlat,
-    L1LossFlat,
-    LabelSmoothingCrossEntropy,
-    LabelSmoothingCrossEntropyFlat,
-    MSELossFlat,
-)
+from pellucid.history.history import History
 from pellucid.metrics import (
     AccumMetric,
     ActivationType,
@@ -112,13 +58,67 @@ from pellucid.metrics import (
     skm_to_fastai,
     top_k_accuracy,
 )
-from pellucid.norms import BatchNorm, InstanceNorm, NormType
-from pellucid.optimizer import SGD, Adam
+from pellucid.nn.layers import (
+    AdaptiveAvgPool,
+    AdaptiveConcatPool2d,
+    AvgPool,
+    ConvLayer,
+    Flatten,
+    Lambda,
+    LinBnDrop,
+    MaxPool,
+    Mish,
+    Module,
+    PoolFlatten,
+    ResBlock,
+    Swish,
+    init_default,
+    init_linear,
+    sequential,
+)
+from pellucid.nn.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    FocalLoss,
+    FocalLossFlat,
+    L1LossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+)
+from pellucid.nn.norms import BatchNorm, InstanceNorm, NormType
+from pellucid.optim.groups import default_split, params, split_at, trainable_params
+from pellucid.optim.optimizers import SGD, Adam
 from pellucid.plot.images import show_image, show_images, subplots
 from pellucid.runs import Run, load_run
 from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combine_scheds, combined_cos
 from pellucid.seed import set_seed
-from pellucid.summary import summarize
+from pellucid.training.callbacks.core import (
+    Callback,
+    CancelBackwardException,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
+    CancelTrainException,
+    CancelValidException,
+)
+from pellucid.training.callbacks.guard import NonFiniteGuard
+from pellucid.training.callbacks.lr_finder import SuggestionMethod, minimum, slide, steep, valley
+from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.callbacks.recorder import Recorder
+from pellucid.training.callbacks.schedule import ParamScheduler
+from pellucid.training.callbacks.statistics import (
+    ActivationStats,
+    Hook,
+    HookCallback,
+    Hooks,
+    has_params,
+    hook_output,
+    hook_outputs,
+)
+from pellucid.training.interpretation import ClassificationInterpretation
+from pellucid.training.learner import Learner
 from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu, to_np
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pellucid.convolution.fields.rules import WINDOWS, Paths, Source, paths_of, sources_in
 from pellucid.errors import UsageError
-from pellucid.looking import looking
+from pellucid.inspection.looking import looking
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pellucid.convolution.fields.graph import as_type_of, output_of, refused
 from pellucid.convolution.fields.units import LayerField, checked_position
 from pellucid.errors import UsageError
-from pellucid.looking import looking
+from pellucid.inspection.looking import looking
 
 N_NOISE = 16
 

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.arithmetic import same_padding
-from pellucid.convolution.calls import Call
 from pellucid.convolution.sheets.grids import Frame, Grid, Pair
 from pellucid.errors import UsageError
+from pellucid.inspection.calls import Call
 
 
 @dataclass(frozen=True)

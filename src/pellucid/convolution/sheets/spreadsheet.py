@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pellucid.convolution.calls import IMAGE, Call, calls
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
+from pellucid.inspection.calls import IMAGE, Call, calls
 
 if TYPE_CHECKING:
     from pellucid.convolution.sheets.blocks import Stage

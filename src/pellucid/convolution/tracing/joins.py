@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.calls import IMAGE, Call, as_batch
 from pellucid.convolution.tracing.reach import Reach
-from pellucid.looking import looking
+from pellucid.inspection.calls import IMAGE, Call, as_batch
+from pellucid.inspection.looking import looking
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, nn
 
-from pellucid.convolution.calls import IMAGE, Call
 from pellucid.convolution.tracing.joins import Join, Stage, joins, stages
 from pellucid.convolution.tracing.reach import Reach, reach
 from pellucid.convolution.tracing.windows import Unit
 from pellucid.errors import UsageError
+from pellucid.inspection.calls import IMAGE, Call
 
 IMAGE_NAME = "image"
 Layer = str | int | nn.Module | None

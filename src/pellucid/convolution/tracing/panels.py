@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pellucid.convolution.calls import IMAGE
 from pellucid.convolution.tracing.page import stage_label
+from pellucid.inspection.calls import IMAGE
 from pellucid.plot.precedents import Panel
 from pellucid.text import drawable
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from torch import Tensor, nn
 
-from pellucid.convolution.calls import IMAGE, as_batch, calls
 from pellucid.convolution.fields.graph import as_type_of
 from pellucid.convolution.tracing.network import Layer, Network, find_layer, labels_of
 from pellucid.convolution.tracing.tangent import Full, linearise
 from pellucid.convolution.tracing.windows import Immediate, Step, Unit, immediate, what_it_does
 from pellucid.errors import UsageError
+from pellucid.inspection.calls import IMAGE, as_batch, calls
 from pellucid.plot.figure import FigureOptions, finished
 from pellucid.text import drawable
 

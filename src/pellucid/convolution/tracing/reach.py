@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation, batchnorm, conv, dropout, instancenorm, pooling
 
-from pellucid.convolution.calls import Call
+from pellucid.inspection.calls import Call
 
 Kind = Literal["window", "slice", "reshape", "channel", "all"]
 OUTSIDE = -1

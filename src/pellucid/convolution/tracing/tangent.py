@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
-from pellucid.convolution.calls import IMAGE
 from pellucid.convolution.tracing.network import Network
 from pellucid.convolution.tracing.windows import Unit, scale_and_shift
 from pellucid.errors import UsageError
-from pellucid.looking import looking
+from pellucid.inspection.calls import IMAGE
+from pellucid.inspection.looking import looking
 
 
 @dataclass(frozen=True, repr=False)

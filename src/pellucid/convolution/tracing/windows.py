@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, pooling
 
-from pellucid.convolution.calls import Call
 from pellucid.convolution.tracing.reach import OUTSIDE, Reach, run
+from pellucid.inspection.calls import Call
 
 Unit = tuple[int, ...]
 WindowKind = Literal["weighted", "largest", "function", "sum of layers", "tangent"]

@@ -1,0 +1,1 @@
+"""Run a model and keep what happened, without changing it; import from the modules."""

@@ -1,0 +1,1 @@
+"""What networks are made of: layers, normalisation, losses, the chapter's models; import from the modules."""

@@ -1,0 +1,1 @@
+"""What trains parameters: optimizers, and the groups that parameters are trained in; import from the modules."""

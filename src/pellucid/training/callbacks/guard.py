@@ -1,0 +1,95 @@
+"""Stop a run whose loss is no longer a number, and give the model back as it last was sound."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import TrainingError
+from pellucid.training.callbacks.core import Callback
+from pellucid.training.rewind import Snapshot
+
+LOOK_EVERY = 50
+EXPLODED = 3  # as in the rate test: the loss has risen by three times what it was, to four times
+
+
+class NonFiniteGuard(Callback):
+    """End the fit with `TrainingError` when a training loss is nan or infinite, and undo what led to it.
+
+    By then weights are often finite and useless: a rate that is too high takes them to 1e15 before the loss overflows.
+    So model, loss and moments of the optimizer go back to the end of the last sound epoch, bit for bit, or to where
+    they were before the fit. An epoch ended soundly if the loss of the next batch, the first that was computed with its
+    weights, is at most four times the fit's first loss, or the first epoch's median loss where that is larger: a first
+    batch that was easy by chance must not cost all epochs.
+
+    On the CPU each loss is looked at before its backward pass; on an accelerator every 50 batches, because reading one
+    waits for the device.
+    """
+
+    order = 40
+
+    def before_fit(self) -> None:
+        self._sound, self._when = self._snapshot(), "before this fit"
+        self._candidate: Snapshot | None = None
+        self._usual: float | None = None  # known after the first epoch
+        self._losses: list[float] = []  # of the first epoch
+        self._unread: list[Tensor] = []
+
+    def before_train(self) -> None:
+        if self._losses or self._usual is not None:  # a batch was trained already
+            self._candidate = self._snapshot()
+
+    def after_loss(self) -> None:
+        if not self.learn.training:
+            return
+        loss = self.learn.loss.detach()
+        self._unread.append(loss)
+        if self._candidate is not None:
+            self._judge(float(loss))
+        if len(self._unread) >= LOOK_EVERY or loss.device.type == "cpu":
+            self._look()
+
+    def after_train(self) -> None:
+        self._look()
+        # The last step of all has no loss after it that would show what it did.
+        floating = [p for group in self.learn.opt.param_groups for p in group["params"] if p.is_floating_point()]
+        if floating and not torch.stack([p.detach().isfinite().all() for p in floating]).all():
+            self._stop("weights became nan or infinite in the last step")
+
+    def cleanup_fit(self) -> None:
+        self._sound = self._candidate = None
+        self._unread, self._losses = [], []
+
+    def _judge(self, loss: float) -> None:
+        if self._usual is None:
+            self._usual, self._losses = max(self._losses[0], median(self._losses)), []
+        if self._candidate is not None and loss <= self._usual + EXPLODED * abs(self._usual):
+            self._sound, self._when = self._candidate, f"at the end of epoch {self.learn.epoch - 1}"
+        self._candidate = None
+
+    def _look(self) -> None:
+        unread, self._unread = self._unread, []
+        values = [unread[0].item()] if len(unread) == 1 else torch.stack(unread).tolist() if unread else []
+        for value in values:
+            if not math.isfinite(value):
+                self._stop(f"the training loss became {value}")
+        if self._usual is None:
+            self._losses += values
+
+    def _stop(self, what: str) -> None:
+        assert self._sound is not None
+        self._sound.restore()
+        learn = self.learn
+        place = f"epoch {learn.epoch}, batch {learn.iter} (learning rate {learn.opt.param_groups[-1]['lr']:.3g})"
+        raise TrainingError(
+            f"{what} at {place}; model and optimizer are put back as they were {self._when}. "
+            "Lower the learning rate, or look for bad values in inputs and loss"
+        )
+
+    def _snapshot(self) -> Snapshot:
+        held = [p for group in self.learn.opt.param_groups for p in group["params"]]
+        modules = [m for m in (self.learn.model, self.learn.loss_func) if isinstance(m, nn.Module)]
+        return Snapshot(modules, held, self.learn.opt)

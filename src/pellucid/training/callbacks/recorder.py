@@ -1,0 +1,259 @@
+"""Record losses, hyper-parameters and metrics of a fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.errors import UsageError
+from pellucid.metrics import Evaluation, column_names
+from pellucid.optim.optimizers import hypers
+from pellucid.plot.figure import AxesOptions, FigureOptions, finished, given_axes
+from pellucid.plot.training import plot_loss, plot_sched
+from pellucid.training.callbacks.core import Callback
+from pellucid.training.callbacks.curves import Curve, Curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FLUSH_EVERY = 50
+BETA = 0.98
+SCHEDULED = ("lr", "mom")
+ALWAYS = {"train_metrics": False, "valid_metrics": True, "add_time": True}  # settings of fastai's recorder
+
+
+class Recorder(Callback):
+    """What happened in the last fit.
+
+    The values of a batch are there from its `after_batch` on, for callbacks with a higher `order`. Reading a loss waits
+    for an accelerator to compute it. `raw_losses`, `losses`, `lrs`, `hypers` and `hps` have one exact value a batch for
+    131,072 batches. Longer runs keep at most as many values, which stand for 2, 4, 8, … batches each, as `steps` says:
+    their mean in `raw_losses`, the value at the last of them in the others.
+
+    Attributes:
+        values: Per epoch (train_loss, valid_loss, metrics…); train_loss is the smoothed one at its end.
+        log: The last finished epoch as it is shown: its number, its values, its duration as text.
+        iters: Batches trained at the end of each epoch.
+        seconds: Duration of each epoch.
+        scheduled: Names of the hyper-parameters that a schedule set in the last fit.
+    """
+
+    order = 50
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ALWAYS and value is not ALWAYS[name]:
+            raise UsageError(
+                f"the recorder's {name} is always {ALWAYS[name]}: its columns are train_loss, valid_loss, the metrics "
+                "of the validation images, and time. For metrics of the training images call learn.validate(0)"
+            )
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        n, n_epochs = len(self.steps), len(self.values)
+        if not n:
+            return "Recorder: nothing recorded yet"
+        names = self.metric_names[1:-1] if vars(self).get("learn") else []
+        shown = zip(names, self.values[-1] if self.values else [], strict=False)
+        last = "".join(f", {name} {value:.4g}" for name, value in shown)
+        return f"Recorder: {self.steps[-1]:,} batches, {n_epochs} epoch{'s' * (n_epochs != 1)}{last}"
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Column headings of the result table."""
+        return ["epoch", "train_loss", "valid_loss", *column_names(self.learn.metrics), "time"]
+
+    @property
+    def raw_losses(self) -> Curve:
+        """Training loss of each batch."""
+        self.flush()
+        return Curve(self._raw.values[:, 0])
+
+    @property
+    def losses(self) -> Curve:
+        """Training loss of each batch as exponential mean over the whole fit (beta 0.98, debiased)."""
+        self.flush()
+        return Curve(self._smooth.values[:, 0])
+
+    @property
+    def losses_read(self) -> Curve:
+        """As `losses`, without waiting for the device: up to the last 50 batches may be missing."""
+        return Curve(self._smooth.values[:, 0])
+
+    @property
+    def lrs(self) -> Curve:
+        """Learning rate of the last parameter group at each batch."""
+        return Curve(self._hyper("lr")[:, -1]) if "lr" in self.hypers else Curve(np.zeros(0))
+
+    @property
+    def hypers(self) -> dict[str, Curve]:
+        """Hyper-parameter → its value at each batch, one per parameter group; nan for a group that was not there."""
+        self._keep_hypers()
+        return {name: Curve(self._hyper(name)) for name in dict.fromkeys(name for name, _ in self._rows)}
+
+    @property
+    def hps(self) -> dict[str, Curve]:
+        """Scheduled hyper-parameter → its value at each batch, of the last parameter group."""
+        return {name: Curve(self._hyper(name)[:, -1]) for name in self.hypers if name in self.scheduled}
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Batches trained at each value: 1, 2, 3, … for the first 131,072 batches; int64."""
+        self._keep_hypers()
+        return self._hypers.steps
+
+    def before_fit(self) -> None:
+        self._clear()
+
+    def before_epoch(self) -> None:
+        self._started = time.perf_counter()
+        self._evaluation = None
+
+    def before_validate(self) -> None:
+        self._evaluation = Evaluation(self.learn.metrics, self.learn.dls.device, self.learn.loss_func)
+
+    def after_batch(self) -> None:
+        learn = self.learn
+        if not learn.training:
+            if self._evaluation is not None:
+                self._evaluation.update(learn.loss, learn.pred, learn.yb)
+            return
+        self._losses.append(learn.loss.detach())
+        self._settings.append(hypers(learn.opt))
+        if len(self._losses) >= FLUSH_EVERY:
+            self.flush()
+
+    def after_train(self) -> None:
+        self.flush()
+
+    def after_epoch(self) -> None:
+        n_columns = len(self.metric_names) - 3  # but epoch, train_loss and time
+        measured = self._evaluation.values() if self._evaluation else [float("nan")] * n_columns
+        losses = self.losses
+        self.values.append([float(losses[-1]) if losses else float("nan"), *measured])
+        self.iters.append(self._raw.n)
+        self.seconds.append(time.perf_counter() - self._started)
+        self.log = [self.learn.epoch, *self.values[-1], clock(self.seconds[-1])]
+        self.learn.logger(self.log)
+
+    def cleanup_fit(self) -> None:
+        self._evaluation = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Read the losses recorded since the last call: the only place that waits for the device inside an epoch."""
+        self._keep_hypers()
+        pending, self._losses = self._losses, []
+        if not pending:
+            return
+        raw = torch.stack([loss.float() for loss in pending]).tolist()
+        smooth = []
+        for i, loss in enumerate(raw, self._raw.n + 1):
+            self._mean = BETA * self._mean + (1 - BETA) * loss
+            smooth.append(self._mean / (1 - BETA**i))
+        self._raw.extend(np.array(raw)[:, None])
+        self._smooth.extend(np.array(smooth)[:, None])
+
+    def plot_loss(
+        self,
+        skip_start: int = 5,
+        with_valid: bool = True,
+        log: bool = False,
+        show_epochs: bool = False,
+        **options: Unpack[AxesOptions],
+    ) -> Figure:
+        """Plot the smoothed training loss, and the validation loss at the end of each epoch.
+
+        Args:
+            skip_start: First batches left out, whose loss would stretch the axis.
+            with_valid: Show the validation loss.
+            log: Logarithmic axes.
+            show_epochs: Mark the ends of epochs.
+            options: `ax`, `figsize`, `dpi`, `title`, `suptitle`.
+        """
+        valid = [row[1] for row in self.values] if with_valid else []
+        ends = self.iters[: len(valid)]
+        ax = plot_loss(self.losses, valid, ends, train_at=self.steps, skip_start=skip_start, ax=given_axes(options))
+        if log:
+            ax.set(xscale="log", yscale="log")
+        for end in self.iters if show_epochs else []:
+            ax.axvline(end, color="grey", linestyle=":", linewidth=1)
+        return finished(ax, options)
+
+    def plot_sched(self, keys: str | Sequence[str] | None = SCHEDULED, **options: Unpack[FigureOptions]) -> Figure:
+        """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
+
+        Args:
+            keys: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
+            options: `figsize`, `dpi`, `title`, `suptitle`.
+
+        Raises:
+            UsageError: nothing was trained yet, or the optimizer has no hyper-parameter of that name.
+        """
+        recorded = self.hypers
+        if not recorded:
+            raise UsageError("nothing was recorded yet: train at least one batch first")
+        keys = list(recorded) if keys is None else [keys] if isinstance(keys, str) else keys
+        missing = [name for name in keys if name not in recorded]
+        if missing and tuple(keys) != SCHEDULED:
+            raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(recorded)}")
+        chosen = {name: recorded[name] for name in keys if name in recorded}
+        return finished(plot_sched(chosen, at=self.steps), options)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The record as arrays.
+
+        `loss [value]`, `smooth_loss [value]`, `hyper.<name> [value, group]`, each value after `step [value]` batches;
+        `epoch_values [epoch, column]`, `epoch_end [epoch]` (batches).
+        """
+        arrays = {"loss": np.array(self.raw_losses, np.float32), "smooth_loss": np.array(self.losses, np.float32)}
+        arrays |= {f"hyper.{name}": np.array(values, np.float32) for name, values in self.hypers.items()}
+        arrays |= {"step": self.steps, "epoch_values": np.array(self.values, np.float32)}
+        return arrays | {"epoch_end": np.array(self.iters, np.int64)}
+
+    def _keep_hypers(self) -> None:
+        """Put hyper-parameters in their rows, which follow when parameter groups or the optimizer change."""
+        pending, self._settings = self._settings, []
+        for shape, some in groupby(pending, lambda values: [(name, len(groups)) for name, groups in values.items()]):
+            keys = [(name, group) for name, n_groups in shape for group in range(n_groups)]
+            rows = [self._rows.setdefault(key, len(self._rows)) for key in keys]
+            settings = [[value for groups in values.values() for value in groups] for values in some]
+            self._hypers.widen(len(self._rows))
+            table = np.full((len(settings), len(self._rows)), np.nan)
+            table[:, rows] = settings
+            self._hypers.extend(table)
+
+    def _hyper(self, name: str) -> np.ndarray:
+        self._keep_hypers()
+        rows = [row for (of, _), row in self._rows.items() if of == name]
+        together = rows[-1] - rows[0] == len(rows) - 1
+        return self._hypers.values[:, slice(rows[0], rows[-1] + 1) if together else rows]
+
+    def _clear(self) -> None:
+        self._raw, self._smooth, self._hypers = Curves(mean=True), Curves(), Curves(0)
+        self._rows: dict[tuple[str, int], int] = {}
+        self._losses: list[Tensor] = []
+        self._settings: list[dict[str, list[float]]] = []
+        self._mean = 0.0
+        self.values: list[list[float]] = []
+        self.iters: list[int] = []
+        self.seconds: list[float] = []
+        self.log: list[Any] = []
+        self.scheduled: set[str] = set()
+        self._evaluation: Evaluation | None = None
+        self._started = time.perf_counter()
+
+
+def clock(seconds: float) -> str:
+    """A duration as `MM:SS`, or `H:MM:SS` from an hour on."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m:02d}:{s:02d}"

@@ -1,0 +1,249 @@
+"""What a trained classifier gets wrong: which classes it confuses, and on which images it is furthest off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.data.batch import take_apart, viewable
+from pellucid.data.loader import DataLoader
+from pellucid.errors import UsageError
+from pellucid.nn.losses import activation_of
+from pellucid.plot.classification import plot_confusion_matrix
+from pellucid.plot.figure import GridOptions, finished, given_axes
+from pellucid.plot.images import show_grid
+from pellucid.seed import kept_rng
+from pellucid.text import drawable
+from pellucid.training.learner import Learner
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class ClassificationInterpretation:
+    """Predictions of a classifier on one loader, and what they say; make one with `from_learner`.
+
+    Images are not kept: `plot_top_losses` fetches those it shows.
+
+    Attributes:
+        dl: The loader.
+        vocab: Class names.
+        preds: Probabilities, float (item, class).
+        targs: Labels, int (item,).
+        decoded: Predicted classes, int (item,).
+        losses: Loss of each item, float (item,).
+    """
+
+    def __init__(self, dl: Any, vocab: Sequence[Any], preds: Tensor, targs: Tensor, losses: Tensor):
+        if preds.dim() != 2 or targs.dim() != 1 or targs.is_floating_point():
+            raise UsageError(
+                "interpretation needs outputs (batch, classes) and one whole number as label of each item, got outputs "
+                f"{tuple(preds.shape)} and labels {tuple(targs.shape)} {targs.dtype}"
+            )
+        n = preds.shape[1]
+        if n < 2:
+            raise UsageError("interpretation compares classes, the model gives one output: it needs one per class")
+        outside = targs[(targs < 0) | (targs >= n)]
+        if len(outside):
+            raise UsageError(
+                f"{len(outside)} labels are not among the classes 0 to {n - 1}, {int(outside[0])} for one: pass a "
+                "loader without those items"
+            )
+        self.dl, self.preds, self.targs, self.losses = dl, preds, targs, losses
+        self.vocab = list(vocab) if len(vocab) == preds.shape[1] else list(range(preds.shape[1]))
+        self.decoded = preds.argmax(1)
+
+    @classmethod
+    def from_learner(
+        cls, learn: Learner, ds_idx: int = 1, dl: Any = None, act: Callable[[Tensor], Tensor] | None = None
+    ) -> ClassificationInterpretation:
+        """Run the learner's model once over a loader.
+
+        Args:
+            learn: A learner whose model gives one output a class.
+            ds_idx: 0 for the training images (all, in order), 1 for the validation images.
+            dl: Another loader with labels, ours or any of (xb, yb) batches in a fixed order.
+            act: Turns outputs into probabilities; None takes what belongs to the loss.
+
+        Raises:
+            UsageError: the loader has no labels or no batch, or the model is no classifier.
+        """
+        dl = learn.dls[ds_idx] if dl is None else dl
+        dl = dl.in_order() if isinstance(dl, DataLoader) else dl
+        activation = act or activation_of(learn.loss_func)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for pred, yb in learn._outputs(dl):
+            if yb is None:
+                raise UsageError("interpretation compares predictions with labels, this loader has none")
+            if not (isinstance(pred, Tensor) and isinstance(yb, Tensor)):
+                raise UsageError("interpretation needs one output and one label of each item, these are several")
+            parts.append((activation(pred).cpu(), yb.cpu(), learn._losses(pred, yb)))
+        if not parts:
+            raise UsageError("the loader has no batch to interpret")
+        preds, targs, losses = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return cls(dl, learn.dls.vocab, preds, targs, losses)
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Number of items, int [actual class, predicted class]."""
+        n = len(self.vocab)
+        return np.bincount(self.targs.numpy() * n + self.decoded.numpy(), minlength=n * n).reshape(n, n)
+
+    def plot_confusion_matrix(
+        self,
+        normalize: bool = False,
+        title: str = "Confusion matrix",
+        cmap: str = "Blues",
+        norm_dec: int = 2,
+        plot_txt: bool = True,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Figure:
+        """Show the confusion matrix; arguments as of `pellucid.plot.classification.plot_confusion_matrix`.
+
+        Further options are `ctx`, `dpi` and `suptitle`.
+        """
+        drawn = plot_confusion_matrix(
+            self.confusion_matrix(),
+            list(map(drawable, self.vocab)),
+            normalize=normalize,
+            title=title,
+            cmap=cmap,
+            norm_dec=norm_dec,
+            plot_txt=plot_txt,
+            figsize=figsize,
+            ax=given_axes(options | {"ax": ax, "figsize": figsize}),
+        )
+        return finished(drawn.axes[0], options)
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
+        """Pairs of classes that are confused at least `min_val` times: (actual, predicted, items), most first."""
+        counts = self.confusion_matrix()
+        np.fill_diagonal(counts, 0)
+        pairs = [(self.vocab[i], self.vocab[j], int(counts[i, j])) for i, j in np.argwhere(counts >= max(1, min_val))]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
+        """The `k` largest (or smallest) losses and the positions of their items in the loader, both (k,).
+
+        Args:
+            k: How many; None for all.
+            largest: Largest losses first, or smallest.
+            items: Give also what the images were made from (paths), as a third member; our own loaders know it.
+        """
+        if k is not None and k < 1:
+            raise UsageError(f"k is how many losses, at least 1, got {k}")
+        k = len(self.losses) if k is None else min(k, len(self.losses))
+        values, positions = self.losses.topk(k, largest=largest)
+        if not items:
+            return values, positions
+        if not (isinstance(self.dl, DataLoader) and len(self.dl.items) == len(self.losses)):
+            raise UsageError("this loader does not know what its images were made from; leave `items` out")
+        return values, positions, [self.dl.items[i] for i in positions.tolist()]
+
+    def plot_top_losses(
+        self, k: int | Sequence[int] = 9, largest: bool = True, **options: Unpack[GridOptions]
+    ) -> Figure:
+        """Show the images with the `k` largest (or smallest) losses, wrong predictions in red.
+
+        Above each stand prediction and label, then loss and probability of the prediction.
+
+        Args:
+            k: How many, or which: `range(9, 18)` shows the second nine.
+            largest: Largest losses first, or smallest.
+            options: `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
+        """
+        if isinstance(k, int):
+            return self.show_results(self.top_losses(k, largest)[1], **options)
+        order = self.top_losses(None, largest)[1]
+        return self.show_results(order[_places(k, len(order), "ranks")], **options)
+
+    def show_results(self, idxs: int | Sequence[int] | Tensor, **options: Unpack[GridOptions]) -> Figure:
+        """Show the images at these positions of the loader, as `plot_top_losses` does."""
+        positions = _places([idxs] if isinstance(idxs, int) else idxs, len(self.losses), "positions")
+        names = list(map(drawable, self.vocab))
+        gap = " / " if max(map(len, names)) <= 6 else "\n"
+        titles = [
+            f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{self.losses[i]:.2f} / {self.preds[i].max():.2f}"
+            for i in positions.tolist()
+        ]
+        with kept_rng(self.dl):
+            images = self._images(positions)
+        axes = show_grid(images, titles, options)
+        for ax, i in zip(axes.flat, positions.tolist(), strict=False):
+            ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
+            ax.title.set_fontsize("medium")
+        figure = axes[0, 0].figure
+        if not (options.get("title") or options.get("suptitle")):
+            figure.suptitle(f"prediction{gap}actual\nloss / probability", fontsize="medium")
+        return figure
+
+    def print_classification_report(self, digits: int = 2) -> None:
+        """Print precision, recall, F1 and number of items of each class, and their means."""
+        print(classification_report(self.confusion_matrix(), [str(name) for name in self.vocab], digits))
+
+    def _images(self, positions: Tensor) -> list[Tensor]:
+        """Images to show at these positions of the loader, values on [0, 1]."""
+        if isinstance(self.dl, DataLoader) and self.dl.n == len(self.losses):
+            return list(self.dl.decode(self.dl.take(positions)[0]))
+        wanted, found, start = set(positions.tolist()), {}, 0
+        for batch in self.dl:
+            (xb, *_), (yb, *_) = take_apart(batch, "cpu")
+            here = [i for i in range(start, start + len(yb)) if i in wanted]
+            if not torch.equal(yb.cpu(), self.targs[start : start + len(yb)]):
+                raise UsageError(
+                    "the loader gives its items in another order each time, so the images of these losses cannot be "
+                    "found again: pass from_learner a loader that does not shuffle"
+                )
+            for i in here:
+                image = xb[i - start : i - start + 1]
+                found[i] = (self.dl.decode if isinstance(self.dl, DataLoader) else viewable)(image)[0]
+            start += len(yb)
+            if len(found) == len(wanted):
+                break
+        return [found[i] for i in positions.tolist()]
+
+
+def _places(places: Sequence[int] | Tensor, n: int, what: str) -> Tensor:
+    found = torch.as_tensor(places if isinstance(places, Tensor) else list(places), device="cpu")
+    if found.dim() != 1 or not len(found) or found.is_floating_point() or found.min() < 0 or found.max() >= n:
+        raise UsageError(f"{what} must be whole numbers from 0 to {n - 1}, at least one, got {places!r}")
+    return found
+
+
+def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:
+    """Precision, recall, F1 and support of each class as a table, with accuracy and means, as scikit-learn words it.
+
+    Precision is the share of items predicted as a class that are of it, recall the share of items of a class predicted
+    as it, F1 their harmonic mean 2PR / (P + R), support the items of a class. A share of no items is 0. The macro mean
+    weighs classes alike, the weighted mean by support.
+
+    Args:
+        counts: Items, [actual class, predicted class].
+        names: Of the classes.
+        digits: Decimals.
+    """
+    right, support, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+    total = int(support.sum())
+    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(support + guessed, 1)  # the harmonic mean without its 0 / 0
+    shares = np.stack([precision, recall, f1], 1)
+    width = max(len("weighted avg"), *map(len, names))
+    rows = [*zip(names, shares, support.tolist(), strict=True), None]
+    rows += [("accuracy", ["", "", right.sum() / max(total, 1)], total), ("macro avg", shares.mean(0), total)]
+    rows += [("weighted avg", support @ shares / max(total, 1), total)]
+    head = " " * width + "".join(f" {name:>9}" for name in ("precision", "recall", "f1-score", "support"))
+    lines = [head, ""]
+    for row in rows:
+        if row is None:
+            lines.append("")
+            continue
+        name, values, n = row
+        cells = "".join(f" {value if value == '' else f'{value:.{digits}f}':>9}" for value in values)
+        lines.append(f"{name:>{width}}{cells} {n:>9}")
+    return "\n".join(lines)
