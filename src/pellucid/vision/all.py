@@ -23,6 +23,7 @@ from numpy import array
 from PIL import Image
 from torch import Tensor, nn
 
+from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook_outputs
 from pellucid.activations.watch import watch
 from pellucid.convolution.summary import summarize
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
@@ -108,15 +109,7 @@ from pellucid.training.callbacks.lr_finder import SuggestionMethod, minimum, sli
 from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
-from pellucid.training.callbacks.statistics import (
-    ActivationStats,
-    Hook,
-    HookCallback,
-    Hooks,
-    has_params,
-    hook_output,
-    hook_outputs,
-)
+from pellucid.training.callbacks.statistics import ActivationStats, HookCallback
 from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
 from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu, to_np
