@@ -141,3 +141,11 @@ def test_the_wrong_word_is_pointed_at(text, word, message):
 def test_layers_without_words_have_their_class_name():
     assert describe(nn.Dropout()) == "Dropout" and describe(nn.AdaptiveAvgPool2d(7)) == "AdaptiveAvgPool2d"
     assert describe(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")) == "conv 1 2 k3 p1 reflect"
+
+
+def test_an_average_over_three_axes_needs_a_kernel_that_fits_without_padding():
+    with pytest.raises(UsageError, match="kernel of 3×3×3 does not fit into 2×4×4"):
+        network("avgpool k3 s1 p1", (1, 2, 4, 4))
+    with pytest.raises(RuntimeError):  # as torch says
+        nn.AvgPool3d(3, 1, 1)(torch.zeros(1, 1, 2, 4, 4))
+    assert network("maxpool k3 s1 p1", (1, 2, 4, 4))(torch.zeros(1, 1, 2, 4, 4)).shape == (1, 1, 2, 4, 4)

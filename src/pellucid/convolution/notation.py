@@ -173,6 +173,9 @@ class _Part:
         size = self._size(shape, kernel, stride, padding, dilation, ceil_mode=ceil)
         if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):  # pyright: ignore
             self._fail(self.options["p"], "padding of a pooling is at most half of its kernel")
+        if self.kind.text == "avgpool" and n_axes == 3 and any(k > n for k, n in zip(kernel, shape[1:], strict=True)):
+            # avg_pool3d compares its kernel with the axes before padding; every other pooling compares after it
+            self._fail(self.kind, f"a kernel of {by(kernel)} does not fit into {by(shape[1:])}, padding left aside")
         make = GRIDS[self.kind.text][n_axes - 1]
         extra = {"dilation": dilation} if self.kind.text == "maxpool" else {}
         return make(kernel, stride, padding, ceil_mode=ceil, **extra), (shape[0], *size)
