@@ -20,7 +20,7 @@ check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-fix: $(VENV)/.dev  ## format and mend what can be mended by itself
+fix: $(VENV)/.dev  ## format, and fix what ruff can fix
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix src tests benchmarks examples
 
