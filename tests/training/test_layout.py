@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 
 import pytest
 import torch
@@ -314,3 +315,93 @@ def test_ordinary_fits_are_channels_last():
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     assert inside == [True] * 4 and model[0].weight.is_contiguous()
+
+
+class Timer(Callback):
+    """As users time their epochs."""
+
+    def before_epoch(self) -> None:
+        self.began = perf_counter()
+
+    def after_epoch(self) -> None:
+        ends.append(perf_counter() - self.began)
+
+    def after_batch(self) -> None:
+        if self.training:
+            seen_losses.append(self.loss.item())
+
+
+class Focal(nn.Module):
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(output, y, reduction="none")
+        return ((1 - (-loss).exp()) ** 2 * loss).mean()
+
+
+class Weighty(Callback):
+    def after_epoch(self) -> None:
+        self.norm = helper(self)
+
+
+class Nets(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(output, y)
+
+
+def helper(callback: Callback) -> float:
+    return callback.model[0].weight.view(-1).norm().item()
+
+
+def smooth(output: Tensor, y: Tensor, by: float = 0.1) -> Tensor:
+    return F.cross_entropy(output, y, label_smoothing=by)
+
+
+ends: list[float] = []
+seen_losses: list[float] = []
+held = make()
+HARMLESS = {
+    "a timer": Timer(),
+    "a loss": smooth,
+    "a partial": partial(smooth, by=0.2),
+    "a lambda": lambda output, y: smooth(output, y) * 2,
+    "a loss module": Focal(),
+    "a callback of functions": Callback(after_epoch=lambda self: ends.append(self.epoch)),
+}
+REACHING = {
+    "a global model": lambda output, y: F.cross_entropy(output, y) + outer(held[0].weight),
+    "by a helper": Weighty(),
+    "through a closure": regularised(held),
+    "a loss that is a network": Nets(held),
+    "a partial": partial(lambda net, output, y: F.cross_entropy(output, y), held),
+    "a callback of functions": Callback(after_epoch=lambda self: self.model.parameters()),
+    "hidden in a list": partial(lambda nets, output, y: F.cross_entropy(output, y), [held[0].weight]),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_code_that_cannot_reach_a_weight_does_not_slow_training(name):
+    model = make()
+    opt = Adam(model.parameters(), lr=0.01)
+    with channels_last(model, opt, [HARMLESS[name]]):
+        assert not is_standard(model, opt)
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_code_that_might_reach_a_weight_finds_the_standard_layout(name):
+    model = make()
+    opt = Adam(model.parameters(), lr=0.01)
+    with channels_last(model, opt, [REACHING[name]]):
+        assert is_standard(model, opt)
+
+
+def test_a_fit_with_a_timer_and_a_loss_of_ones_own_is_the_fit_by_hand():
+    learn = Learner(DataLoaders(batches(), None), averaged(), smooth, opt_func=torch.optim.SGD, lr=0.01, cbs=Timer())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    model = averaged()
+    by_hand(model, torch.optim.SGD, lambda p: None, lambda model: smooth)
+    for ours, theirs in zip(learn.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
