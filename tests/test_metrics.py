@@ -226,7 +226,7 @@ def in_batches(metric, pred, targ, cuts) -> float:
     return metric.compute()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 5), st.integers(1, 40))
 def test_scores_of_a_set_by_brute_force(seed, n_classes, n):
     rng = np.random.default_rng(seed)
@@ -259,7 +259,7 @@ def test_scores_of_a_set_by_brute_force(seed, n_classes, n):
     assert in_batches(CohenKappa(), pred, targ, cuts) == pytest.approx(kappa, nan_ok=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 40))
 def test_the_area_under_the_curve_counts_pairs(seed, n):
     rng = np.random.default_rng(seed)

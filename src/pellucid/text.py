@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Control, format (such as right-to-left overrides), surrogate and line-breaking characters: none has a glyph, and in a
 # terminal some of them move the cursor, recolour the screen or hide what follows.
@@ -32,6 +33,28 @@ def drawable(value: object) -> str:
     '\\$5 and \\$6'
     """
     return printable(value).replace("$", r"\$")
+
+
+NOT_FINITE = ("value that is nan or infinite", "values that are nan or infinite")  # for `counted`
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number of things, in the singular where it is one.
+
+    >>> counted(1, "file"), counted(1200, "class", "classes")
+    ('1 file', '1,200 classes')
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Names for a message, printable, the first few of many.
+
+    >>> listed("abcd", most=3)
+    'a, b, c and 1 more'
+    """
+    texts = [printable(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
 def snake_case(name: str) -> str:

@@ -10,7 +10,7 @@ from pellucid.activations.reading import read
 from pellucid.activations.vector import Count, empty, pool
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n_steps=st.integers(1, 150), capacity=st.sampled_from([2, 4, 16, 64]))
 def test_merged_columns_hold_every_step_exactly(n_steps, capacity):
     readings, means = Readings(1, with_hist=True), Means(1)

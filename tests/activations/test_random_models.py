@@ -45,7 +45,7 @@ def steps_of(model: nn.Module, opt: torch.optim.Optimizer, sizes: list[int], acc
             model.train()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     model=models(),
     sizes=st.lists(st.integers(2, 5), min_size=1, max_size=14),

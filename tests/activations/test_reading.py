@@ -63,7 +63,7 @@ def values_of(kind: str, numbers: list[float], seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("path", ["compiled", "numpy", "torch"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(st.sampled_from(SPECIAL) | st.floats(-30, 30, width=32), min_size=1, max_size=40),
     kind=st.sampled_from(["plain", "shifted", "grid"]),
@@ -106,14 +106,14 @@ def test_non_finite_values_are_counted_and_left_out(bad):
     check(r.read(torch.full((5,), bad), True), torch.full((5,), bad))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), shift=st.floats(-3, 3), n=st.integers(1, 3000))
 def test_rectified_equals_reading_the_relu(seed, shift, n):
     x = torch.randn(n, generator=torch.Generator().manual_seed(seed)) * 5 + shift
     check(vector.rectified(r.read(x, True)), x.relu())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 500), min_size=1, max_size=6))
 def test_pooling_equals_reading_all_at_once(seed, sizes):
     generator = torch.Generator().manual_seed(seed)

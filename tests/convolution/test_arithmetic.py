@@ -42,7 +42,7 @@ def our_size(size, *arguments, **options) -> tuple[int, ...] | None:
         return None
 
 
-@settings(max_examples=900, deadline=None)
+@settings(max_examples=900)
 @given(st.data())
 def test_convolutions_have_pytorchs_sizes(data):
     n = data.draw(st.integers(1, 3))
@@ -54,7 +54,7 @@ def test_convolutions_have_pytorchs_sizes(data):
     assert parameters(2, 4, kernel, groups=groups) == sum(p.numel() for p in layer.parameters())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_poolings_have_pytorchs_sizes_in_ceil_mode_too(data):
     n = data.draw(st.integers(1, 3))
@@ -76,7 +76,7 @@ def test_poolings_have_pytorchs_sizes_in_ceil_mode_too(data):
     assert our_size(size, kernel, stride, padding, dilation, ceil_mode=ceil_mode) == torch_size(layer, size)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_transposed_convolutions_have_pytorchs_sizes(data):
     n = data.draw(st.integers(1, 3))
@@ -99,7 +99,7 @@ def test_unpooling_is_transposed(n, kernel, stride, padding):
     assert output_size(tuple(pooled.shape[2:]), kernel, stride, padding, transposed=True) == tuple(expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_same_padding_keeps_every_size_and_is_pytorchs(data):
@@ -114,7 +114,7 @@ def test_same_padding_keeps_every_size_and_is_pytorchs(data):
     assert torch_size(layer, size) == size
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.integers(1, 12), st.integers(1, 6), st.integers(1, 5), st.integers(0, 3), st.integers(0, 3), st.integers(1, 3),
     st.sampled_from(["plain", "ceil", "transposed"]),

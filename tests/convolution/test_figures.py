@@ -39,7 +39,7 @@ def test_large_images_have_no_numbers_in_them():
     assert len(words(figure)) == 3 * 9 + 3
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(3, 6), st.integers(1, 4), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2))
 def test_positions_cover_what_the_kernel_reads(size, kernel, stride, padding, dilation):
     if dilation * (kernel - 1) + 1 > size + 2 * padding:

@@ -54,7 +54,7 @@ def test_four_kernels_over_a_batch_as_in_the_chapter():
     assert torch.equal(cv.feature_map(xb, top_edge), expected[:, 1:2])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_feature_maps_are_conv2d(data):
     n, c, k = (data.draw(st.integers(1, 3)) for _ in range(3))

@@ -47,7 +47,7 @@ def takes(layer, size) -> bool:
     return True
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=400, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(convolutions())
 def test_equal_to_torch_forward_and_gradient(case):
     layer, size = case

@@ -72,7 +72,7 @@ def layers(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(layers(), min_size=1, max_size=4), st.sampled_from([(2, 40), (4, 30, 20), (2, 12, 13, 14)]))
 def test_a_network_runs_and_its_description_makes_it_again(parts, size):
     try:

@@ -102,7 +102,7 @@ def nets(draw) -> tuple[nn.Sequential, torch.Tensor]:
     return lively(nn.Sequential(*modules), draw(st.integers(0, 99))).double(), x
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(nets(), st.data())
 def test_random_nets_add_up(net, data):
     model, x = net
@@ -129,7 +129,7 @@ def test_random_nets_add_up(net, data):
     assert full.holds and full.total == pytest.approx(true[unit], abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(nets(), st.data())
 def test_precedents_and_dependents_are_what_a_nan_reaches(net, data):
     model, x = net

@@ -332,7 +332,7 @@ def test_damage_anywhere_is_a_data_error_or_an_image(tmp_path_factory, kind):
     raw, path = encoded(kind), tmp_path_factory.mktemp("damaged") / "a.img"
     decoding = Decoding("RGB", Resize(8))
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60, database=None)
     @given(
         cut=st.integers(0, len(raw)),
         dirt=st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=4),

@@ -128,7 +128,7 @@ def test_a_folder_named_twice_is_listed_once(tmp_path):
         assert found(tmp_path, folders=["a", "b", "a"]) == ["a/1.png", "b/2.png"]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
 def test_any_tangle_of_links_ends_and_lists_each_image_once(tmp_path, links):
     with tempfile.TemporaryDirectory(dir=tmp_path) as home:

@@ -91,7 +91,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 NAMES = NAMES.map(str.strip).filter(bool)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     rows=st.lists(st.tuples(NAMES, NAMES), min_size=2, max_size=5),
     delimiter=st.sampled_from(",;\t"),

@@ -217,7 +217,7 @@ def test_other_folders_and_files_may_be_there_and_are_counted(root, capsys):
         (root / name).touch()
     assert split(root)[0] == {"train/cat": 3, "train/dog": 3}
     said = capsys.readouterr().out
-    assert "left out: 1 other images; 5 files that are no images by their endings" in said and ".xml 2" in said
+    assert "left out: 1 other image; 5 files that are no images by their endings" in said and ".xml 2" in said
 
 
 @pytest.mark.parametrize("options", [{"train": "trian", "valid": "valid"}, {"train": "train", "valid": "vaild"}])
@@ -244,7 +244,7 @@ def test_a_link_to_an_image_is_that_image(root):
     sides(root, "valid", ("cat", "dog"), 1)
     link, twin = root / "valid" / "cat" / "link.png", root / "train" / "cat" / "0.png"
     link.symlink_to("../../train/cat/0.png")
-    refused(root, f"1 files are in both training and validation, such as {link} (the same file as {twin})")
+    refused(root, f"1 file is in both training and validation, such as {link} (the same file as {twin})")
     link.rename(root / "train" / "dog" / "link.png")
     refused(root, f"{root / 'train' / 'dog' / 'link.png'} (the same file as {twin}): has two labels, 'dog' and 'cat'")
 
@@ -278,7 +278,7 @@ TREES = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tree=TREES, at_random=st.booleans())
 def test_every_image_is_used_with_its_folders_name_or_counted_or_all_is_refused(tree, at_random, tmp_path_factory):
     root = tmp_path_factory.mktemp("set")
@@ -295,7 +295,7 @@ def test_every_image_is_used_with_its_folders_name_or_counted_or_all_is_refused(
     assert len(train) + len(valid) == len(found.train) + len(found.valid or [])
     assert train | valid <= total and not train & valid
     left = total - train - valid
-    assert (f"left out: {len(left):,} other images" in found.said) if left else "other images" not in found.said
+    assert (f"left out: {len(left):,} other image" in found.said) if left else "other image" not in found.said
     used = {file.parent for file in train | valid}
     sides = ({file.parent for file in train}, {file.parent for file in valid})
     for folders in sides:  # no two folders of a side become one class, and none lies in another

@@ -14,7 +14,7 @@ from pellucid.experiments.colour import HUE_SPREAD, INKS, colour_digits, rgb_to_
 SHARE = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1, width=32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(SHARE, SHARE, SHARE), min_size=1, max_size=30))
 def test_hsv_is_colorsyss(pixels):
     x = torch.tensor(pixels, dtype=torch.float64).T.reshape(1, 3, 1, -1)

@@ -12,7 +12,7 @@ import typer
 from pellucid.cli.arguments import Allow, RunFolder, open_run
 from pellucid.errors import PellucidError, UsageError
 from pellucid.output import complain, lost, say
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 if TYPE_CHECKING:
     from pellucid.runs import Run
@@ -58,7 +58,7 @@ def train(
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise.")] = None,
-    suffix: Annotated[str, typer.Option(help="Put behind the names in a CSV, such as .jpg behind ids.")] = "",
+    suffix: Annotated[str, typer.Option(help="Put after the names in a CSV, such as .jpg after ids.")] = "",
     image_folder: Annotated[str | None, typer.Option(help="Folder of a CSV's files, from its own.")] = None,
 ) -> None:
     """Train a classifier and write a run folder."""
@@ -119,7 +119,7 @@ def predict(
     if as_json:
         say(json.dumps(listed, indent=2))
     if n_bad:
-        raise UsageError(f"{n_bad} of {len(files)} images could not be classified")
+        raise UsageError(f"{n_bad} of {counted(len(files), 'image')} could not be classified")
 
 
 def _image_files(given: list[Path]) -> list[Path]:

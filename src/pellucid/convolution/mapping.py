@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pellucid.convolution.arithmetic import Padding, output_size, two_sided
 from pellucid.errors import UsageError
 from pellucid.plot.figure import FigureOptions, finished
+from pellucid.text import NOT_FINITE, counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +185,7 @@ def numbers(values: Any, what: str) -> Tensor:
     bad = ~given.isfinite()
     if bad.any():
         first = tuple(bad.nonzero()[0].tolist())
-        raise UsageError(f"the {what} has {int(bad.sum())} values that are nan or infinite, the first at {first}")
+        raise UsageError(f"the {what} has {counted(int(bad.sum()), *NOT_FINITE)}, the first at {first}")
     return given
 
 

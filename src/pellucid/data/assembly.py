@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from pellucid.data.dataset import Dataset, Getters
-from pellucid.data.images import Decoding
+from pellucid.data.images import Decoding, apply_item
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
 from pellucid.data.store import PixelStore
 from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
 from pellucid.errors import DataError, UsageError
+from pellucid.text import counted
 
 LISTED = 100  # damaged files named in a message
 
@@ -76,10 +77,10 @@ def open_source(
         reasons = "\n  ".join([*list(store.bad.values())[:LISTED], *(["…"] if len(store.bad) > LISTED else [])])
         if on_error == "raise":
             raise DataError(
-                f"{len(store.bad)} of {len(files)} images cannot be decoded:\n  {reasons}\n"
+                f"{len(store.bad)} of {counted(len(files), 'image')} cannot be decoded:\n  {reasons}\n"
                 "remove them, or pass on_error='skip' to leave them out"
             )
-        warnings.warn(f"skipped {len(store.bad)} of {len(files)} images:\n  {reasons}", stacklevel=4)
+        warnings.warn(f"skipped {len(store.bad)} of {counted(len(files), 'image')}:\n  {reasons}", stacklevel=4)
     return StoredImages(store.pixels, store.moments), set(store.bad)
 
 
@@ -94,12 +95,14 @@ def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
         for transform in decoding.transforms:
             # One transform may hand an array or a tensor to the next; a tensor has no copy().
             duplicate = getattr(image, "copy", None) or image.clone
-            _, drawn = tried_twice(lambda duplicate=duplicate, t=transform: np.asarray(t(duplicate())).copy())
+            _, drawn = tried_twice(
+                lambda duplicate=duplicate, t=transform: np.asarray(apply_item(t, duplicate())).copy()
+            )
             if drawn:
                 name = getattr(transform, "__name__", type(transform).__name__)
                 raise UsageError(
                     f"item_tfms: {name} is random, and validation images and predictions would go through it too; "
                     "make it a batch transform with the attribute split_idx = 0, which is for training only"
                 )
-            image = transform(image)
+            image = apply_item(transform, image)
         return

@@ -28,7 +28,7 @@ from pellucid.data.names import lookalike, one_spelling
 from pellucid.data.sources import OnError, is_path
 from pellucid.data.splits import RandomSplitter, Splitter, checked_split
 from pellucid.errors import DataError, UsageError
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class DataBlock:
         }
         parts = [f"{name}={_named(value)}" for name, value in shown.items() if value]
         vocab = self.category_block.vocab
-        classes = "" if vocab is None else f"{len(vocab)} classes"
+        classes = "" if vocab is None else counted(len(vocab), "class", "classes")
         kind = f"ImageBlock({self.image_block.cls.__name__}), CategoryBlock({classes})"
         return f"DataBlock(({kind}), {', '.join(parts)})"
 
@@ -318,7 +318,8 @@ def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> dict[
     both = sorted((str(files[i]), str(trained[real[i]])) for i in valid if i in real and real[i] in trained)
     if both:
         raise DataError(
-            f"{len(set(both))} files are in both training and validation, such as {_and_its_twin(*both[0])}: "
+            f"{counted(len(set(both)), 'file is', 'files are')} in both training and validation, such as "
+            f"{_and_its_twin(*both[0])}: "
             "they are listed twice; list each once, or put all its entries on one side"
         )
     return real

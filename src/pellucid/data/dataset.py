@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding
+from pellucid.data.items import get_image_files
 from pellucid.data.names import one_spelling
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 Label = str | int
 
@@ -51,9 +53,9 @@ class Dataset:
         return (image,) if self.labels is None else (image, torch.tensor(self.labels[i], device="cpu"))
 
     def __repr__(self) -> str:
-        what = "without labels" if self.labels is None else f"of {len(self.vocab)} classes"
+        what = "without labels" if self.labels is None else f"of {counted(len(self.vocab), 'class', 'classes')}"
         first = f", the first {printable(self.files[0])}" if len(self) and is_path(self.files[0]) else ""
-        return f"Dataset of {len(self):,} images {what}{first}"
+        return f"Dataset of {counted(len(self), 'image')} {what}{first}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,13 +119,16 @@ class Getters:
 
 
 def item_list(items: Any, caller: str) -> list[Any]:
-    """Items as a list; one path, image, file or dict stands for a list of it, a DataFrame for its rows.
+    """Items as a list; one path, image, file or dict stands for a list of it, a folder for its images, a
+    DataFrame for its rows.
 
     Raises:
         UsageError: there are none, or it is an array that may be one image or several.
     """
     if is_frame(items):
         listed = rows(items)
+    elif is_path(items) and os.path.isdir(items):
+        listed = list(get_image_files(items))
     elif is_path(items) or isinstance(items, bytes | Image.Image | Mapping) or hasattr(items, "read"):
         listed = [items]
     elif 1 < getattr(items, "ndim", 1) < 4:

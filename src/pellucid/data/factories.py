@@ -117,7 +117,7 @@ class ImageDataLoaders(DataLoaders):
             csv_fname: Name of the file where `path` is a folder.
             fn_col: Name, or number from 0, of the column of files; None finds it, as `csv_items` describes.
             folder: Sub-folder that the files are in, from the label file's.
-            suff: Put behind each file's name, such as `.jpg` behind ids.
+            suff: Put after each file's name, such as `.jpg` after ids.
             label_col: Name, or number from 0, of the column of labels; None finds it.
             delimiter: What is between the columns; None finds it.
             img_cls: As of `from_path_func`, like the further arguments.
@@ -276,7 +276,7 @@ class ImageDataLoaders(DataLoaders):
             seed: Makes the random split repeatable.
             fn_col: Name or number of the column of file names.
             folder: Sub-folder of `path` that they are in.
-            suff: Put behind each name, such as `.jpg`.
+            suff: Put after each name, such as `.jpg`.
             label_col: Name or number of the column of labels.
             valid_col: Name or number of a column that is true for the rows to validate on, instead of `valid_pct`.
             img_cls: As of `from_path_func`, like the further arguments.

@@ -33,7 +33,7 @@ class ColReader:
     Args:
         cols: Name or number of the column.
         pref: Put before the value; a `Path` as a folder, a string as it is.
-        suff: Put behind it, such as `.jpg`.
+        suff: Put after it, such as `.jpg`.
         label_delim: Several labels in one cell, which classifiers of one class do not take: refused.
     """
 

@@ -146,7 +146,7 @@ class Decoding:
 
         Raises:
             DataError: as `PILImage.create`.
-            UsageError: the last transform returns what is no picture, such as floating-point values.
+            UsageError: a transform returns nothing, or the last one what is no picture, such as floating-point values.
         """
         image = load(source, self.mode, self._draft_size())
         if self.resize:
@@ -155,7 +155,7 @@ class Decoding:
             return image
         image = image.copy() if image is source else image  # a transform may draw on it
         for transform in self.transforms:
-            image = transform(image)
+            image = apply_item(transform, image)
         return self._transformed(image)
 
     def pixels(self, source: Any) -> np.ndarray:
@@ -170,7 +170,7 @@ class Decoding:
     def _transformed(self, result: Any) -> Image.Image:
         """What the transforms returned as an image: of the mode they gave it, where that is grey or RGB."""
         last = self.transforms[-1]
-        name = f"item transform {getattr(last, '__name__', type(last).__name__)}"
+        name = f"item transform {_name(last)}"
         try:
             if not isinstance(result, Image.Image) or result.mode in ("F", "I"):
                 result = from_array(result, name, "return 8-bit pixels; arithmetic belongs in batch_tfms")
@@ -181,6 +181,22 @@ class Decoding:
     def _draft_size(self) -> int | None:
         # A JPEG decoder can halve as it decodes; twice the target keeps the antialiasing of the final resize.
         return 2 * max(self.resize.height_width) if self.resize else None
+
+
+def apply_item(transform: Callable[[Any], Any], image: Any) -> Any:
+    """What an item transform makes of an image.
+
+    Raises:
+        UsageError: it returns nothing.
+    """
+    result = transform(image)
+    if result is None:
+        raise UsageError(f"item transform {_name(transform)} returned None; it must return the image")
+    return result
+
+
+def _name(transform: Any) -> str:
+    return getattr(transform, "__name__", type(transform).__name__)
 
 
 def load(source: Any, mode: ImageMode = "RGB", draft_size: int | None = None) -> Image.Image:

@@ -16,7 +16,7 @@ from fastcore.foundation import L
 from pellucid.data.finding import walk
 from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
-from pellucid.text import printable
+from pellucid.text import counted, listed, printable
 
 
 @dataclass
@@ -27,19 +27,25 @@ class ImageListing:
         folders: Folder → its image files, in the order of their paths; folders without images do not occur.
         ignored: Ending → number of other files.
         emptied: Folder with files, none of which is an image, and with no image below it → their endings, in words.
+        empty: Folders with nothing in them.
         repeated: Link to a folder that is listed under another path → that path.
     """
 
     folders: dict[Path, list[Path]] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
     emptied: dict[Path, str] = field(default_factory=dict)
+    empty: list[Path] = field(default_factory=list)
     repeated: dict[Path, Path] = field(default_factory=dict)
 
     def left_out(self) -> str:
         """What was left out, in words; empty where nothing was."""
-        notes = [f"{sum(self.ignored.values()):,} files that are no images by their endings ({_counted(self.ignored)})"]
+        n = sum(self.ignored.values())
+        what = "that is no image by its ending" if n == 1 else "that are no images by their endings"
+        notes = [f"{counted(n, 'file')} {what} ({_counted(self.ignored)})"]
         notes += [f"{printable(folder)} has no others" for folder in self.emptied]
         links = [f"{printable(link)} leads to {printable(to)}, listed once" for link, to in self.repeated.items()]
+        if self.empty:
+            links.append(f"{'an empty folder' if len(self.empty) == 1 else 'empty folders'}: {listed(self.empty)}")
         return "; ".join([*(notes if self.ignored else []), *links])
 
 
@@ -62,6 +68,12 @@ def list_images(path: str | Path, recurse: bool = True, folders: str | Sequence[
                 others = Counter(ending for ending in endings if ending not in IMAGE_EXTENSIONS)
                 listing.ignored += others
                 bare |= {} if images else {folder: _counted(others)}
+        inner = {folder.parent for folder in found.files}
+        listing.empty += [
+            folder
+            for folder, names in found.files.items()
+            if not names and folder not in inner and folder != Path(root)
+        ]
         listing.emptied |= {folder: endings for folder, endings in bare.items() if folder not in full}
     return listing
 
@@ -70,7 +82,7 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: str | Seque
     """List the image files under `path`, sorted by path, each real folder once, whatever links lead to it.
 
     Hidden files and folders, and what systems leave behind (`__MACOSX`, `Thumbs.db`), are left out; so are files whose
-    ending is no image's, and a warning counts these.
+    ending is no image's, and a warning counts these and names empty folders.
 
     Args:
         path: Folder to search.

@@ -12,7 +12,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from pellucid.data.formats import IMAGE_EXTENSIONS
-from pellucid.errors import DataError
+from pellucid.errors import DataError, UsageError
 from pellucid.output import say
 from pellucid.text import printable
 
@@ -54,17 +54,27 @@ def csv_items(
         fn_col: Name, or number from 0, of the column of files.
         label_col: Name, or number from 0, of the column of labels.
         folder: Folder the files are in, from that of `path`.
-        suff: Put behind each file's name that does not end with it, such as `.jpg` behind the ids of Kaggle.
+        suff: Put after each file's name that does not end with it, such as `.jpg` after the ids of Kaggle.
         delimiter: What is between the columns; None finds it.
 
     Raises:
-        DataError: it cannot be read, the columns cannot be told, a row has no file or no label, or two for one file.
+        UsageError: `suff` is an ending without its dot.
+        DataError: it cannot be read, there is no such folder, the columns cannot be told, a row has no file or no
+            label, or two for one file.
     """
     path = Path(path)
     rows = _rows(path, delimiter)
     if not rows:
         raise DataError(f"{printable(path)}: no rows of path,label")
     base = path.parent / folder
+    if not base.is_dir():
+        raise DataError(
+            f"{printable(base)}: no such folder; folder (command line: --image-folder) is where the files are"
+        )
+    if f".{suff.lower()}" in IMAGE_EXTENSIONS:
+        raise UsageError(
+            f"suff (command line: --suffix) is put after each name as it is: say {f'.{suff}'!r}, not {suff!r}"
+        )
     names, rows = _table(path, rows, (fn_col, label_col), base, suff)
     if not rows:
         raise DataError(f"{printable(path)}: no rows of path,label")

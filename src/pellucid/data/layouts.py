@@ -12,7 +12,7 @@ from pellucid.data.items import ImageListing, list_images
 from pellucid.data.names import one_spelling
 from pellucid.data.splits import quoted
 from pellucid.errors import DataError
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation")
@@ -111,8 +111,9 @@ def _both_sides(tree: _Tree, train: str | None, valid: str | None) -> tuple[list
     elsewhere = "or take their labels from elsewhere (from_csv, ImageDataLoaders.from_name_func)"
     for name, what, instead in ((train, "training", elsewhere), (valid, "validation", f"or move it, and {_AT_RANDOM}")):
         if name in tree.flat:
+            n = counted(len(tree.groups[(str(name),)]), "image")
             raise DataError(
-                f"{printable(tree.base / str(name))}: holds {len(tree.groups[(str(name),)]):,} images but no class "
+                f"{printable(tree.base / str(name))}: holds {n} but no class "
                 f"folders, so that nothing tells their classes; sort them into class folders, {instead}"
             )
         if name not in tree.deep:
@@ -181,8 +182,9 @@ class _Tree:
         """The images in the class folders of these sides, or of the whole where none are named."""
         odd = [name for name in self.flat if role(name) in ("valid", "test")]
         if not sides and odd:
+            n = counted(len(self.groups[(odd[0],)]), "image")
             raise DataError(
-                f"{printable(self.base / odd[0])}: holds {len(self.groups[(odd[0],)]):,} images but no class folders, "
+                f"{printable(self.base / odd[0])}: holds {n} but no class folders, "
                 "and its name is no class; move it away, or sort them into class folders"
             )
         side = next((name for name in self.deep if role(name)), None)
@@ -198,8 +200,9 @@ class _Tree:
         """Refuse what cannot be told: no class, one name for two, images beside class folders, no image in a class."""
         classes = {path for parts in self.groups if (path := _class_of(parts, sides))}
         if not classes:
+            n = counted(sum(map(len, self.groups.values())), "image")
             raise DataError(
-                f"{printable(self.base)}: holds {sum(map(len, self.groups.values())):,} images but no class folders; a "
+                f"{printable(self.base)}: holds {n} but no class folders; a "
                 "classifier needs one sub-folder a class, or labels from elsewhere: a CSV file, or the names of the "
                 "files (ImageDataLoaders.from_name_func)"
             )
@@ -219,7 +222,7 @@ class _Tree:
     def report(self, n_used: int, said: str) -> str:
         """What was decided, and what was left out."""
         left = sum(map(len, self.groups.values())) - n_used
-        out = [f"{left:,} other images"] if left else []
+        out = [counted(left, "other image")] if left else []
         out += [self.listing.left_out()] if self.listing.left_out() else []
         parts = [*([said] if said else []), *self.notes, *([f"left out: {'; '.join(out)}"] if out else [])]
         return f"{printable(self.base)}: {'; '.join(parts)}" if parts else ""

@@ -17,7 +17,7 @@ from pellucid.data.sources import Source, StreamedImages
 from pellucid.data.transforms import BatchTransform, Normalize
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -292,7 +292,8 @@ class DataLoaders:
 
         Args:
             items: Paths, Pillow images or arrays; or items of the kind the set was declared on (rows of a DataFrame,
-                or the DataFrame), of which `get_x` then makes the images. One path or image counts as a list of it.
+                or the DataFrame), of which `get_x` then makes the images. One path or image counts as a list of it, a
+                folder as the list of its images.
             with_labels: Give batches (xb, yb), with the labels that `get_y` finds, instead of (xb,).
             bs: Images a batch; None takes the validation batches'.
             workers: Decoding threads; None takes one a core.
@@ -320,7 +321,8 @@ class DataLoaders:
 
     def __repr__(self) -> str:
         names = printable(", ".join(map(str, self.vocab[:8]))) + (", …" if self.c > 8 else "")
-        lines = [f"DataLoaders on {self.device}" + (f", {self.c} classes: {names}" if self.vocab else "")]
+        classes = f", {counted(self.c, 'class', 'classes')}: {names}" if self.vocab else ""
+        lines = [f"DataLoaders on {self.device}{classes}"]
         for role, loader in (("train", self.train), ("valid", self.valid)):
             lines.append(f"  {role}  {'none' if loader is None else summary_of(loader)}")
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from pellucid.data.decoder import moments, size_mismatch
 from pellucid.data.images import Decoding
 from pellucid.data.opening import name_of
 from pellucid.errors import DataError
+from pellucid.text import counted
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
@@ -54,7 +55,7 @@ class StoredImages:
         self.shape = tuple(pixels.shape[1:])
 
     def __repr__(self) -> str:
-        return f"StoredImages of {len(self.pixels):,} images ({'×'.join(map(str, self.shape))})"
+        return f"StoredImages of {counted(len(self.pixels), 'image')} ({'×'.join(map(str, self.shape))})"
 
     def batches(self, chunks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Gather each chunk's rows."""
@@ -94,7 +95,7 @@ class StreamedImages:
         self._reported: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"StreamedImages of {len(self.files):,} images ({'×'.join(map(str, self.shape))})"
+        return f"StreamedImages of {counted(len(self.files), 'image')} ({'×'.join(map(str, self.shape))})"
 
     def batches(self, chunks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Decode each chunk's rows."""
@@ -161,7 +162,7 @@ class StreamedImages:
             except DataError as error:
                 if self.on_error == "raise":
                     raise DataError(f"{error}{DAMAGE_REMEDY}") from None
-        raise DataError(f"none of the {len(self.files)} images can be decoded")
+        raise DataError(f"none of {counted(len(self.files), 'image')} can be decoded")
 
 
 def _mean_std(total: np.ndarray, n_pixels: int) -> tuple[list[float], list[float]]:

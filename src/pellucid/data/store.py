@@ -32,6 +32,7 @@ from pellucid.data.images import Decoding
 from pellucid.data.opening import decoder_settings
 from pellucid.data.progress import Tick, progress
 from pellucid.errors import DataError, PellucidError
+from pellucid.text import counted
 
 VERSION = 2
 BUDGET_BYTES = 32 << 30
@@ -188,7 +189,7 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
             moments_offset=_allocate(scratch / "moments.npy", (*full_shape[:2], 2), np.int64),
         )
         n_processes = min(workers, -(-len(files) // FILES_PER_PROCESS))
-        with progress(f"decoding {len(files):,} images", len(files)) as tick:
+        with progress(f"decoding {counted(len(files), 'image')}", len(files)) as tick:
             bad = _run(job, n_processes, tick)
         meta = {"version": VERSION, "shape": full_shape, "bad": bad, "checksum": _checksum(scratch)}
         (scratch / "store.json").write_text(json.dumps(meta))
@@ -208,7 +209,7 @@ def _first_shape(files: Sequence[Path], decoding: Decoding) -> tuple[int, ...]:
             return decoding.pixels(file).shape
         except DataError as error:
             reasons.append(str(error))
-    raise DataError(_listed(f"none of the {len(files)} images can be decoded", reasons))
+    raise DataError(_listed(f"none of {counted(len(files), 'image')} can be decoded", reasons))
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:

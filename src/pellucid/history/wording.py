@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 if TYPE_CHECKING:
     from pellucid.history.history import History, Section
@@ -44,7 +44,7 @@ def headline(history: History) -> str:
         parts.append(f"loss {known[0]:.3g} to {known[-1]:.3g}")
     broken = int(history.train.nonfinite.sum() + history.valid.nonfinite.sum())
     if broken:
-        parts.append(f"{broken:,} values nan or infinite")
+        parts.append(f"{counted(broken, 'value')} nan or infinite")
     return f"History of {', '.join(parts)}"
 
 

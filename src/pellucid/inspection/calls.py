@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
+from pellucid.text import NOT_FINITE, counted
 
 IMAGE = -1
 
@@ -49,7 +50,7 @@ def as_batch(image: Any) -> Tensor:
         )
     x = x.reshape((1,) * (4 - x.ndim) + tuple(x.shape))
     if not x.isfinite().all():
-        raise UsageError(f"the image has {int((~x.isfinite()).sum())} values that are nan or infinite; mend them first")
+        raise UsageError(f"the image has {counted(int((~x.isfinite()).sum()), *NOT_FINITE)}; fix them first")
     return x
 
 

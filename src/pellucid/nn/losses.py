@@ -69,6 +69,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
             raise UsageError(f"eps is the share of the target spread over all classes, from 0 to 1, got {eps}")
         _check_weight(weight)
         super().__init__(weight=weight, reduction=reduction, label_smoothing=eps)
+        _check_reduction(self)
 
     @property
     def eps(self) -> float:
@@ -104,6 +105,7 @@ class CrossEntropyLossFlat(_AlongAxis, nn.CrossEntropyLoss):
     def __init__(self, *args: Any, axis: int = -1, **kwargs: Any):
         _check_weight(args[0] if args else kwargs.get("weight"))
         super().__init__(*args, **kwargs)
+        _check_reduction(self)
         self.axis = axis
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -135,6 +137,7 @@ class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
     def __init__(self, *args: Any, thresh: float = 0.5, **kwargs: Any):
         _check_weight(args[0] if args else kwargs.get("weight"))
         super().__init__(*args, **kwargs)
+        _check_reduction(self)
         self.thresh = thresh
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -164,6 +167,7 @@ class MSELossFlat(nn.MSELoss):
 
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction=reduction)
+        _check_reduction(self)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs and of labels in the same shape."""
@@ -180,6 +184,7 @@ class L1LossFlat(nn.L1Loss):
 
     def __init__(self, reduction: str = "mean"):
         super().__init__(reduction=reduction)
+        _check_reduction(self)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Loss of outputs and of labels in the same shape."""
@@ -204,6 +209,7 @@ class FocalLoss(nn.Module):
         _check_weight(weight)
         super().__init__()
         self.gamma, self.reduction = gamma, reduction
+        _check_reduction(self)
         self.register_buffer("weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -364,6 +370,11 @@ def unwrapped(loss_func: Any) -> Any:
 def widened(values: Tensor) -> Tensor:
     """In float64, in which sums of a set are taken; in float32 on the one device that has no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _check_reduction(loss: Any) -> None:
+    if loss.reduction not in ("mean", "sum", "none"):
+        raise UsageError(f"{type(loss).__name__}: reduction is 'mean', 'sum' or 'none', got {loss.reduction!r}")
 
 
 def _check_weight(weight: Any) -> None:

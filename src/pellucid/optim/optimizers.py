@@ -255,10 +255,23 @@ def restore_hypers(opt: Optimizer, snapshot: list[dict[str, Any]]) -> None:
         group.update(settings)
 
 
-def carry_state(old: Optimizer, new: Optimizer) -> None:
-    """Give a new optimizer the moments of those parameters that an old one of its kind held too."""
-    if type(old) is type(new):
-        new.state.update({p: old.state[p] for p in _tensors(new.param_groups) if p in old.state})
+def carry_state(old: Optimizer, new: Optimizer, set_aside: dict[Tensor, Any]) -> dict[Tensor, Any]:
+    """Give a new optimizer the moments of those parameters that an old one of its kind held.
+
+    Args:
+        old: The optimizer until now.
+        new: Takes its place.
+        set_aside: Moments of parameters that `old` did not hold, but one before it.
+
+    Returns:
+        The moments of parameters that `new` does not hold, such as frozen ones that a splitter leaves out.
+    """
+    if type(old) is not type(new):
+        return {}
+    known = {**set_aside, **old.state}
+    held = list(_tensors(new.param_groups))
+    new.state.update({p: known[p] for p in held if p in known})
+    return {p: state for p, state in known.items() if p not in new.state}
 
 
 def align_state(opt: Optimizer) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.plot.figure import figure_of, finished, new_figure
+from pellucid.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,22 @@ LETTER_INCHES = 0.09
 
 
 def as_picture(image: Any) -> np.ndarray:
-    """Turn a Pillow image, array or tensor into what `imshow` takes: (row, column) or (row, column, channel)."""
+    """Turn a Pillow image, array or tensor into what `imshow` takes: (row, column) or (row, column, channel).
+
+    Raises:
+        UsageError: another number of axes or channels.
+    """
     array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    shape = array.shape
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (3, 4):
         array = array.transpose(1, 2, 0)
-    return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[-1] not in (3, 4)):
+        raise UsageError(
+            f"cannot show shape {shape}: an image has shape (row, column), (channel, row, column) or "
+            "(row, column, channel), with 1, 3 or 4 channels; show feature maps one by one, as in show_images(maps)"
+        )
+    return array
 
 
 def show_image(
@@ -48,7 +60,7 @@ def show_image(
         options: Passed to matplotlib's `imshow`, such as `cmap`.
 
     Raises:
-        UsageError: an option that `imshow` does not take.
+        UsageError: what is no image by its shape, or an option that `imshow` does not take.
     """
     import matplotlib.pyplot as plt
 
@@ -117,7 +129,7 @@ def show_images(
         options: Passed to matplotlib's `imshow`, such as `cmap`.
 
     Raises:
-        UsageError: no images, or a grid that is too small for them.
+        UsageError: no images, another number of titles, or a grid that is too small for them.
     """
     n = len(images)
     if not n:
@@ -127,6 +139,8 @@ def show_images(
         raise UsageError(
             f"a grid of images takes no {taken.pop()!r}: {hint}; it takes the options of matplotlib's imshow"
         )
+    if titles is not None and len(titles) and len(titles) != n:
+        raise UsageError(f"{counted(len(titles), 'title')} for {counted(n, 'image')}: give one for each, or none")
     if not nrows:
         nrows = math.ceil(n / ncols) if ncols else max(1, round(math.sqrt(n)))
     ncols = ncols or math.ceil(n / nrows)

@@ -26,7 +26,7 @@ from pellucid.runs.sources import open_source
 from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
-from pellucid.text import printable
+from pellucid.text import counted, printable
 from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.training.learner import Learner
 
@@ -75,7 +75,7 @@ def train(
         stats: Record what every layer does, for `show`; `seen/history.safetensors` is kept up to date meanwhile.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
         label_col: Likewise of labels.
-        suffix: Of a label file, put behind each file's name, such as `.jpg` behind ids.
+        suffix: Of a label file, put after each file's name, such as `.jpg` after ids.
         image_folder: Of a label file, the folder its files are in; None means its own.
 
     Raises:
@@ -113,7 +113,8 @@ def _learner(dls: DataLoaders, asked: dict[str, Any], folder: Path) -> tuple[Lea
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
     n_parameters = sum(p.numel() for p in model.parameters())
     say(
-        f"{dls.train.n:,} training and {dls.valid.n:,} validation images ({'×'.join(map(str, shape))}), {dls.c} classes"
+        f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({'×'.join(map(str, shape))}), "
+        f"{counted(dls.c, 'class', 'classes')}"
     )
     say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     return learn, asked | {"arch": arch, "bs": dls.bs, "device": str(dls.device)}

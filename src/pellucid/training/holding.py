@@ -73,6 +73,7 @@ class HasOptimizer:
     wd_bn_bias: bool
     train_bn: bool
     _holding: Holding | None
+    _left_out: dict[Tensor, Any]
 
     def create_opt(self) -> None:
         """Make a new optimizer of all parameter groups, with model and loss on the loaders' device.
@@ -91,12 +92,13 @@ class HasOptimizer:
             self.opt = self.opt_func(groups, lr=spread(self.lr, 1)[0])
         except ValueError as error:
             raise UsageError(f"no optimizer of {len(groups)} parameter groups could be made: {error}") from error
-        self._holding = Holding.of(self.opt, by_hand=False)
+        self._holding, self._left_out = Holding.of(self.opt, by_hand=False), {}
 
     def _ready_opt(self, reset_opt: bool = False) -> None:
         """Have an optimizer of the parameters there are, with the settings that it began with.
 
-        After an edit of the model a new one takes over the moments of the parameters that stayed. An optimizer that a
+        After an edit of the model a new one takes over the moments of the parameters that stayed, and of those that
+        come back, as frozen ones do with a splitter that leaves them out. An optimizer that a
         user has assigned or added groups to is left alone.
         """
         if self.opt is None or reset_opt:
@@ -111,8 +113,11 @@ class HasOptimizer:
             checked_trainable(held)
             warn_of_left_out(self.model, self.loss_func, held)
         elif not known.is_of(self._torch_groups()):
+            left_out = self._left_out
             self.create_opt()
-            carry_state(known.opt, self.opt)
+            moments = carry_state(known.opt, self.opt, left_out)
+            ids = {id(p) for module in self._modules() for p in module.parameters()}
+            self._left_out = {p: state for p, state in moments.items() if id(p) in ids}  # others never come back
         restore_hypers(self.opt, self._holding.hypers)
 
     def _leave_opt(self) -> None:

@@ -103,7 +103,7 @@ class Learner(Predicting, HasOptimizer):
         self.splitter, self.metrics = splitter or params, listed(metrics)
         self.path, self.model_dir = Path(path or "."), Path(model_dir)
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.opt = self._holding = None
+        self.opt, self._holding, self._left_out = None, None, {}
         self.add_cbs([*(DEFAULT_CALLBACKS if default_cbs else ()), *listed(cbs)])
         self._call("after_create")
 
@@ -370,6 +370,7 @@ class Learner(Predicting, HasOptimizer):
             UsageError: no such file, a damaged one, or its weights are not this model's.
         """
         file = self._model_file(name)
+        self._left_out = {}
         load_weights(self.model, file, strict=strict)
         self.model.to(device or self.dls.device)
         if with_opt and optimizer_file(file).exists() and any(p.requires_grad for p in self.model.parameters()):

@@ -18,7 +18,7 @@ from pellucid.convolution.fields.measured import Measured, gradient_map
 from pellucid.convolution.fields.units import Followed, LayerField, by
 from pellucid.errors import UsageError
 from pellucid.plot.figure import FigureOptions, finished
-from pellucid.text import drawable
+from pellucid.text import NOT_FINITE, counted, drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -236,7 +236,7 @@ class EffectiveField:
     def __str__(self) -> str:
         box = by(len(r) for r in self.box)
         sigma = by(round(s, 1) for s in self.sigma)
-        images = "1 image" if self.n_images == 1 else f"{self.n_images} images"
+        images = counted(self.n_images, "image")
         return (
             f"{self.layer} at {', '.join(map(str, self.position))}, over {images}: sees {box} pixels; "
             f"95 % of the gradient in {by(map(len, self.square()))}, σ {sigma}"
@@ -351,7 +351,7 @@ def _as_images(images: Any, input_size: tuple[int, ...], model: nn.Module) -> Te
     if tuple(batch.shape[1:]) != input_size or not len(batch):
         raise UsageError(f"images must have shape (image, {', '.join(map(str, input_size))}), not {tuple(batch.shape)}")
     if not batch.isfinite().all():
-        raise UsageError(f"the images have {int((~batch.isfinite()).sum())} values that are nan or infinite")
+        raise UsageError(f"the images have {counted(int((~batch.isfinite()).sum()), *NOT_FINITE)}")
     return batch
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
 from pellucid.inspection.calls import IMAGE, Call, calls
+from pellucid.text import NOT_FINITE, counted
 
 if TYPE_CHECKING:
     from pellucid.convolution.sheets.blocks import Stage
@@ -161,7 +162,7 @@ def _check_finite(part: Sequence[Call]) -> None:
         arrays = [(name, value) for name, value in call.module.state_dict().items() if value.is_floating_point()]
         for name, value in [*arrays, ("output", call.output)]:
             if n_bad := int((~value.isfinite()).sum()):
-                raise UsageError(f"{name} of layer {call.name!r} has {n_bad} values that are nan or infinite")
+                raise UsageError(f"{name} of layer {call.name!r} has {counted(n_bad, *NOT_FINITE)}")
 
 
 def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Stage]:

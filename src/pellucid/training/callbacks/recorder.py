@@ -16,6 +16,7 @@ from pellucid.metrics import Evaluation, column_names
 from pellucid.optim.optimizers import hypers
 from pellucid.plot.figure import AxesOptions, FigureOptions, finished, given_axes
 from pellucid.plot.training import plot_loss, plot_sched
+from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.curves import Curve, Curves
 
@@ -64,7 +65,7 @@ class Recorder(Callback):
         names = self.metric_names[1:-1] if vars(self).get("learn") else []
         shown = zip(names, self.values[-1] if self.values else [], strict=False)
         last = "".join(f", {name} {value:.4g}" for name, value in shown)
-        return f"Recorder: {self.steps[-1]:,} batches, {n_epochs} epoch{'s' * (n_epochs != 1)}{last}"
+        return f"Recorder: {counted(self.steps[-1], 'batch', 'batches')}, {counted(n_epochs, 'epoch')}{last}"
 
     @property
     def metric_names(self) -> list[str]:
