@@ -149,3 +149,18 @@ def test_an_average_over_three_axes_needs_a_kernel_that_fits_without_padding():
     with pytest.raises(RuntimeError):  # as torch says
         nn.AvgPool3d(3, 1, 1)(torch.zeros(1, 1, 2, 4, 4))
     assert network("maxpool k3 s1 p1", (1, 2, 4, 4))(torch.zeros(1, 1, 2, 4, 4)).shape == (1, 1, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("conv 1 8 k0", "k0: the number after k is 1 or more"),
+        ("conv 1 8 k3 s0", "s0: the number after s is 1 or more"),
+        ("conv 1 9999999999999 k3", "no memory holds the weights of this conv"),
+        ("conv 1 99999999999999999999999 k3", "no memory holds the weights of this conv"),
+        ("flatten, linear 9999999999999", "no memory holds the weights of this linear"),
+    ],
+)
+def test_numbers_that_no_layer_can_have_are_named(text, said):
+    with pytest.raises(UsageError, match=said):
+        network(text, (1, 28, 28))

@@ -270,3 +270,48 @@ def test_wrapped_models_are_one_row_or_their_layers():
     assert rows(torch.compile(plain), 3) == expected  # pyright: ignore
     assert rows(torch.jit.script(plain), 3) == {"": ("RecursiveScriptModule", 16, 12)}
     assert rows(nn.DataParallel(plain), 3) == {f"module.{name}": row for name, row in expected.items()}
+
+
+A, B, C = torch.randn(2, 3, 4), torch.randn(2, 4, 5), torch.randn(3, 5)
+COUNTED = {
+    "addbmm": (lambda: torch.addbmm(C, A, B), 2 * 3 * 4 * 5),
+    "addbmm, scaled": (lambda: torch.addbmm(C, A, B, beta=0.5, alpha=2), 2 * 3 * 4 * 5),
+    "baddbmm": (lambda: torch.baddbmm(C, A, B), 2 * 3 * 4 * 5),
+    "addmv": (lambda: torch.addmv(C[:, 0], A[0], B[0, :, 0], beta=2), 3 * 4),
+    "addr": (lambda: torch.addr(C, A[0, :, 0], B[0, 0]), 3 * 5),
+    "einsum": (lambda: torch.einsum("bij,bjk->ik", A, B), 2 * 3 * 4 * 5),
+    "tensordot": (lambda: torch.tensordot(A, B[0], 1), 2 * 3 * 4 * 5),
+    "chain": (lambda: torch.linalg.multi_dot([A[0], B[0]]), 3 * 4 * 5),
+    "matmul of vectors": (lambda: A[0, 0] @ B[0, :, 0], 4),
+}
+MARKED = {
+    "inverse": lambda: torch.linalg.inv(torch.eye(3)),
+    "svd": lambda: torch.linalg.svd(A[0]),
+    "solve": lambda: torch.linalg.solve(torch.eye(3), C),
+    "cholesky": lambda: torch.linalg.cholesky(torch.eye(3)),
+    "fft": lambda: torch.fft.rfft(C),
+    "cdist": lambda: torch.cdist(A.expand(2, 3, 4), A, compute_mode="use_mm_for_euclid_dist_if_necessary"),
+}
+
+
+class Does(nn.Module):
+    def __init__(self, action: Callable):
+        super().__init__()
+        self.action, self.weight = action, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        self.action()
+        return x * self.weight
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_product_is_counted(name):
+    action, n = COUNTED[name]
+    (row,) = cv.layer_counts(Does(action), (1, 2, 2)).rows
+    assert row.n_multiplications == n
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_what_has_no_formula_is_marked(name):
+    text = str(cv.layer_counts(Does(MARKED[name]), (1, 2, 2)))
+    assert "no formula for their multiplications" in text and "check_errors" not in text

@@ -83,6 +83,13 @@ def test_standard_output_on_a_full_disk(photos):
     assert len(load_run(photos / "run").results) == 2  # training went on
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["cache"]], ids=" ".join)
+def test_whatever_is_printed_on_a_full_disk(words, tmp_path):
+    done = pellucid(*words, cwd=tmp_path, shell="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == b"error: standard output cannot be written (No space left on device)\n"
+
+
 def test_a_reader_that_leaves(photos):
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m pellucid {' '.join(TRAIN)} | head -n 1"],

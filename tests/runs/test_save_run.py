@@ -315,3 +315,19 @@ def test_the_working_folder_is_searched_last(digits, tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert command(monkeypatch, "summary", folder, "--allow", "colorsys:rgb_to_hls") == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[3, 2, 4], "norm", 3])
+def test_arguments_have_names(arguments):
+    from pellucid.runs.architectures import json_arguments
+
+    with pytest.raises(UsageError, match="arguments of an architecture are a dict, name → value"):
+        json_arguments(arguments)
+
+
+@pytest.mark.parametrize("allow", ["foo", ["nets"], ["nets:Net", ""]])
+def test_what_is_allowed_is_named_by_module(allow, tmp_path):
+    from pellucid.runs.opening import _check_allowed
+
+    with pytest.raises(UsageError, match=r"allow .* takes module:name, such as nets:small, not"):
+        _check_allowed("simple_cnn", {}, tmp_path, [allow] if isinstance(allow, str) else allow)

@@ -64,6 +64,10 @@ def _run() -> Any:
         app()
     except SystemExit as done:
         return done.code
+    except OSError as error:
+        if not _is_of_help(error):
+            raise
+        lost.append(error)
     except PellucidError as error:
         complain(f"error: {_shown(error)}")
         return 2 if isinstance(error, UsageError) else 1
@@ -89,6 +93,14 @@ def _treat_as_ctrl_c(*names: str) -> None:
     for each in (getattr(signal, name, None) for name in names):  # Windows has one of the two
         if each is not None and signal.getsignal(each) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(each, interrupt)
+
+
+def _is_of_help(error: OSError) -> bool:
+    """Whether it was help that could not be written: typer and rich print it, not `say`."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return bool(frame) and frame.tb_frame.f_globals["__name__"].startswith(("rich.", "typer.", "click."))
 
 
 def _flushed(code: Any) -> Any:

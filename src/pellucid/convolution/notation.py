@@ -80,7 +80,10 @@ def network(text: str, input_size: Shape) -> nn.Sequential:
     """
     layers, shape = [], tuple(input_size)
     for part in _parts(text):
-        layer, shape = part.build(shape)
+        try:
+            layer, shape = part.build(shape)
+        except (RuntimeError, OverflowError, MemoryError, TypeError):  # torch's, which speak of allocators and overflow
+            part._fail(part.kind, f"no memory holds the weights of this {part.kind.text}: use smaller numbers")
         layers.append(layer)
     return nn.Sequential(*layers)
 
@@ -212,7 +215,7 @@ class _Part:
         if len(values) not in (1, n_axes):
             self._fail(word, f"{len(values)} numbers for {n_axes} axes")
         if 0 in values and key not in ("p", "op"):
-            self._fail(word, f"{MEANINGS[key]} is 1 or more")
+            self._fail(word, f"{word.text}: the number after {key} is 1 or more")
         return values * n_axes if len(values) == 1 else values
 
     def _padding(self, n_axes: int) -> Any:

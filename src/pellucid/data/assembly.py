@@ -78,7 +78,7 @@ def open_source(
         if on_error == "raise":
             raise DataError(
                 f"{len(store.bad)} of {counted(len(files), 'image')} cannot be decoded:\n  {reasons}\n"
-                "remove them, or pass on_error='skip' to leave them out"
+                "remove them, or pass on_error='skip' (command line: --on-error skip) to leave them out"
             )
         warnings.warn(f"skipped {len(store.bad)} of {counted(len(files), 'image')}:\n  {reasons}", stacklevel=4)
     return StoredImages(store.pixels, store.moments), set(store.bad)

@@ -21,7 +21,7 @@ from pellucid.text import counted
 
 OnError = Literal["raise", "skip"]
 STATS_SAMPLE = 1000
-DAMAGE_REMEDY = "; remove it, or pass on_error='skip'"
+DAMAGE_REMEDY = "; remove it, or pass on_error='skip' (command line: --on-error skip)"
 SIZE_REMEDY = "; add item_tfms=Resize(128) (command line: --size 128)"
 
 

@@ -97,6 +97,8 @@ def json_arguments(arguments: Arguments | None) -> dict[str, Any]:
     Raises:
         UsageError: they do not fit into JSON, or would come back changed.
     """
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise UsageError(f"arguments of an architecture are a dict, name → value, not {arguments!r}")
     given = dict(arguments or {})
     try:
         back = json.loads(json.dumps(given, allow_nan=False))

@@ -60,15 +60,18 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
 
 
 def _check_allowed(arch: str, arguments: Mapping[str, Any], folder: Path, allow: Iterable[str]) -> None:
-    if not is_foreign(arch):
-        return
-    if arch not in allow:
+    allow = list(allow)
+    if is_foreign(arch) and arch not in allow:
         raise UsageError(
             f"{printable(folder)}: its model is made by {described(arch, arguments)}, which is code outside pellucid. "
             f"If you trust it, allow that name: load_run(…, allow={printable(arch)!r}), or --allow {printable(arch)} "
             "on the command line; or make the model yourself: load_run(…, model=…)"
         )
-    refuse_own_code(arch, folder)
+    for name in allow:
+        if not is_foreign(name):
+            raise UsageError(f"allow (command line: --allow) takes module:name, such as nets:small, not {name!r}")
+    if is_foreign(arch):
+        refuse_own_code(arch, folder)
 
 
 def _check_header(model: nn.Module, file: Path) -> None:

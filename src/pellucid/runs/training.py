@@ -188,7 +188,10 @@ def torch_device(name: str | None) -> torch.device:
         device = torch.device(name) if name else default_device()
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        kinds = {"cpu", "cuda", "mps", "xpu", "meta"}
+        known = name and name.split(":")[0] in kinds
+        why = str(error).splitlines()[0] if known else f"use one of {', '.join(sorted(kinds - {'meta'}))}"
+        raise UsageError(f"device {name!r} cannot be used: {why}") from None
     return device
 
 
