@@ -556,7 +556,7 @@ def test_wrong_layers_positions_and_images_are_named():
         rf.field("1.0", 3)
     with pytest.raises(UsageError, match=r"shape \(image, 1, 28, 28\), not \(2, 3, 28, 28\)"):
         rf.effective(torch.zeros(2, 3, 28, 28))
-    with pytest.raises(UsageError, match="1 values that are nan or infinite"):
+    with pytest.raises(UsageError, match="1 value that is nan or infinite"):
         rf.effective(hole())
     off = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
     nn.init.constant_(off[0].bias, -100.0)

@@ -76,7 +76,7 @@ class Tab:
         """Which units the page shows as lit: (channel, *grid) of bool."""
         short = name.removeprefix("layer ")
         units = self.page.evaluate("name => window.pellucid.lit(name)", short)
-        shape = self.page.evaluate("name => views[window.pellucid.nn.layers().indexOf(name)].shape", short)
+        shape = self.page.evaluate("name => views[window.pellucid.layers().indexOf(name)].shape", short)
         lit = np.zeros(shape, bool)
         for unit in units:
             lit[tuple(unit)] = True

@@ -312,7 +312,7 @@ WRONG = [
     ),
     (lambda: nn.Sequential(OwnConvolution(1, 1, 1)), small, {}, "layer '0' is a OwnConvolution"),
     (lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False)), small, {}, "no running"),
-    (broken, small, {}, "weight of layer '2' has 1 values that are nan or infinite"),
+    (broken, small, {}, "weight of layer '2' has 1 value that is nan or infinite"),
     (two, small / 0, {}, "the image has 64 values that are nan or infinite"),
     (two, torch.rand(600, 600), {}, r"the part has 588,628 cells; .* 250,000: choose fewer layers by layers="),
     (two, torch.rand(3, 16_400), {}, r"41,\d+ columns; a sheet has 1,048,576 × 16,384"),

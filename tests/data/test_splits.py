@@ -202,7 +202,7 @@ def test_items_on_neither_side_are_counted(tmp_path):
 def test_one_file_on_both_sides_is_refused(tmp_path, spell):
     files = images(tmp_path, "a/1.png", "b/2.png", "a/3.png", "b/4.png")
     block = DataBlock(get_y=lambda file: Path(file).parent.name, splitter=IndexSplitter([4]))
-    with pytest.raises(DataError, match=r"1 files are in both training and .*, such as .*1\.png: .*listed twice"):
+    with pytest.raises(DataError, match=r"1 file is in both training and .*, such as .*1\.png: .*listed twice"):
         block.datasets([*files, spell(tmp_path)])
     assert len(block.datasets([files[0], *files]).train) == 4  # twice on one side: as asked
 

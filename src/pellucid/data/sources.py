@@ -162,7 +162,7 @@ class StreamedImages:
             except DataError as error:
                 if self.on_error == "raise":
                     raise DataError(f"{error}{DAMAGE_REMEDY}") from None
-        raise DataError(f"none of {counted(len(self.files), 'image')} can be decoded")
+        raise DataError(f"none of the {counted(len(self.files), 'image')} can be decoded")
 
 
 def _mean_std(total: np.ndarray, n_pixels: int) -> tuple[list[float], list[float]]:

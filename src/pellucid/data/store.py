@@ -209,7 +209,7 @@ def _first_shape(files: Sequence[Path], decoding: Decoding) -> tuple[int, ...]:
             return decoding.pixels(file).shape
         except DataError as error:
             reasons.append(str(error))
-    raise DataError(_listed(f"none of {counted(len(files), 'image')} can be decoded", reasons))
+    raise DataError(_listed(f"none of the {counted(len(files), 'image')} can be decoded", reasons))
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:
