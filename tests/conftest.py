@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would only wait for each other
@@ -12,16 +13,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would o
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs behind `&`: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import hypothesis
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 matplotlib.use("Agg")
-# No example has a time limit of its own: on a busy machine any may wait, and speed is measured in benchmarks/.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+with suppress(ImportError):  # the environment of interop/ has no hypothesis, and no test of it needs one
+    from hypothesis import settings
+
+    # No example has a time limit of its own: on a busy machine any may wait, and speed is measured in benchmarks/.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 

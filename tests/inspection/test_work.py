@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import NETWORKS
+from flops import torch_counts
 from pellucid import convolution as cv
 from pellucid.convolution.summary import summarize
 
@@ -155,17 +154,6 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 ARCHITECTURES = NETWORKS | {name: (make, (32, 32)) for name, make in SMALL.items()}
 
 
-def torch_counts(model: nn.Module, x: torch.Tensor) -> float:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused attention of the CPU has no formula in the counter
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            model(x)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return counter.get_total_flops() / 2
-
-
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_rows_add_up_to_the_model_and_to_torchs_counter(name, batch):
@@ -213,6 +201,29 @@ def test_recurrent_layers_use_each_weight_once_a_step(layer, size, expected):
     layer.batch_first = True
     found = rows(nn.Sequential(layer), *size)["0"]
     assert found[1:] == (sum(p.numel() for p in layer.parameters()), expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "marked"),
+    [
+        (torch.linalg.vector_norm, False),
+        (lambda x: torch.nn.functional.normalize(x, dim=-1), False),
+        (lambda x: torch.linalg.cross(x, x), False),
+        (torch.linalg.diagonal, False),
+        (torch.linalg.det, True),
+        (torch.linalg.eigvalsh, True),
+        (lambda x: torch.linalg.solve(x, x), True),
+        (lambda x: torch.linalg.matrix_norm(x, 2), True),
+    ],
+)
+def test_of_linear_algebra_only_what_multiplies_is_marked(function, marked):
+    class Layer(nn.Module):
+        def forward(self, x):
+            function(x + torch.eye(3))
+            return x
+
+    (row,) = cv.layer_counts(Layer(), (3, 3), fields=False).rows
+    assert bool(row.uncounted) == marked
 
 
 def test_what_cannot_be_counted_is_marked():

@@ -33,6 +33,7 @@ UNKNOWN = {
     *("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "_cudnn_rnn", "miopen_rnn"),
 }
 DECOMPOSITIONS = ("linalg_", "_linalg_", "_fft_", "cholesky", "triangular_solve", "geqrf", "ormqr", "lu_")
+ELEMENTWISE = {"linalg_vector_norm", "linalg_cross", "linalg_diagonal"}  # no product of matrices, despite their names
 TORCH = ("aten", "prim", "prims")
 CONVOLUTIONS = ("convolution", "_convolution")
 
@@ -207,29 +208,33 @@ class _Charging(TorchDispatchMode):
             one_grid = name not in CONVOLUTIONS or args[6]  # transposed convolutions go over the input grid already
             frame.over_input += n if one_grid else args[1].numel() * args[0].shape[0] * prod(args[0].shape[2:])
         elif name in PRODUCTS:
-            n = PRODUCTS[name](*args, **kwargs)
+            n = PRODUCTS[name](*args)
             frame.over_output += n
             frame.over_input += n
-        elif name in UNKNOWN or (
-            _first_tensor(output) is not None and (name.startswith(DECOMPOSITIONS) or namespace not in TORCH)
-        ):
+        elif _first_tensor(output) is not None and _multiplies(name, namespace):
             frame.uncounted[f"{namespace}::{name}"] = None
 
 
-def _lstm(x: Tensor, weight_in: Tensor, weight_hidden: Tensor, *_: Any, **__: Any) -> int:
+def _multiplies(name: str, namespace: str) -> bool:
+    if namespace not in TORCH or name in UNKNOWN:
+        return True
+    return name.startswith(DECOMPOSITIONS) and name not in ELEMENTWISE
+
+
+def _lstm(x: Tensor, weight_in: Tensor, weight_hidden: Tensor, *_: Any) -> int:
     return (weight_in.numel() + weight_hidden.numel()) * x.shape[0] * x.shape[1]
 
 
 # Operations that torch's counter leaves out, from their arguments: each weight works once a step, or once a row.
 PRODUCTS: dict[str, Callable[..., int]] = {
     "mkldnn_rnn_layer": _lstm,
-    "_trilinear": lambda left, weight, *_, **__: weight.numel() * left.shape[0],
-    "mv": lambda matrix, *_, **__: matrix.numel(),
-    "addmv": lambda _, matrix, *__, **___: matrix.numel(),
-    "dot": lambda vector, *_, **__: vector.numel(),
-    "vdot": lambda vector, *_, **__: vector.numel(),
-    "addbmm": lambda _, left, right, **__: left.numel() * right.shape[-1],
-    "addr": lambda _, left, right, **__: left.numel() * right.numel(),
+    "_trilinear": lambda left, weight, *_: weight.numel() * left.shape[0],
+    "mv": lambda matrix, *_: matrix.numel(),
+    "addmv": lambda _, matrix, *__: matrix.numel(),
+    "dot": lambda vector, *_: vector.numel(),
+    "vdot": lambda vector, *_: vector.numel(),
+    "addbmm": lambda _, left, right: left.numel() * right.shape[-1],
+    "addr": lambda _, left, right: left.numel() * right.numel(),
 }
 
 
