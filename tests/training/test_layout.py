@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
@@ -362,12 +363,26 @@ def smooth(output: Tensor, y: Tensor, by: float = 0.1) -> Tensor:
 ends: list[float] = []
 seen_losses: list[float] = []
 held = make()
+
+
+def unbound() -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss that names something which is bound only later, if ever."""
+
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        return smooth(output, y) * (later if len(y) < 0 else 1)
+
+    if ends:
+        later = 2.0
+    return loss
+
+
 HARMLESS = {
     "a timer": Timer(),
     "a loss": smooth,
     "a partial": partial(smooth, by=0.2),
     "a lambda": lambda output, y: smooth(output, y) * 2,
     "a loss module": Focal(),
+    "an empty closure": unbound(),
     "a callback of functions": Callback(after_epoch=lambda self: ends.append(self.epoch)),
 }
 REACHING = {

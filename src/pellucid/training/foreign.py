@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -55,16 +56,23 @@ def reaches_weights(code: Any, seen: set[int] | None = None) -> bool:
 
 
 def _any(values: Iterable[Any], seen: set[int]) -> bool:
-    return any(reaches_weights(value, seen) for value in list(values))
+    return any(reaches_weights(value, seen) for value in values)
 
 
 def _function_reaches(function: FunctionType, seen: set[int]) -> bool:
     names = _names(function.__code__)
     if names & REACHING:
         return True
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell.cell_contents is not None]
     used = [function.__globals__[name] for name in names if name in function.__globals__]
-    return _any([*cells, *(function.__defaults__ or ()), *used], seen)
+    return _any([*_closed_over(function), *(function.__defaults__ or ()), *used], seen)
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    values = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # a name that is not bound yet has an empty cell
+            values.append(cell.cell_contents)
+    return values
 
 
 def _names(code: CodeType) -> set[str]:
