@@ -47,14 +47,14 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
-def listed(names: Iterable[object], most: int = 8) -> str:
+def first_few(names: Iterable[object], most: int = 8) -> str:
     """Names for a message, printable, the first few of many.
 
-    >>> listed("abcd", most=3)
+    >>> first_few("abcd", most=3)
     'a, b, c and 1 more'
     """
     texts = [printable(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def snake_case(name: str) -> str:

@@ -16,7 +16,7 @@ from pellucid.errors import UsageError
 from pellucid.nn.models import plain_cnn, simple_cnn, small_resnet
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-DEEP = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
+DEEP = {"suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
 class Outputs(fx.Interpreter):

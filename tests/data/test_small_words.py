@@ -16,7 +16,7 @@ from pellucid.data.labels import csv_items
 from pellucid.errors import DataError, UsageError
 from pellucid.nn import losses
 from pellucid.plot.images import show_image, show_images
-from pellucid.text import counted, listed
+from pellucid.text import counted, first_few
 
 
 @pytest.fixture
@@ -108,5 +108,5 @@ def test_numbers_of_things(n, words, text):
 
 
 def test_many_names_are_cut():
-    assert listed(range(10), most=3) == "0, 1, 2 and 7 more"
-    assert listed(["a\x1b[31m"]) == "a\\x1b[31m"
+    assert first_few(range(10), most=3) == "0, 1, 2 and 7 more"
+    assert first_few(["a\x1b[31m"]) == "a\\x1b[31m"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fastcore.foundation import L
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,7 +46,6 @@ def test_grandparents_that_do_not_occur_are_named_with_those_that_do():
         GrandparentSplitter()(items)
 
 
-@settings(deadline=None)
 @given(n=st.integers(2, 400), share=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
 def test_a_random_split_is_a_partition_of_the_right_proportion(n, share, seed):
     train, valid = RandomSplitter(share, seed)(range(n))
@@ -172,7 +171,6 @@ def test_an_item_on_both_sides_is_named():
         checked_split([[1, 3, 5], [3, 5, 7]], TEN)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 30).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(n)), st.integers(1, n - 1))))
 def test_every_position_is_somewhere(drawn):
     n, order, cut = drawn
@@ -218,7 +216,6 @@ def test_a_share_outside_0_to_1_is_refused(share):
         RandomSplitter(share)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n - 1)))))
 def test_an_index_split_is_a_partition(n_and_positions):
     n, positions = n_and_positions

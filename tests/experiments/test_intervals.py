@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -20,7 +20,6 @@ def test_t_quantiles_are_scipys(confidence):
     np.testing.assert_allclose(ours, stats.t.ppf((1 + confidence) / 2, dofs), rtol=1e-10)
 
 
-@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=12))
 def test_the_interval_is_scipys(values):
     found = interval(values)
@@ -31,7 +30,6 @@ def test_the_interval_is_scipys(values):
         assert (found.low, found.high) == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=10))
 def test_paired_differences_are_a_paired_t_test(pairs):
     a, b = np.array(pairs).T

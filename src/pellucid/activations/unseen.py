@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 from pellucid.activations.outputs import Outputs
 from pellucid.activations.steps import parameters_of
 from pellucid.activations.vector import Count
-from pellucid.text import printable
+from pellucid.text import first_few
 
 FUSED = (
     "nn.TransformerEncoderLayer computes them in one operation in evaluation; "
@@ -52,8 +52,9 @@ def of_optimizer(optimizer: Any, model: nn.Module) -> str | None:
     missing = [name for p, name in own.items() if p not in held]
     if missing and held - {id(p) for p in model.parameters()}:
         return (
-            f"the optimizer does not hold {_listed(missing)}, but holds tensors that are not in the model: it does not "
-            "train these parameters, and nothing is recorded of them; make the optimizer after replacing layers"
+            f"the optimizer does not hold {first_few(missing, 3)}, but holds tensors that are not in the model: "
+            "it does not train these parameters, and nothing is recorded of them; make the optimizer after replacing "
+            "layers"
         )
     return None
 
@@ -64,8 +65,8 @@ def of_idle(names: list[str]) -> str | None:
         return None
     verb = "get gradients, but are" if len(names) > 1 else "gets gradients, but is"
     return (
-        f"{_listed(names)} {verb} not in the optimizer and never moved: was a layer replaced after the optimizer was "
-        "made? Nothing is recorded of such parameters"
+        f"{first_few(names, 3)} {verb} not in the optimizer and never moved: was a layer replaced after the "
+        "optimizer was made? Nothing is recorded of such parameters"
     )
 
 
@@ -85,13 +86,13 @@ def of_layers(model: nn.Module, outputs: Outputs, called: Set[bool], steps: int)
         reasons: dict[str, list[str]] = {}
         for row in sorted(rows - outputs.ignored.keys()):
             reasons.setdefault(_why(model, names[row], evaluated), []).append(names[row])
-        sentences += [f"nothing is recorded of {_listed(of)}{when}: {why}" for why, of in reasons.items()]
+        sentences += [f"nothing is recorded of {first_few(of, 3)}{when}: {why}" for why, of in reasons.items()]
     if not outputs.ignored and not any(n.any() for n in counts.values()):
         return [each for each in sentences if not each.endswith(UNUSED)] or [
             _NOTHING.format(type(model).__name__, steps)
         ]
     others = [f"{names[row]} ({what})" for row, what in list(outputs.ignored.items())[1:]]  # the first was said
-    return sentences + [f"nor could be recorded what these put out: {_listed(others)}"] * bool(others)
+    return sentences + [f"nor could be recorded what these put out: {first_few(others, 3)}"] * bool(others)
 
 
 def of_changes(model: nn.Module, outputs: Outputs) -> str | None:
@@ -100,7 +101,7 @@ def of_changes(model: nn.Module, outputs: Outputs) -> str | None:
     gone = [name for name, module in outputs.targets.items() if id(module) not in there]
     if not gone:
         return None
-    return f"{_listed(gone)} left the model while it was watched; what came instead was not recorded"
+    return f"{first_few(gone, 3)} left the model while it was watched; what came instead was not recorded"
 
 
 def _why(model: nn.Module, name: str, evaluated: bool) -> str:
@@ -114,9 +115,3 @@ def _why(model: nn.Module, name: str, evaluated: bool) -> str:
     if evaluated and any(isinstance(m, nn.TransformerEncoderLayer) for m in above):
         return FUSED
     return UNUSED
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = printable(", ".join(names[:3]))
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

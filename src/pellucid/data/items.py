@@ -16,7 +16,7 @@ from fastcore.foundation import L
 from pellucid.data.finding import walk
 from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
-from pellucid.text import counted, listed, printable
+from pellucid.text import counted, first_few, printable
 
 
 @dataclass
@@ -45,7 +45,7 @@ class ImageListing:
         notes += [f"{printable(folder)} has no others" for folder in self.emptied]
         links = [f"{printable(link)} leads to {printable(to)}, listed once" for link, to in self.repeated.items()]
         if self.empty:
-            links.append(f"{'an empty folder' if len(self.empty) == 1 else 'empty folders'}: {listed(self.empty)}")
+            links.append(f"{'an empty folder' if len(self.empty) == 1 else 'empty folders'}: {first_few(self.empty)}")
         return "; ".join([*(notes if self.ignored else []), *links])
 
 

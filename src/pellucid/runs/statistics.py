@@ -12,7 +12,7 @@ from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
 from pellucid.history.history import History
 from pellucid.runs.schema import check
-from pellucid.text import printable
+from pellucid.text import counted, printable
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
 RECORD = "history.safetensors"  # losses and hyper-parameters
@@ -82,7 +82,7 @@ def describe_run(folder: str | Path) -> str:
     check(run, folder / DESCRIPTION)
     settings, epochs = run["settings"], run.get("results", [])
     parts = [name, str(settings["arch"]) + (f" on {settings['source']}" if "source" in settings else "")]
-    parts.append(f"{len(epochs)} epoch{'s' * (len(epochs) != 1)}")
+    parts.append(counted(len(epochs), "epoch"))
     last = epochs[-1] if epochs else {}
     parts += [
         f"{key.replace('_', ' ')} {last[key]:.4f}" for key in ("valid_loss", "accuracy") if last.get(key) is not None

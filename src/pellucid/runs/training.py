@@ -30,6 +30,7 @@ from pellucid.text import counted, printable
 from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.training.learner import Learner
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 SCHEDULES = ("one_cycle", "one_cycle_linear", "flat_cos", "constant")
 ScheduleName = Literal["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
 
@@ -188,9 +189,9 @@ def torch_device(name: str | None) -> torch.device:
         device = torch.device(name) if name else default_device()
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        kinds = {"cpu", "cuda", "mps", "xpu", "meta"}
-        known = name and name.split(":")[0] in kinds
-        why = str(error).splitlines()[0] if known else f"use one of {', '.join(sorted(kinds - {'meta'}))}"
+        why = str(error).splitlines()[0]
+        if name and name.split(":")[0] not in DEVICES:
+            why = f"use one of {', '.join(DEVICES)}"  # torch lists twenty, most of them for its own developers
         raise UsageError(f"device {name!r} cannot be used: {why}") from None
     return device
 

@@ -26,6 +26,7 @@ from pellucid.optim.optimizers import (
     restore_hypers,
     snapshot_hypers,
 )
+from pellucid.text import first_few
 
 
 @dataclass(frozen=True)
@@ -198,16 +199,17 @@ def warn_of_left_out(model: nn.Module, loss_func: Any, held: Sequence[Tensor]) -
     loose = [name for name, p in of_loss.items() if p.requires_grad and id(p) not in ids]
     if loose:
         warnings.warn(
-            f"the loss has parameters that are not trained ({_some(loose)}): give a splitter that has them, such as "
-            "lambda model: [params(model), params(loss)], or set their requires_grad to False",
+            f"the loss has parameters that are not trained ({first_few(map(repr, loose), 3)}): give a splitter that "
+            "has them, such as lambda model: [params(model), params(loss)], or set their requires_grad to False",
             stacklevel=4,
         )
     gone = ids - own - {id(p) for p in of_loss.values()}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in ids]
     if gone and missing:
         warnings.warn(
-            f"{len(gone)} of the parameters that will be trained are not the model's, and {_some(missing)} of the "
-            "model will not be: was a layer replaced? Then make optimizer or splitter anew",
+            f"{len(gone)} of the parameters that will be trained are not the model's, and "
+            f"{first_few(map(repr, missing), 3)} of the model will not be: was a layer replaced? Then make "
+            "optimizer or splitter anew",
             stacklevel=4,
         )
 
@@ -220,7 +222,3 @@ def initialise(model: nn.Module, inputs: Callable[[], Sequence[Any]]) -> None:
     with kept_modes(model), torch.no_grad():
         model.eval()
         model(*inputs())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

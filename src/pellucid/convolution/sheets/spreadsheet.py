@@ -13,7 +13,7 @@ from torch import nn
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
 from pellucid.inspection.calls import IMAGE, Call, calls
-from pellucid.text import NOT_FINITE, counted
+from pellucid.text import NOT_FINITE, counted, first_few
 
 if TYPE_CHECKING:
     from pellucid.convolution.sheets.blocks import Stage
@@ -141,8 +141,7 @@ def _chosen(found: list[Call], convs: list[int], layers: int | str | Sequence[in
         else:
             hits = [i for i, name in enumerate(names) if name == entry or name.startswith(f"{entry}.")]
         if not hits:
-            some = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-            raise UsageError(f"convolution {entry!r} does not exist: there are {some}")
+            raise UsageError(f"convolution {entry!r} does not exist: there are {first_few(map(repr, names), 12)}")
         chosen |= set(hits)
     if not chosen:
         raise UsageError("layers=[] shows nothing: name a convolution, or give None for all")

@@ -14,6 +14,7 @@ from pellucid.convolution.tracing.reach import Reach, reach
 from pellucid.convolution.tracing.windows import Unit
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, Call
+from pellucid.text import first_few
 
 IMAGE_NAME = "image"
 Layer = str | int | nn.Module | None
@@ -141,8 +142,9 @@ def _listed(network: Network) -> str:
         f"{label} ({type(call.module).__name__})" for label, call in zip(network.labels, network.calls, strict=True)
     ]
     n = sum(bool(list(call.module.parameters(recurse=False))) for call in network.calls)
-    listed = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
-    return f"{type(network.model).__name__} has {listed}; a container's name or a number below {n} works too"
+    return (
+        f"{type(network.model).__name__} has {first_few(names, 40)}; a container's name or a number below {n} works too"
+    )
 
 
 def labels_of(found: Sequence[Call]) -> list[str]:

@@ -15,6 +15,7 @@ from pellucid.activations.watch import Watch
 from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.history.pictures import Pictures
+from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
 
 
@@ -121,7 +122,7 @@ class ActivationStats(Callback, Pictures, Lists):
             return "ActivationStats: nothing recorded yet"
         history = self.history
         n, last = len(history.layers), int(history.train.steps[-1, 1]) if len(history.train.steps) else 0
-        return f"ActivationStats: {n} layer{'s' * (n != 1)} over {last:,} training batches"
+        return f"ActivationStats: {counted(n, 'layer')} over {last:,} training batches"
 
     @property
     def history(self) -> History:
