@@ -319,10 +319,10 @@ def test_the_working_folder_is_searched_last(digits, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("arguments", [[3, 2, 4], "norm", 3])
 def test_arguments_have_names(arguments):
-    from pellucid.runs.architectures import json_arguments
+    from pellucid.importing import json_arguments
 
     with pytest.raises(UsageError, match="arguments of an architecture are a dict, name → value"):
-        json_arguments(arguments)
+        json_arguments(arguments, "an architecture")
 
 
 @pytest.mark.parametrize("allow", ["foo", ["nets"], ["nets:Net", ""]])
@@ -330,4 +330,6 @@ def test_what_is_allowed_is_named_by_module(allow, tmp_path):
     from pellucid.runs.opening import _check_allowed
 
     with pytest.raises(UsageError, match=r"allow .* takes module:name, such as nets:small, not"):
-        _check_allowed("simple_cnn", {}, tmp_path, [allow] if isinstance(allow, str) else allow)
+        _check_allowed(
+            [("its model is made by", "simple_cnn", {})], tmp_path, [allow] if isinstance(allow, str) else allow
+        )

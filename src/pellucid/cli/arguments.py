@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `pellucid train` or `learn.save_run` writes it.")]
 Allow = Annotated[
     list[str] | None,
-    typer.Option(metavar="MODULE:NAME", help="Code outside pellucid that may be called to make the run's model."),
+    typer.Option(
+        metavar="MODULE:NAME", help="Code outside pellucid that may be called to make the run's model and transforms."
+    ),
 ]
 
 

@@ -58,8 +58,8 @@ def explain(
         say(f"{printable(text)}\n{printable(page)}")
     if xlsx:
         parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdecimal() else chosen
-        norm = opened.settings["normalize"]
-        cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=(norm["mean"], norm["std"]))
+        normalize = opened.pipeline.normalization if opened.pipeline else None
+        cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=normalize)
         say(printable(xlsx))
 
 

@@ -14,6 +14,7 @@ import torch
 from pellucid.data.dataset import Dataset, Getters
 from pellucid.data.images import Decoding, apply_item
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
+from pellucid.data.registry import called
 from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
 from pellucid.data.store import PixelStore
 from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
@@ -99,7 +100,7 @@ def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:
                 lambda duplicate=duplicate, t=transform: np.asarray(apply_item(t, duplicate())).copy()
             )
             if drawn:
-                name = getattr(transform, "__name__", type(transform).__name__)
+                name = called(transform)
                 raise UsageError(
                     f"item_tfms: {name} is random, and validation images and predictions would go through it too; "
                     "make it a batch transform with the attribute split_idx = 0, which is for training only"

@@ -20,7 +20,7 @@ from pellucid.data.contract import refuse
 from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
 from pellucid.data.finding import real_paths
 from pellucid.data.frames import is_frame, rows
-from pellucid.data.images import Decoding, PILImage, PILImageBW, Resize
+from pellucid.data.images import Decoding, PILImage, PILImageBW
 from pellucid.data.items import get_image_files, list_images
 from pellucid.data.layouts import no_images
 from pellucid.data.loader import DataLoaders, whole_batch
@@ -100,7 +100,10 @@ class DataBlock:
             All images go through them, so random ones are refused.
         batch_tfms: `Normalize()` and callables on float batches in [0, 1]. Training and validation images go through
             them, unless they have an attribute `split_idx`: 0 for training only, 1 for validation only. Random ones
-            need `split_idx = 0`, and are refused without it.
+            need `split_idx = 0`, and are refused without it. One with a method `decode(x)` is undone for pictures.
+
+    A run folder keeps the transforms of validation by their names: a function or class of a module of yours, with the
+    arguments that a dataclass has as its fields, or that a method `to_json()` returns.
     """
 
     def __init__(
@@ -152,9 +155,7 @@ class DataBlock:
     @property
     def decoding(self) -> Decoding:
         """How one item becomes pixels."""
-        first, rest = self.item_tfms[:1], self.item_tfms[1:]
-        resize = first[0] if first and isinstance(first[0], Resize) else None
-        return Decoding(self.image_block.cls.mode, resize, tuple(rest if resize else self.item_tfms))
+        return Decoding.of(self.image_block.cls.mode, self.item_tfms)
 
     def datasets(self, source: Any, **others: Any) -> Datasets:
         """Find, split and label the items of `source`, without decoding any."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable
-from dataclasses import InitVar, asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from pellucid.data.opening import FAULTS, explained, finish, name_of, open_image
 from pellucid.data.pixels import ImageMode, from_array, orientation, to_mode, turned
+from pellucid.data.registry import ITEM_TRANSFORMS, Transform, called, from_json, registered, to_json
 from pellucid.errors import DataError, UsageError
 
 
@@ -49,6 +50,7 @@ class PILImageBW(PILImage):
     mode: ImageMode = "L"
 
 
+@registered(ITEM_TRANSFORMS)
 @dataclass(frozen=True)
 class Resize:
     """Item transform that brings every image to one size.
@@ -94,6 +96,11 @@ class Resize:
             return ImageOps.pad(image, (width, height), bilinear)
         return image.resize((width, height), bilinear)
 
+    def to_json(self) -> dict[str, Any]:
+        """Arguments that make the same transform."""
+        size = self.size if isinstance(self.size, int) else list(self.size)
+        return {"size": size, "method": self.method} | ({"pad_mode": "zeros"} if self.method == "pad" else {})
+
 
 def _pixels(size: Any) -> int | tuple[int, int]:
     """A size in plain numbers, which fit into JSON and so into a store's key."""
@@ -127,19 +134,29 @@ class Decoding:
         """Whether the result depends on nothing but the file and plain settings."""
         return not self.transforms
 
+    @classmethod
+    def of(cls, mode: ImageMode, transforms: Sequence[Transform]) -> Decoding:
+        """Of item transforms in order, of which a first `Resize` is known as such."""
+        if transforms and isinstance(transforms[0], Resize):
+            return cls(mode, transforms[0], tuple(transforms[1:]))
+        return cls(mode, None, tuple(transforms))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain settings; inverse of `from_json`."""
-        return {"mode": self.mode, "resize": asdict(self.resize) if self.resize else None}
+        """Plain settings; inverse of `from_json`.
+
+        Raises:
+            UsageError: a transform that cannot be made again from JSON.
+        """
+        settings: dict[str, Any] = {"mode": self.mode, "resize": self.resize.to_json() if self.resize else None}
+        return settings | ({"transforms": list(map(to_json, self.transforms))} if self.transforms else {})
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Decoding:
         """Rebuild from `to_json`."""
-        resize = settings["resize"]
-        if resize is None:
-            return cls(settings["mode"])
-        size = resize["size"]
-        size, method = size if isinstance(size, int) else tuple(size), resize["method"]
-        return cls(settings["mode"], Resize(size, method, "zeros" if method == "pad" else None))
+        # Before 0.2 the one way to pad was not written down.
+        resize = None if settings["resize"] is None else Resize(**{"pad_mode": "zeros", **settings["resize"]})
+        transforms = settings.get("transforms", ())
+        return cls(settings["mode"], resize, tuple(from_json(t, ITEM_TRANSFORMS) for t in transforms))
 
     def image(self, source: Any) -> Image.Image:
         """Open, convert, resize and transform one image.
@@ -170,7 +187,7 @@ class Decoding:
     def _transformed(self, result: Any) -> Image.Image:
         """What the transforms returned as an image: of the mode they gave it, where that is grey or RGB."""
         last = self.transforms[-1]
-        name = f"item transform {_name(last)}"
+        name = f"item transform {called(last)}"
         try:
             if not isinstance(result, Image.Image) or result.mode in ("F", "I"):
                 result = from_array(result, name, "return 8-bit pixels; arithmetic belongs in batch_tfms")
@@ -191,12 +208,8 @@ def apply_item(transform: Callable[[Any], Any], image: Any) -> Any:
     """
     result = transform(image)
     if result is None:
-        raise UsageError(f"item transform {_name(transform)} returned None; it must return the image")
+        raise UsageError(f"item transform {called(transform)} returned None; it must return the image")
     return result
-
-
-def _name(transform: Any) -> str:
-    return getattr(transform, "__name__", type(transform).__name__)
 
 
 def load(source: Any, mode: ImageMode = "RGB", draft_size: int | None = None) -> Image.Image:

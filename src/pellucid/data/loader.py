@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,16 +13,16 @@ from torch import Tensor
 from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable
 from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
-from pellucid.data.sources import Source, StreamedImages
-from pellucid.data.transforms import BatchTransform, Normalize
+from pellucid.data.pipeline import Pipeline
+from pellucid.data.registry import undone
+from pellucid.data.sources import Source
+from pellucid.data.transforms import BatchTransform
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 from pellucid.text import counted, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from pellucid.data.block import DataBlock
 
 
 class DataLoader:
@@ -124,7 +124,7 @@ class DataLoader:
     def decode(self, xb: Tensor) -> Tensor:
         """Undo the batch transforms that can be undone, to show pictures: values in [0, 1], on the CPU."""
         for transform in reversed(self.batch_tfms):
-            xb = transform.decode(xb) if isinstance(transform, Normalize) else xb
+            xb = undone(transform, xb)
         return xb.clamp(0, 1).cpu()
 
     def show_batch(self, b: Any = None, max_n: int = 9, *, unique: bool = False, **options: Any) -> Figure:
@@ -152,6 +152,14 @@ class DataLoader:
         if self.labels is None:
             return (xb,)
         return xb, self.labels[chunk].to(self.device, non_blocking=True)
+
+
+class MakesLoaders(Protocol):
+    """What `DataLoaders.from_dblock` takes: a `DataBlock`."""
+
+    def dataloaders(self, source: Any, *, path: str | Path = ".", **options: Any) -> DataLoaders:
+        """Loaders of what is in `source`."""
+        ...
 
 
 class DataLoaders:
@@ -235,6 +243,13 @@ class DataLoaders:
             if isinstance(loader, DataLoader):
                 loader.device = self._device
 
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What validation images go through on their way to the model; None of somebody else's batches."""
+        if not isinstance(self.valid, DataLoader):
+            return None
+        return Pipeline(self.decoding, self.valid.source.shape, self.valid.batch_tfms)
+
     def __getitem__(self, i: int) -> Any:
         """The training (0) or validation loader (1); raises UsageError where there is none."""
         if isinstance(i, bool) or not isinstance(i, int) or not -2 <= i < 2:
@@ -261,7 +276,7 @@ class DataLoaders:
         return self
 
     @classmethod
-    def from_dblock(cls, dblock: DataBlock, source: Any, path: str | Path = ".", **options: Any) -> DataLoaders:
+    def from_dblock(cls, dblock: MakesLoaders, source: Any, path: str | Path = ".", **options: Any) -> DataLoaders:
         """What `dblock.dataloaders(source, path=path, …)` makes."""
         return dblock.dataloaders(source, path=path, **options)
 
@@ -302,20 +317,21 @@ class DataLoaders:
             UsageError: these loaders were not made from images, or have no way to label items.
             DataError: an item cannot be decoded or has another size, or its class is not in the vocabulary.
         """
-        if self.decoding is None or not isinstance(self.valid, DataLoader):
+        pipeline = self.pipeline
+        if pipeline is None or pipeline.decoding is None:
             raise UsageError("test_dl needs loaders made by a DataBlock or ImageDataLoaders")
         items = item_list(items, "test_dl")
         getters = self.getters or Getters()
         labels = getters.labels(items, self.vocab) if with_labels else None
         files = getters.files(items)
         return DataLoader(
-            StreamedImages(files, self.decoding, self.valid.source.shape, workers),
+            pipeline.source(files, workers),
             range(len(items)),
             labels,
             bs=bs or self.valid.bs,
-            batch_tfms=self.valid.batch_tfms,
+            batch_tfms=pipeline.batch_tfms,
             device=self.device,
-            dataset=Dataset(items, files, labels, self.vocab, self.decoding),
+            dataset=Dataset(items, files, labels, self.vocab, pipeline.decoding),
             vocab=self.vocab,
         )
 

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.data.registry import BATCH_TRANSFORMS, called, registered
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 
 BatchTransform = Callable[[Tensor], Tensor]
 
 
+@registered(BATCH_TRANSFORMS)
 class Normalize:
     """Batch transform x → (x − mean) / std per channel, on values in [0, 1].
 
@@ -103,7 +105,7 @@ def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], de
     for transform in (t for t in transforms if getattr(t, "split_idx", None) != 0):
         x, drawn = tried_twice(lambda x=x, t=transform: t(x.clone()), device)
         if drawn:
-            name = getattr(transform, "__name__", type(transform).__name__)
+            name = called(transform)
             raise UsageError(
                 f"batch_tfms: {name} is random, and would change validation images and predictions too; give it the "
                 f"attribute split_idx = 0 ({name}.split_idx = 0), and only training images go through it"

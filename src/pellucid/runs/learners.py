@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pellucid.data.loader import DataLoader
 from pellucid.errors import PellucidError, UsageError
+from pellucid.importing import json_arguments
 from pellucid.inspection.looking import looking
-from pellucid.runs.architectures import described, json_arguments, make, name_of
+from pellucid.runs.architectures import described, make, name_of
 from pellucid.runs.reserving import reserved
 from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import describe, save_run
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
     """See `Learner.save_run`."""
-    name, kept = name_of(type(plain_model(learn.model)) if arch is None else arch), json_arguments(arguments)
+    name, kept = (
+        name_of(type(plain_model(learn.model)) if arch is None else arch),
+        json_arguments(arguments, "an architecture"),
+    )
     settings = {
         "arch": name,
         "arguments": kept,

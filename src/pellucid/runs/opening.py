@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from pellucid.data.pipeline import Pipeline
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
-from pellucid.runs.architectures import described, is_foreign, make, outline, refuse_own_code
+from pellucid.importing import described, is_foreign, refuse_own_code
+from pellucid.runs.architectures import Arguments, make, outline
 from pellucid.runs.predictions import Run
-from pellucid.runs.schema import check
+from pellucid.runs.schema import check, foreign_transforms
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 from pellucid.training.checkpoint import load_weights, plain_model
@@ -25,6 +26,7 @@ _TYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _LISTED = 3
+USE_OF_MODEL = "its model is made by"
 
 
 def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str | Iterable[str] = ()) -> Run:
@@ -33,21 +35,25 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
     Args:
         folder: As `pellucid train` or `learn.save_run` wrote it, your own or a stranger's.
         model: Put the weights into this one, rather than make it again; needed for models that have no name.
-        allow: Functions and classes, as `module:name`, that may be called to make the model. The folder names one
-            if its model is none of `pellucid.nn.models`, and calling it runs code; the message says which.
+        allow: Functions and classes, as `module:name`, that may be called to make the model and its transforms. The
+            folder names them if the model is none of `pellucid.nn.models`, or a transform none of pellucid's, and
+            calling them runs code; the message says which.
 
     Raises:
         UsageError: it is no run folder, its files are damaged, do not fit each other or were written by a newer
-            pellucid, or its model is made by code that was not allowed.
+            pellucid, or its model or a transform is made by code that was not allowed.
     """
     folder = Path(folder)
     run = read_json(folder / "run.json", "this is no run folder; `pellucid train` makes one")
-    check(run, folder / "run.json")
+    run = check(run, folder / "run.json")
     weights = regular_file(folder / "model.safetensors", "the run is not complete")
     arch, arguments = run["settings"]["arch"], run["settings"].get("arguments", {})
     shape, n_out = tuple(run["input_shape"]), len(run["vocab"])
+    named = [] if model is not None else [(USE_OF_MODEL, arch, arguments)]
+    named += [("a transform of its images is", each["name"], each.get("arguments")) for each in foreign_transforms(run)]
+    _check_allowed(named, folder, [allow] if isinstance(allow, str) else list(allow))
+    pipeline = Pipeline.from_json(run)
     if model is None:
-        _check_allowed(arch, arguments, folder, [allow] if isinstance(allow, str) else allow)
         sketch = outline(arch, arguments, shape, n_out)
         if sketch is not None:
             _check_header(sketch, weights)
@@ -56,22 +62,28 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
     _check_header(plain_model(model), weights)
     load_weights(model, weights)
     _check_values(model, weights)
-    return Run(folder, run, model.eval())
+    return Run(folder, run, model.eval(), pipeline)
 
 
-def _check_allowed(arch: str, arguments: Mapping[str, Any], folder: Path, allow: Iterable[str]) -> None:
-    allow = list(allow)
-    if is_foreign(arch) and arch not in allow:
+def _check_allowed(named: Sequence[tuple[str, str, Arguments | None]], folder: Path, allow: Sequence[str]) -> None:
+    """Refuse code outside pellucid, given as what it is for, its name and arguments, unless its name is allowed."""
+    foreign = [(use, name, arguments) for use, name, arguments in named if is_foreign(name)]
+    refused = [(use, name, arguments) for use, name, arguments in foreign if name not in allow]
+    if refused:
+        names = list(dict.fromkeys(name for _, name, _ in refused))
+        calls = " and ".join(f"{use} {described(name, arguments)}" for use, name, arguments in refused)
+        them, allowed = ("that name", repr(names[0])) if len(names) == 1 else ("those names", repr(names))
+        options = printable(" ".join(f"--allow {name}" for name in names))
         raise UsageError(
-            f"{printable(folder)}: its model is made by {described(arch, arguments)}, which is code outside pellucid. "
-            f"If you trust it, allow that name: load_run(…, allow={printable(arch)!r}), or --allow {printable(arch)} "
-            "on the command line; or make the model yourself: load_run(…, model=…)"
+            f"{printable(folder)}: {calls}, which is code outside pellucid. If you trust it, allow {them}: "
+            f"load_run(…, allow={printable(allowed)}), or {options} on the command line"
+            + ("; or make the model yourself: load_run(…, model=…)" if refused[0][0] == USE_OF_MODEL else "")
         )
     for name in allow:
         if not is_foreign(name):
             raise UsageError(f"allow (command line: --allow) takes module:name, such as nets:small, not {name!r}")
-    if is_foreign(arch):
-        refuse_own_code(arch, folder)
+    for _, name, _ in foreign:
+        refuse_own_code(name, folder)
 
 
 def _check_header(model: nn.Module, file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.convolution.summary import ModelSummary, summarize
-from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader
 from pellucid.data.opening import name_of
-from pellucid.data.sources import StreamedImages, is_path
-from pellucid.data.transforms import Normalize
+from pellucid.data.pipeline import Pipeline
+from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
 from pellucid.history.history import History
 from pellucid.inspection.looking import looking
@@ -50,11 +50,13 @@ class Run:
         folder: Where it is kept.
         settings: Contents of its `run.json`.
         model: The network, in evaluation mode.
+        pipeline: What an image goes through on its way to the model; None where that is not known.
     """
 
     folder: Path
     settings: dict[str, Any]
     model: nn.Module
+    pipeline: Pipeline | None = None
 
     @property
     def vocab(self) -> list[Any]:
@@ -87,7 +89,7 @@ class Run:
             UsageError: as `predict`.
         """
         images, activation = _listed(images), self._activation()
-        for position, taken in _taken(self._source(images), self._normalize(), len(images)):
+        for position, taken in _taken(self._loader(images), len(images)):
             if isinstance(taken, DataError):
                 yield taken
                 continue
@@ -104,8 +106,7 @@ class Run:
             UsageError, DataError: as `predict`.
         """
         images = _listed(images)
-        loader = _loader(self._source(images), range(len(images)), self._normalize())
-        return torch.cat([xb for (xb,) in loader])
+        return torch.cat([xb for (xb,) in self._loader(images)(range(len(images)))])
 
     def summary(self) -> ModelSummary:
         """The layer table, for a batch of one image."""
@@ -120,16 +121,13 @@ class Run:
         """
         return load_history(self.folder)
 
-    def _source(self, images: list[Any]) -> StreamedImages:
-        if self.settings["decoding"] is None:
+    def _loader(self, images: list[Any]) -> Callable[[range], DataLoader]:
+        """What makes batches of the images at these positions."""
+        if self.pipeline is None or self.pipeline.decoding is None:
             raise UsageError(
                 "this run was trained on batches of your own and does not know how a file becomes one; call its model"
             )
-        decoding = Decoding.from_json(self.settings["decoding"])
-        return StreamedImages(images, decoding, tuple(self.settings["input_shape"]))
-
-    def _normalize(self) -> Normalize:
-        return Normalize(**self.settings["normalize"])
+        return partial(DataLoader, self.pipeline.source(images), bs=BATCH, batch_tfms=self.pipeline.batch_tfms)
 
     def _activation(self) -> Callable[[Tensor], Tensor]:
         name = self.settings.get("activation", "softmax")
@@ -163,31 +161,27 @@ class Run:
         return Prediction(source, names[0], dict(zip(names, values.tolist(), strict=True)))
 
 
-def _taken(source: StreamedImages, normalize: Normalize, n: int) -> Iterator[tuple[int, Tensor | DataError]]:
+def _taken(loader: Callable[[range], DataLoader], n: int) -> Iterator[tuple[int, Tensor | DataError]]:
     """Batches in order, each with the number of its first image; a bad image comes alone, as its error."""
     start = 0
     while start < n:
         try:
-            for (xb,) in _loader(source, range(start, n), normalize):  # decodes ahead, while the model works
+            for (xb,) in loader(range(start, n)):  # decodes ahead, while the model works
                 yield start, xb
                 start += len(xb)
         except DataError:
             stop = min(start + BATCH, n)
             for position in range(start, stop):
-                yield from _alone(source, normalize, position)
+                yield from _alone(loader, position)
             start = stop
 
 
-def _alone(source: StreamedImages, normalize: Normalize, position: int) -> Iterator[tuple[int, Tensor | DataError]]:
+def _alone(loader: Callable[[range], DataLoader], position: int) -> Iterator[tuple[int, Tensor | DataError]]:
     try:
-        for (xb,) in _loader(source, range(position, position + 1), normalize):
+        for (xb,) in loader(range(position, position + 1)):
             yield position, xb
     except DataError as error:
         yield position, error
-
-
-def _loader(source: StreamedImages, rows: range, normalize: Normalize) -> DataLoader:
-    return DataLoader(source, rows, None, bs=BATCH, batch_tfms=[normalize])
 
 
 def _listed(images: Sequence[Any]) -> list[Any]:

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from pellucid.data.images import Decoding
+from pellucid.data.registry import BATCH_TRANSFORMS, ITEM_TRANSFORMS, from_json
+from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
+from pellucid.importing import is_foreign
 from pellucid.nn.losses import ACTIVATIONS
 from pellucid.text import printable
 
-VERSION = 1
-NEEDED = ("settings", "input_shape", "vocab", "decoding", "normalize")  # to make the model and its input
+VERSION = 2
+NEEDED = ("settings", "input_shape", "vocab", "decoding", "image_shape", "batch_tfms")  # for the model and its input
 LONGEST_SIDE = 65_535  # of a JPEG; others that long are no pictures to classify
 MOST_VALUES = 1 << 27  # of one image: half a gigabyte as the model sees it
 
 
-def check(run: dict[str, Any], file: Path) -> None:
-    """Check the contents of `run.json`.
+def check(run: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Check the contents of `run.json`, and give them as the present version has them.
 
     Raises:
         UsageError: a newer pellucid wrote it, or something in it is missing or cannot be.
     """
-    version = run.get("version")
-    if _is_whole(version) and version > VERSION:
+    version = run.get("version", 1)
+    if not _is_whole(version) or version < 1:
+        raise _damaged(file, "version", version)
+    if version > VERSION:
         raise UsageError(
             f"{printable(file)}: has the format {version}, this pellucid reads up to {VERSION}; update pellucid"
         )
+    run = _from_version_1(run, file) if version == 1 else run
     checks: dict[str, Callable[[Any], bool]] = {
-        "version": lambda value: value == VERSION and _is_whole(value),
         "settings": _is_settings,
         "input_shape": _is_shape,
         "vocab": _is_vocab,
         "decoding": _is_decoding,
-        "normalize": _is_normalization,
+        "image_shape": _is_shape,
+        "batch_tfms": _are_transforms,
         "results": _are_results,
         "n_train": _is_count,
         "n_valid": _is_count,
@@ -47,14 +53,33 @@ def check(run: dict[str, Any], file: Path) -> None:
             raise UsageError(f"{printable(file)}: damaged, {name!r} is missing")
     for name in (each for each in checks if each in run):
         if not checks[name](run[name]):
-            raise UsageError(f"{printable(file)}: damaged, {name!r} cannot be {_shortened(run[name])}")
+            raise _damaged(file, name, run[name])
     _check_agreement(run, file)
+    return run
+
+
+def foreign_transforms(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The transforms of other people in a checked `run.json`, which are imported by name."""
+    decoding = run["decoding"] or {}
+    return [each for each in (*decoding.get("transforms", ()), *run["batch_tfms"]) if is_foreign(each["name"])]
+
+
+def _from_version_1(run: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Before version 2 images were resized and batches normalised, and nothing else."""
+    if "normalize" not in run:
+        raise UsageError(f"{printable(file)}: damaged, 'normalize' is missing")
+    arguments = run["normalize"]
+    if not _is_normalization(arguments):
+        raise _damaged(file, "normalize", arguments)
+    shape = {"image_shape": run["input_shape"]} if "input_shape" in run else {}
+    others = {name: value for name, value in run.items() if name != "normalize"}
+    return others | shape | {"version": VERSION, "batch_tfms": [{"name": "Normalize", "arguments": arguments}]}
 
 
 def _check_agreement(run: dict[str, Any], file: Path) -> None:
     """Each part may be possible alone; here they are held against each other."""
-    shape, decoding = run["input_shape"], run["decoding"]
-    if decoding is not None:
+    shape, decoding = run["image_shape"], run["decoding"]
+    if decoding is not None and not decoding.get("transforms"):
         made = Decoding.from_json(decoding)
         pixels = made.resize.height_width if made.resize else tuple(shape[1:])
         expected = (1 if made.mode == "L" else 3, *pixels)
@@ -62,10 +87,19 @@ def _check_agreement(run: dict[str, Any], file: Path) -> None:
             raise UsageError(
                 f"{printable(file)}: damaged, images of {_times(shape)} do not fit its decoding, {_times(expected)}"
             )
-    if len(run["normalize"]["mean"]) not in (1, shape[0]):
-        raise UsageError(
-            f"{printable(file)}: damaged, it normalises {len(run['normalize']['mean'])} channels of {shape[0]}"
-        )
+    _own_transforms((decoding or {}).get("transforms", ()), ITEM_TRANSFORMS, file)
+    for i, made in _own_transforms(run["batch_tfms"], BATCH_TRANSFORMS, file):
+        n_channels = len(made.mean or ()) if isinstance(made, Normalize) else 1
+        if n_channels not in (1, shape[0]) and i == 0:  # what comes before another may change the channels
+            raise UsageError(f"{printable(file)}: damaged, it normalises {n_channels} channels of {shape[0]}")
+
+
+def _own_transforms(listed: Sequence[Any], known: dict[str, type], file: Path) -> list[tuple[int, Any]]:
+    """Those of pellucid's, made, with their places: no code of others runs before it is allowed."""
+    try:
+        return [(i, from_json(each, known)) for i, each in enumerate(listed) if not is_foreign(each["name"])]
+    except UsageError as error:
+        raise UsageError(f"{printable(file)}: {error}") from None
 
 
 def _is_settings(value: Any) -> bool:
@@ -94,17 +128,29 @@ def _is_decoding(value: Any) -> bool:
         return False
     resize = value.get("resize")
     if resize is not None:
-        if not isinstance(resize, dict):
+        if not isinstance(resize, dict) or not {"size", "method"} <= resize.keys() <= {"size", "method", "pad_mode"}:
             return False
-        size = resize.get("size")
+        size = resize["size"]
         sides = size if isinstance(size, list) and len(size) == 2 else [size]
         if not all(_is_count(side) and 0 < side <= LONGEST_SIDE for side in sides):
             return False
     try:
-        Decoding.from_json(value)
+        Decoding.from_json(value | {"transforms": ()})
     except (UsageError, KeyError, TypeError, ValueError):
         return False
-    return True
+    return _are_transforms(value.get("transforms", []))
+
+
+def _are_transforms(value: Any) -> bool:
+    """Names and arguments; a function of others has none, and is not called while the folder is opened."""
+    return isinstance(value, list) and all(
+        isinstance(each, dict)
+        and {"name"} <= each.keys() <= {"name", "arguments"}
+        and isinstance(each["name"], str)
+        and isinstance(each.get("arguments", {}), dict)
+        and (is_foreign(each["name"]) or "arguments" in each)
+        for each in value
+    )
 
 
 def _is_normalization(value: Any) -> bool:
@@ -141,6 +187,10 @@ def _is_number(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     # A whole number of JSON may be too long for a float.
     return (isinstance(value, float) and math.isfinite(value)) or (_is_whole(value) and abs(value) < 2**53)
+
+
+def _damaged(file: Path, name: str, value: Any) -> UsageError:
+    return UsageError(f"{printable(file)}: damaged, {name!r} cannot be {_shortened(value)}")
 
 
 def _times(shape: Any) -> str:

@@ -100,7 +100,7 @@ def train(
         reservation.hold(size_of(learn, epochs), statistics_size(learn, epochs) if stats else 0)
         _train(learn, settings, reservation)
     found = json.loads((reservation.folder / "run.json").read_text())
-    return Run(reservation.folder, found, learn.model.cpu().eval())
+    return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)
 
 
 def _learner(dls: DataLoaders, asked: dict[str, Any], folder: Path) -> tuple[Learner, dict[str, Any]]:

@@ -22,7 +22,7 @@ from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
-from pellucid.data.transforms import Normalize
+from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
 from pellucid.files import appearing_file, write_text
 from pellucid.nn.losses import activation_name
@@ -128,20 +128,11 @@ def describe(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
 def _from_files(learn: Learner) -> dict[str, Any]:
     """What turns a file into a batch, of loaders of ours."""
     dls, valid = learn.dls, learn.dls.valid
-    others = [t for t in valid.batch_tfms if not isinstance(t, Normalize)]
-    normalizations = [t for t in valid.batch_tfms if isinstance(t, Normalize)] or [Normalize([0.0], [1.0])]
-    if others or len(normalizations) > 1 or (dls.decoding and dls.decoding.transforms):
-        functions = [*others, *normalizations[1:], *(dls.decoding.transforms if dls.decoding else ())]
-        listed = ", ".join(getattr(f, "__name__", type(f).__name__) for f in functions)
-        raise UsageError(
-            f"a run folder keeps a Resize and a Normalize, not {listed}: its predictions would be wrong. "
-            "Save the weights with learn.save, or move these steps into the model"
-        )
+    pipeline, input_shape = kept(dls.pipeline, valid.dataset.files if valid.dataset else (), dls.device)
     return {
-        "input_shape": list(valid.source.shape),
+        "input_shape": list(input_shape),
         "vocab": [_plain(label) for label in dls.vocab],
-        "decoding": dls.decoding.to_json() if dls.decoding else None,
-        "normalize": normalizations[0].to_json(),
+        **pipeline,
         "n_train": dls.train.n,
         "n_valid": valid.n,
         "majority": _majority(valid.labels, dls),
@@ -165,8 +156,7 @@ def _from_batches(learn: Learner) -> dict[str, Any]:
     return {
         "input_shape": list(xb.shape[1:]),
         "vocab": [_plain(label) for label in learn.dls.vocab] or [str(i) for i in range(predictions.shape[-1])],
-        "decoding": None,
-        "normalize": Normalize([0.0], [1.0]).to_json(),
+        **Pipeline(None, tuple(xb.shape[1:])).to_json(),
         "n_train": _n_items(learn.dls.train),
         "n_valid": _n_items(learn.dls.valid),
     }
