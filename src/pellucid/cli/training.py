@@ -21,12 +21,18 @@ ARCHS = lambda: ["simple_cnn", "plain_cnn", "small_resnet"]
 SCHEDULES = lambda: ["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
 
 
+def _data_sets() -> list[str]:
+    from pellucid.data.catalogue import DATA_SETS
+
+    return list(DATA_SETS)
+
+
 def train(
     source: Annotated[
         str,
         typer.Argument(
             help="mnist, mnist_sample, a folder of images or IDX files, or a CSV of path,label.",
-            autocompletion=lambda: ["mnist", "mnist_sample"],
+            autocompletion=lambda: _data_sets(),
         ),
     ],
     arch: Annotated[

@@ -6,6 +6,8 @@ import hashlib
 import lzma
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
 from io import BytesIO
@@ -20,6 +22,7 @@ from PIL import Image
 
 from pellucid.data.archives import ENDINGS, MOST_FILES, is_web_page, single_folder, unpack
 from pellucid.data.home import appearing, home, locked
+from pellucid.data.images import PILImage, PILImageBW
 from pellucid.data.progress import DownloadBar, Tick, progress
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import write_text
@@ -28,11 +31,42 @@ from pellucid.output import say
 N_TRAIN, N_TEST, SIDE = 60_000, 10_000, 28
 
 
+SCHEME = "pellucid://"
+
+
 class URLs:
     """Names of the data sets inside the package; `untar_data` takes any other address too."""
 
-    MNIST = "pellucid://mnist"
-    MNIST_SAMPLE = "pellucid://mnist_sample"
+    MNIST = f"{SCHEME}mnist"
+    MNIST_SAMPLE = f"{SCHEME}mnist_sample"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A set that needs no download.
+
+    Attributes:
+        lay_out: Writes its image files into an empty folder, as `ImageDataLoaders.from_folder` takes them.
+        img_cls: What they are opened as.
+    """
+
+    lay_out: Callable[[Path], None]
+    img_cls: type[PILImage] | type[PILImageBW]
+
+
+DATA_SETS: dict[str, DataSet] = {}
+
+
+def data_set(
+    name: str, img_cls: type[PILImage] | type[PILImageBW] = PILImage
+) -> Callable[[Callable[[Path], None]], Callable[[Path], None]]:
+    """Decorator of what lays a data set out: `untar_data("pellucid://name")` and `pellucid train name` know it."""
+
+    def register(lay_out: Callable[[Path], None]) -> Callable[[Path], None]:
+        DATA_SETS[name] = DataSet(lay_out, img_cls)
+        return lay_out
+
+    return register
 
 
 def untar_data(
@@ -57,25 +91,24 @@ def untar_data(
         DataError: the download's checksum differs, or its archive is damaged, unsafe, empty or too large.
         PellucidError: the address cannot be reached, or the cache folder not be written.
     """
-    embedded = {URLs.MNIST: _mnist, URLs.MNIST_SAMPLE: _mnist_sample}
+    embedded = DATA_SETS.get(url.removeprefix(SCHEME)) if url.startswith(SCHEME) else None
     parts = urlparse(url)
-    if url not in embedded and parts.scheme not in ("http", "https", "file"):
-        raise UsageError(f"{url!r} is neither one of {', '.join(sorted(embedded))} nor an http(s) address")
-    if sha256 is not None and url in embedded:
+    if embedded is None and parts.scheme not in ("http", "https", "file"):
+        known = ", ".join(f"{SCHEME}{name}" for name in sorted(DATA_SETS))
+        raise UsageError(f"{url!r} is neither one of {known} nor an http(s) address")
+    if sha256 is not None and embedded:
         raise UsageError(f"{url} is part of this package and not downloaded: leave sha256 out, nothing can be checked")
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}")
-    name = (
-        parts.netloc if url in embedded else f"{_stem(parts.path)}-{blake2b(url.encode(), digest_size=4).hexdigest()}"
-    )
+    name = parts.netloc if embedded else f"{_stem(parts.path)}-{blake2b(url.encode(), digest_size=4).hexdigest()}"
     target = home() / "data" / name
     try:
         if force or not _laid_out(url, sha256, target):
             with locked(target):
                 if force or not _laid_out(url, sha256, target):  # another process may have done it while we waited
-                    if url in embedded:
+                    if embedded:
                         with appearing(target) as scratch:
-                            embedded[url](scratch)
+                            embedded.lay_out(scratch)
                     else:
                         _download_and_unpack(url, sha256, target, max_bytes, max_files)
     except OSError as error:
@@ -91,6 +124,7 @@ def mnist_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return images[:N_TRAIN], labels[:N_TRAIN], images[N_TRAIN:], labels[N_TRAIN:]
 
 
+@data_set("mnist", PILImageBW)
 def _mnist(folder: Path) -> None:
     train_x, train_y, test_x, test_y = mnist_arrays()
     with progress("laying out MNIST", N_TRAIN + N_TEST) as tick:
@@ -98,6 +132,7 @@ def _mnist(folder: Path) -> None:
         _write_tree(folder / "testing", test_x, test_y, tick)
 
 
+@data_set("mnist_sample", PILImageBW)
 def _mnist_sample(folder: Path) -> None:
     train_x, train_y, test_x, test_y = mnist_arrays()
     with progress("laying out MNIST_SAMPLE", N_TRAIN + N_TEST) as tick:
