@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -16,18 +16,38 @@ from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, vo
 from pellucid.data.dataset import Dataset, item_list
 from pellucid.data.decoder import moments
 from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
-from pellucid.data.idx import find_idx, read_idx
+from pellucid.data.idx import read_set
 from pellucid.data.images import Decoding, PILImage, PILImageBW
 from pellucid.data.items import RegexLabeller, parent_label
 from pellucid.data.labels import csv_items
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
-from pellucid.data.sources import StoredImages
+from pellucid.data.sources import OnError, StoredImages
 from pellucid.data.splits import RandomSplitter, Splitter
 from pellucid.errors import DataError, UsageError
 from pellucid.output import say
 
-ImageClass = type[PILImage] | type[PILImageBW]
+
+class ImageOptions(TypedDict, total=False):
+    """What every `ImageDataLoaders.from_…` but `from_idx` takes by keyword, besides its own arguments.
+
+    Attributes:
+        img_cls: What images are opened as: `PILImage` (colour, the default) or `PILImageBW` (grey).
+        item_tfms, batch_tfms: As of `DataBlock`.
+        bs, val_bs, shuffle, drop_last, device, cache, on_error, workers: As of `DataBlock.dataloaders`.
+    """
+
+    img_cls: type[PILImage] | type[PILImageBW]
+    item_tfms: Any
+    batch_tfms: Any
+    bs: int
+    val_bs: int | None
+    shuffle: bool
+    drop_last: bool | None
+    device: torch.device | str | None
+    cache: bool
+    on_error: OnError
+    workers: int | None
 
 
 class ImageDataLoaders(DataLoaders):
@@ -42,12 +62,7 @@ class ImageDataLoaders(DataLoaders):
         valid_pct: float | None = None,
         seed: int | None = None,
         vocab: Sequence[Any] | None = None,
-        *,
-        img_cls: ImageClass = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A folder with training and validation sub-folders of class folders, or class folders split at random.
 
@@ -65,7 +80,7 @@ class ImageDataLoaders(DataLoaders):
                 sub-folders to tell.
             seed: Makes the random split repeatable; None takes that of `set_seed`.
             vocab: Names of the classes, sorted; None takes the training folders'.
-            options: `val_bs`, `shuffle`, `device`, `cache`, `on_error`, `workers` of `DataBlock.dataloaders`.
+            options: `ImageOptions`.
 
         Raises:
             DataError: no images or no class folders, a class folder without images but with other files, a name that
@@ -79,15 +94,9 @@ class ImageDataLoaders(DataLoaders):
         else:
             n_train, n = len(found.train), len(found.train) + len(found.valid)
             splitter: Splitter = lambda items: (list(range(n_train)), list(range(n_train, n)))
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock(vocab)),
-            get_items=lambda path: [*found.train, *(found.valid or [])],
-            splitter=splitter,
-            get_y=parent_label,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(path, bs, path=path, **options)
+        files = [*found.train, *(found.valid or [])]
+        functions = {"get_items": lambda path: files, "splitter": splitter, "get_y": parent_label}
+        return _loaders(options, path, path, vocab=vocab, **functions)
 
     @classmethod
     def from_csv(
@@ -102,11 +111,7 @@ class ImageDataLoaders(DataLoaders):
         suff: str = "",
         label_col: Column | None = None,
         delimiter: str | None = None,
-        img_cls: ImageClass = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A label file: a CSV (or .tsv) with a column of files and one of labels, split at random.
 
@@ -120,7 +125,7 @@ class ImageDataLoaders(DataLoaders):
             suff: Put after each file's name, such as `.jpg` after ids.
             label_col: Name, or number from 0, of the column of labels; None finds it.
             delimiter: What is between the columns; None finds it.
-            img_cls: As of `from_path_func`, like the further arguments.
+            options: `ImageOptions`.
 
         Raises:
             UsageError: `valid_pct` is no share.
@@ -130,16 +135,8 @@ class ImageDataLoaders(DataLoaders):
             raise UsageError(f"from_csv takes the file's name as csv_fname={valid_pct!r}; its second is valid_pct")
         file = Path(path) / (csv_fname or "labels.csv") if csv_fname or Path(path).is_dir() else Path(path)
         columns = {"fn_col": fn_col, "label_col": label_col, "folder": folder, "suff": suff, "delimiter": delimiter}
-        block = DataBlock(
-            (ImageBlock(img_cls), CategoryBlock),
-            get_items=partial(csv_items, **columns),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_x=itemgetter(0),
-            get_y=itemgetter(1),
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(file, bs, path=file.parent, **options)
+        functions = {"get_items": partial(csv_items, **columns), "get_x": itemgetter(0), "get_y": itemgetter(1)}
+        return _loaders(options, file, file.parent, splitter=RandomSplitter(valid_pct, seed), **functions)
 
     @classmethod
     def from_idx(
@@ -156,29 +153,14 @@ class ImageDataLoaders(DataLoaders):
         Raises:
             DataError: a file is missing, damaged, or images and labels differ in number.
         """
-        pairs = find_idx(path)
-        if pairs is None:
-            raise DataError(f"{path}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte and the t10k- pair")
-        sides = []
-        for image_file, label_file in pairs:
-            images, digits = read_idx(image_file), read_idx(label_file)
-            if images.ndim != 3 or not len(images) or images.shape[:1] != digits.shape:
-                raise DataError(
-                    f"{image_file}: images {'×'.join(map(str, images.shape))} (image×row×column) do not fit "
-                    f"labels {'×'.join(map(str, digits.shape))} of {label_file}"
-                )
-            sides.append((images[:, None], digits))
-        (train_x, train_y), (valid_x, valid_y) = sides
-        if train_x.shape[1:] != valid_x.shape[1:]:
-            sizes = [f"{x.shape[2]}×{x.shape[3]}" for x in (train_x, valid_x)]
-            raise DataError(f"{path}: training images are {sizes[0]}, validation images {sizes[1]} (height×width)")
-        pixels, labels = np.concatenate([train_x, valid_x]), np.concatenate([train_y, valid_y])
-        vocab = vocabulary(CategoryBlock(), train_y.tolist())
-        unknown = set(valid_y.tolist()) - set(vocab)
+        images, labels, n_train = read_set(path)
+        pixels, n = images[:, None], len(images)
+        vocab = vocabulary(CategoryBlock(), labels[:n_train].tolist())
+        unknown = set(labels[n_train:].tolist()) - set(vocab)
         if unknown:
             raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
-        parts = [moments(part) for part in np.array_split(pixels, 1 + len(pixels) // 1000)]
-        n, n_train, decoding = len(pixels), len(train_x), Decoding("L")
+        parts = [moments(part) for part in np.array_split(pixels, 1 + n // 1000)]
+        decoding = Decoding("L")
         indices = np.searchsorted(vocab, labels).tolist()
         train, valid = (
             Dataset(labels[part].tolist(), pixels[part, 0], indices[part], vocab, decoding)
@@ -203,12 +185,7 @@ class ImageDataLoaders(DataLoaders):
         label_func: Callable[[Any], Any],
         valid_pct: float = 0.2,
         seed: int | None = None,
-        *,
-        img_cls: ImageClass = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """Files in a list, labelled by a function of their paths, split at random.
 
@@ -218,18 +195,14 @@ class ImageDataLoaders(DataLoaders):
             label_func: Path → label, a string or an integer.
             valid_pct: Share of the images to validate on.
             seed: Makes the random split repeatable.
-            img_cls: `PILImage` (colour) or `PILImageBW` (grey).
-            item_tfms: `Resize`, or callables image → image.
-            batch_tfms: `Normalize()`, and callables on float batches in [0, 1].
-            bs: Images a batch.
-            options: `val_bs`, `shuffle`, `device` and the others of `DataBlock.dataloaders`.
+            options: `ImageOptions`.
 
         Raises:
             UsageError: `fnames` is empty.
             DataError: as `DataBlock.dataloaders`.
         """
-        block = _block(img_cls, item_tfms, batch_tfms, splitter=RandomSplitter(valid_pct, seed), get_y=label_func)
-        return block.dataloaders(item_list(fnames, "fnames"), bs, path=path, **options)
+        splitter = RandomSplitter(valid_pct, seed)
+        return _loaders(options, item_list(fnames, "fnames"), path, splitter=splitter, get_y=label_func)
 
     @classmethod
     def from_name_func(
@@ -261,11 +234,7 @@ class ImageDataLoaders(DataLoaders):
         label_col: Column = 1,
         *,
         valid_col: Column | None = None,
-        img_cls: ImageClass = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A pandas DataFrame with a column of file names and one of labels.
 
@@ -279,7 +248,7 @@ class ImageDataLoaders(DataLoaders):
             suff: Put after each name, such as `.jpg`.
             label_col: Name or number of the column of labels.
             valid_col: Name or number of a column that is true for the rows to validate on, instead of `valid_pct`.
-            img_cls: As of `from_path_func`, like the further arguments.
+            options: `ImageOptions`.
 
         Raises:
             UsageError: `df` is no DataFrame.
@@ -287,15 +256,14 @@ class ImageDataLoaders(DataLoaders):
         """
         if not is_frame(df):
             raise UsageError(f"from_df takes a DataFrame first, then the path; got a {type(df).__name__}")
-        block = _block(
-            img_cls,
-            item_tfms,
-            batch_tfms,
+        return _loaders(
+            options,
+            df,
+            path,
             splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
             get_x=ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff),
             get_y=ColReader(label_col),
         )
-        return block.dataloaders(df, bs, path=path, **options)
 
     @classmethod
     def from_lists(
@@ -305,29 +273,30 @@ class ImageDataLoaders(DataLoaders):
         labels: Sequence[Any],
         valid_pct: float = 0.2,
         seed: int | None = None,
-        *,
-        img_cls: ImageClass = PILImage,
-        item_tfms: Any = None,
-        batch_tfms: Any = None,
-        bs: int = 64,
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """Files in a list and their labels in another, split at random; arguments as of `from_path_func`.
 
         Raises:
             UsageError: the two differ in length.
         """
-        block = DataBlock.from_columns(
-            (ImageBlock(img_cls), CategoryBlock),
-            splitter=RandomSplitter(valid_pct, seed),
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders((item_list(fnames, "fnames"), labels), bs, path=path, **options)
+        columns, splitter = (item_list(fnames, "fnames"), labels), RandomSplitter(valid_pct, seed)
+        return _loaders(options, columns, path, declare=DataBlock.from_columns, splitter=splitter)
 
 
-def _block(img_cls: ImageClass, item_tfms: Any, batch_tfms: Any, **functions: Any) -> DataBlock:
-    return DataBlock((ImageBlock(img_cls), CategoryBlock), item_tfms=item_tfms, batch_tfms=batch_tfms, **functions)
+def _loaders(
+    options: ImageOptions,
+    source: Any,
+    path: str | Path,
+    *,
+    vocab: Sequence[Any] | None = None,
+    declare: Callable[..., DataBlock] = DataBlock,
+    **functions: Any,
+) -> DataLoaders:
+    """What a DataBlock of these functions makes of `source`, with the options of a user."""
+    blocks = ImageBlock(options.pop("img_cls", PILImage)), CategoryBlock(vocab)
+    transforms = {name: options.pop(name, None) for name in ("item_tfms", "batch_tfms")}
+    return declare(blocks, **functions, **transforms).dataloaders(source, path=path, **options)
 
 
 def _by_name(label_func: Callable[[str], Any], item: Any) -> Any:

@@ -52,6 +52,33 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
+def read_set(folder: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images (image, row, column), labels (image,) and the number of those for training, which come first, of a folder.
+
+    Raises:
+        DataError: a file is missing or damaged, images and labels differ in number, or the images of the sides in size.
+    """
+    pairs = find_idx(folder)
+    if pairs is None:
+        raise DataError(f"{folder}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte and the t10k- pair")
+    sides = []
+    for image_file, label_file in pairs:
+        images, labels = read_idx(image_file), read_idx(label_file)
+        if images.ndim != 3 or not len(images) or images.shape[:1] != labels.shape:
+            raise DataError(
+                f"{image_file}: images {_by(images.shape)} (image×row×column) do not fit labels {_by(labels.shape)} of "
+                f"{label_file}"
+            )
+        sides.append((images, labels))
+    sizes = [images.shape[1:] for images, _ in sides]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"{folder}: training images are {_by(sizes[0])}, validation images {_by(sizes[1])} (height×width)"
+        )
+    images, labels = (np.concatenate(parts) for parts in zip(*sides, strict=True))
+    return images, labels, len(sides[0][0])
+
+
 def _by(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
