@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,20 @@ def test_files_left_out_are_counted_by_ending(tmp_path):
     assert listing.emptied == {tmp_path / "b": ".psd 1, .txt 1"}
     with pytest.warns(UserWarning, match=rf"6 files .*\(.psd 4, .*\); {tmp_path}/b has no others"):
         assert found(tmp_path) == ["a/1.png"]
+
+
+def test_a_folder_of_many_odd_files_is_warned_of_in_a_few_lines(tmp_path):
+    touch(tmp_path, "a/1.png", *(f"runs/{n:03}/{i}.x{i}" for n in range(200) for i in range(20)))
+    for n in range(50):
+        (tmp_path / "a" / f"link{n}").symlink_to(tmp_path / "runs")
+        (tmp_path / "a" / f"empty{n}").mkdir()
+    with pytest.warns(UserWarning, match=r"^\S+: left out 4,000 files .*; convert what belongs to the set$") as warned:
+        assert found(tmp_path) == ["a/1.png"]
+    said = str(warned[0].message)
+    assert re.search(rf"\((\.x\d+ 200, ){{5}}\.x\d+ 200 and 14 more\); {tmp_path}/runs/000, ", said)
+    assert f"{tmp_path}/runs/002 and 197 more have no others; " in said
+    assert "listed once; 44 more such links; empty folders: " in said
+    assert len(said.replace(str(tmp_path), "")) < 700
 
 
 def test_what_systems_leave_behind_is_not_seen(tmp_path):

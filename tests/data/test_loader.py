@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset, TensorDataset
 
-from pellucid.data.batch import take_apart, viewable
+from pellucid.data.batch import show_batch, take_apart, viewable
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.dataset import item_list
 from pellucid.data.images import Resize
@@ -22,6 +22,7 @@ from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.sources import StoredImages
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
+from pellucid.plot.images import show_image
 from pellucid.seed import set_seed
 
 X, Y = torch.rand(10, 3, 4, 4), torch.arange(10) % 3
@@ -335,3 +336,14 @@ def test_looking_at_data_leaves_what_training_draws(dls, look):
     LOOKS[look](dls)
     found = epochs()
     assert all(map(torch.equal, found, expected)) and not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_there_are_can_be_shown(channels):
+    """From the least to the largest float, whose difference is none."""
+    x = torch.linspace(-1, 1, 64, dtype=torch.float64).view(1, 1, 8, 8) * 3.4e38
+    x = x.float().expand(2, channels, 8, 8)
+    torch.testing.assert_close(viewable(x), ((x.double() / 3.4e38 + 1) / 2).float())
+    show_batch((x, torch.tensor([0, 1])), viewable, ["a", "b"]).savefig(io.BytesIO())
+    show_image(x[0, :1]).figure.savefig(io.BytesIO())

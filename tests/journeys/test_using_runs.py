@@ -18,6 +18,7 @@ from PIL import Image
 
 import pellucid
 from pellucid import cli
+from pellucid.data.items import get_image_files
 from pellucid.errors import DataError, UsageError
 from pellucid.files import result_file
 from pellucid.runs import load_run, train
@@ -115,15 +116,20 @@ def test_a_batch_with_bad_images_gives_what_each_image_gives_alone(trained, here
         run.predict(images)
 
 
-def test_one_image_instead_of_a_list_is_refused(trained):
-    run = load_run(trained / "run")
-    file = next((trained / "photos").rglob("*.png"))
+def test_one_image_or_a_folder_counts_as_a_list(trained):
+    """As in `dls.test_dl`, in the same words."""
+    run, folder = load_run(trained / "run"), trained / "photos"
+    file = next(folder.rglob("*.png"))
+    (expected,) = run.predict([file])
     with Image.open(file) as image:
         for single in (str(file), file, image, file.read_bytes()):
-            with pytest.raises(UsageError, match="give a list of images"):
-                run.predict(single)
-            with pytest.raises(UsageError, match="give a list of images"):
-                run.batch(single)
+            assert run.predict(single)[0].probabilities == expected.probabilities
+            assert torch.equal(run.batch(single), run.batch([file]))
+    assert [each.source for each in run.predict(folder)] == [str(path) for path in get_image_files(folder)]
+    with pytest.raises(UsageError, match="array, which may be one image or several"):
+        run.predict(np.zeros((16, 16), np.uint8))
+    with pytest.raises(UsageError, match="a run takes a list of paths, Pillow images or arrays, got a int"):
+        run.predict(5)
     assert run.predict([]) == [] and len(run.predict((file,))) == 1
 
 

@@ -111,11 +111,11 @@ def viewable(images: Tensor) -> Tensor:
     """
     if images.dim() not in (3, 4) or (images.dim() == 4 and images.shape[1] not in (1, 3, 4)):
         raise UsageError(f"only images can be shown, (batch, channel, row, column); these inputs are {_size(images)}")
-    images = images.detach().float().cpu()
+    images = images.detach().cpu().double()  # the difference of two floats may be none
     flat = images.flatten(1)
     low, high = (edge.view(-1, *[1] * (images.dim() - 1)) for edge in (flat.amin(1), flat.amax(1)))
     inside = (low >= 0) & (high <= 1)
-    return torch.where(inside, images, (images - low) / (high - low).clamp(min=1e-12))
+    return torch.where(inside, images, (images - low) / (high - low).clamp(min=1e-12)).float()
 
 
 def photos(images: Tensor) -> list[Tensor]:

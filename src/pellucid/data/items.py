@@ -18,6 +18,8 @@ from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
 from pellucid.text import counted, first_few, printable
 
+FOLDERS, ENDINGS, LINKS = 3, 6, 6  # that a message lists
+
 
 @dataclass
 class ImageListing:
@@ -38,15 +40,18 @@ class ImageListing:
     repeated: dict[Path, Path] = field(default_factory=dict)
 
     def left_out(self) -> str:
-        """What was left out, in words; empty where nothing was."""
-        n = sum(self.ignored.values())
-        what = "that is no image by its ending" if n == 1 else "that are no images by their endings"
-        notes = [f"{counted(n, 'file')} {what} ({_counted(self.ignored)})"]
-        notes += [f"{printable(folder)} has no others" for folder in self.emptied]
+        """What was left out, in words, the first few of many; empty where nothing was."""
+        n, notes = sum(self.ignored.values()), []
+        if n:
+            what = "that is no image by its ending" if n == 1 else "that are no images by their endings"
+            notes.append(f"{counted(n, 'file')} {what} ({_counted(self.ignored)})")
+        if n and self.emptied:
+            notes.append(f"{first_few(self.emptied, FOLDERS)} {'has' if len(self.emptied) == 1 else 'have'} no others")
         links = [f"{printable(link)} leads to {printable(to)}, listed once" for link, to in self.repeated.items()]
+        notes += links[:LINKS] + ([f"{len(links) - LINKS} more such links"] if len(links) > LINKS else [])
         if self.empty:
-            links.append(f"{'an empty folder' if len(self.empty) == 1 else 'empty folders'}: {first_few(self.empty)}")
-        return "; ".join([*(notes if self.ignored else []), *links])
+            notes.append(f"{'an empty folder' if len(self.empty) == 1 else 'empty folders'}: {first_few(self.empty)}")
+        return "; ".join(notes)
 
 
 def list_images(path: str | Path, recurse: bool = True, folders: str | Sequence[str] | None = None) -> ImageListing:
@@ -94,7 +99,8 @@ def get_image_files(path: str | Path, recurse: bool = True, folders: str | Seque
     """
     listing = list_images(path, recurse, folders)
     if listing.left_out():
-        warnings.warn(f"{printable(path)}: left out {listing.left_out()}", stacklevel=2)
+        remedy = "; convert what belongs to the set" if listing.ignored else ""
+        warnings.warn(f"{printable(path)}: left out {listing.left_out()}{remedy}", stacklevel=2)
     return L([file for files in listing.folders.values() for file in files])
 
 
@@ -132,4 +138,4 @@ class RegexLabeller:
 
 
 def _counted(endings: Counter[str]) -> str:
-    return ", ".join(f"{printable(ending) or 'no ending'} {n:,}" for ending, n in endings.most_common())
+    return first_few((f"{ending or 'no ending'} {n:,}" for ending, n in endings.most_common()), ENDINGS)

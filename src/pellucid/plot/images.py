@@ -36,6 +36,9 @@ def as_picture(image: Any) -> np.ndarray:
             f"cannot show shape {shape}: an image has shape (row, column), (channel, row, column) or "
             "(row, column, channel), with 1, 3 or 4 channels; show feature maps one by one, as in show_images(maps)"
         )
+    # matplotlib subtracts the least value from the others in the image's own type.
+    if array.dtype == np.float32 and np.abs(array).max(initial=0) > np.finfo(np.float32).max / 2:
+        return array.astype(np.float64)
     return array
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.convolution.summary import ModelSummary, summarize
+from pellucid.data.dataset import item_list
 from pellucid.data.loader import DataLoader
 from pellucid.data.opening import name_of
 from pellucid.data.pipeline import Pipeline
@@ -68,11 +68,15 @@ class Run:
         """Losses and metrics of each epoch; None stands for a number that was not finite."""
         return self.settings.get("results", [])
 
-    def predict(self, images: Sequence[Any]) -> list[Prediction]:
+    def predict(self, images: Any) -> list[Prediction]:
         """Classify images (paths, Pillow images or arrays).
 
+        Args:
+            images: A list of them. One path or image counts as a list of it, a folder as the list of its images, as
+                in `dls.test_dl`.
+
         Raises:
-            UsageError: a single image instead of a list, or a run whose outputs are no probabilities.
+            UsageError: an array that may be one image or several, or a run whose outputs are no probabilities.
             DataError: an image cannot be decoded, or the run knows no resize and its size differs.
         """
         found: list[Prediction] = []
@@ -82,7 +86,7 @@ class Run:
             found.append(answer)
         return found
 
-    def answers(self, images: Sequence[Any]) -> Iterator[Prediction | DataError]:
+    def answers(self, images: Any) -> Iterator[Prediction | DataError]:
         """Classify images one batch after the other: for each its prediction, or why there is none.
 
         Raises:
@@ -99,7 +103,7 @@ class Run:
             for image, row in zip(images[position:], rows, strict=False):
                 yield self._prediction(image, row)
 
-    def batch(self, images: Sequence[Any]) -> torch.Tensor:
+    def batch(self, images: Any) -> torch.Tensor:
         """Images as the model sees them, decoded and normalised: (image, channel, row, column).
 
         Raises:
@@ -184,7 +188,6 @@ def _alone(loader: Callable[[range], DataLoader], position: int) -> Iterator[tup
         yield position, error
 
 
-def _listed(images: Sequence[Any]) -> list[Any]:
-    if is_path(images) or isinstance(images, bytes | Image.Image):  # a path would be a sequence of its characters
-        raise UsageError(f"give a list of images, such as [image], not a single {type(images).__name__}")
-    return list(images)
+def _listed(images: Any) -> list[Any]:
+    # Nothing to classify is no mistake: whoever chooses among files may have chosen none.
+    return [] if isinstance(images, list | tuple) and not images else item_list(images, "a run")
