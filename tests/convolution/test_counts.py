@@ -103,14 +103,14 @@ def test_branches_shared_layers_and_parameters_outside_layers():
     model = Branches()
     table = cv.layer_counts(model, (6, 12, 10))
     names = [row.name for row in table.rows]
-    assert names == ["left.0", "left.1", "right.0", "right.1", "twice", "twice (2)", "up", "head", ""]
+    assert names == ["left.0", "left.1", "right.0", "right.1", "twice", "twice#2", "up", "head", ""]
     by_name = dict(zip(names, table.rows, strict=True))
     assert by_name["left.0"].layer == "dwconv 6 6 k3 p1" and by_name["up"].layer == "deconv 8 4 k3 s2 g4"
-    assert by_name["twice"].n_params == 576 and by_name["twice (2)"].n_params == 0
-    assert by_name["twice"].n_multiplications == by_name["twice (2)"].n_multiplications == 576 * 120
+    assert by_name["twice"].n_params == 576 and by_name["twice#2"].n_params == 0
+    assert by_name["twice"].n_multiplications == by_name["twice#2"].n_multiplications == 576 * 120
     fields = {row.name: row.size for row in receptive_field(model, (6, 12, 10)).layers}
     assert all(row.field == fields[row.name] for row in table.rows[:-1])
-    assert by_name["twice (2)"].field == (13, 13)
+    assert by_name["twice#2"].field == (13, 13)
     assert by_name[""].n_params == 4 and "(model)" in str(table)
     assert sum(row.n_params for row in table.rows) == table.n_params
 

@@ -246,7 +246,7 @@ def test_modules_that_work_in_place_or_twice_are_traced():
     conv = nn.Conv2d(1, 1, 3, padding=1)
     model = nn.Sequential(conv, nn.ReLU(inplace=True), conv, nn.ReLU(inplace=True))
     x = torch.randn(1, 1, 6, 6)
-    t = cv.trace(model, x, "0", (2, 2))  # the name of a module called twice is its last call
+    t = cv.trace(model, x, "0#2", (2, 2))  # the second call of a module
     assert t.layer == "0#2" and t.value == pytest.approx(conv(F.relu(conv(x)))[0, 0, 2, 2].item(), abs=1e-6)
     assert t.full().holds and t.precedents()["image"].sum() == 25
     first = cv.trace(model, x, conv, (2, 2)).network.labels

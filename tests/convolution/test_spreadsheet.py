@@ -269,7 +269,7 @@ def test_layers_choose_a_part(tmp_path):
         return list(cv.to_spreadsheet(model, image, tmp_path / "a.xlsx", layers, channels=1).ranges)
 
     assert drawn(1) == ["image", "0.0", "0.1", "0.2"]
-    assert drawn("4") == drawn(["4.0"]) == drawn([4]) == drawn([-1]) == ["input", "4.0", "4.1"]
+    assert drawn("4") == drawn(["4.0"]) == drawn([8]) == drawn([-2]) == ["input", "4.0", "4.1"]
     assert drawn(["3", "4"]) == ["input", "3.0", "3.1", "3.2", "4.0", "4.1"]
 
 

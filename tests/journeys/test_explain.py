@@ -73,7 +73,7 @@ def test_a_page_opens_at_the_activation(run, digit, tmp_path):
         run,
         digit,
         "--layer",
-        "1",
+        "1#1",
         "--at",
         "3,5",
         "--out",
@@ -111,10 +111,10 @@ def test_a_picture_and_a_spreadsheet(monkeypatch, run, digit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--layer 1 --at 3;5", "--at 3;5: give row,column, such as --at 3,5"),
-        ("--layer 1 --at 9,9", "position (9, 9) lies outside the map of 1: it has rows 0 to 6 and columns 0 to 6"),
+        ("--layer 1#1 --at 3;5", "--at 3;5: give row,column, such as --at 3,5"),
+        ("--layer 1#1 --at 9,9", "position (9, 9) lies outside the map of 1: it has rows 0 to 6 and columns 0 to 6"),
         ("--layer 77", "layer 77 does not exist: Sequential has 0.0 (Conv2d), 0.1 (ReLU)"),
-        ("--layer 1 --channel 16", "1 has channels 0 to 15, not 16"),
+        ("--layer 1#1 --channel 16", "1 has channels 0 to 15, not 16"),
         ("--out trace.txt", "trace.txt: needs the ending .html for a page, or .png, .svg or .pdf for a picture"),
         ("--layers 0,nine", "layer 'nine' does not exist"),
         ("--xlsx a.xlsx --at 1,1", "a spreadsheet takes --layers"),

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules import activation
-from torch.nn.utils.parametrize import is_parametrized
 
 from pellucid.errors import UsageError
+from pellucid.inspection.layers import never_called, with_parameters
 
 Which = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 ACTIVATIONS = tuple(
@@ -65,8 +65,8 @@ def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> di
     """
     named = {name or type(model).__name__: module for name, module in model.named_modules()}
     if which is None:
-        unseen = _never_called(model)
-        found = {name: m for name, m in named.items() if id(m) not in unseen and (_has_own(m) or is_activation(m))}
+        unseen, own = never_called(model), {id(module) for module in with_parameters(model).values()}
+        found = {n: m for n, m in named.items() if id(m) in own or (is_activation(m) and id(m) not in unseen)}
         return found or _fail(model)
     asked: list[Any] = list(which) if isinstance(which, list | tuple | nn.ModuleList) else [which]
     modules = [id(each) for each in asked if isinstance(each, nn.Module)]
@@ -119,24 +119,6 @@ def kind(x: Tensor) -> str:
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     layout = "" if x.layout is torch.strided else f"{x.layout} "
     return f"{layout}{x.dtype}" + " torch.func" * wrapped + " meta" * (x.is_meta or isinstance(x, FakeTensor))
-
-
-def _has_own(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None or is_parametrized(module)
-
-
-def _never_called(model: nn.Module) -> set[int]:
-    found = set()
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            continue  # its class has no `forward` to look at
-        if type(module).forward is nn.Module.forward:  # not defined: lists and dicts of parameters
-            found.add(id(module))
-        elif type(module).forward is nn.MultiheadAttention.forward:
-            found.add(id(module.out_proj))
-        if is_parametrized(module):
-            found |= {id(m) for m in module.parametrizations.modules()}  # type: ignore[union-attr, operator]
-    return found
 
 
 def _matches(which: Which, name: str, module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.arguments import Allow, RunFolder, open_run
+from pellucid.cli.arguments import LAYER, Allow, RunFolder, layer_of, open_run
 from pellucid.cli.pictures import PICTURES, save_picture
 from pellucid.errors import UsageError
 from pellucid.output import say
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def explain(
     run: RunFolder,
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    layer: Annotated[str | None, typer.Option(help="Layer by name or number; default the last.")] = None,
+    layer: Annotated[str | None, typer.Option(help=f"{LAYER}; default the last.")] = None,
     at: Annotated[str | None, typer.Option(help="row,column in its map, such as 3,5; default the strongest.")] = None,
     channel: Annotated[int | None, typer.Option(help="Default the strongest there.")] = None,
     out: Annotated[Path | None, typer.Option(help="trace.html to click in, or a .png, .svg or .pdf picture.")] = None,
     xlsx: Annotated[Path | None, typer.Option(help="Write layers as a spreadsheet of live formulas.")] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Layers to show, by name, such as 0,1; in a spreadsheet also how many.")
+        str | None, typer.Option(help="Layers to show, such as 0,1; in a spreadsheet also how many.")
     ] = None,
     allow: Allow = None,
 ) -> None:
@@ -45,9 +45,10 @@ def explain(
         raise UsageError(f"{printable(page)}: needs the ending .html for a page, or .png, .svg or .pdf for a picture")
     opened = open_run(run, allow)
     batch = opened.batch([image])
-    chosen = layers.split(",") if layers else None
+    chosen = [layer_of(part) for part in layers.split(",")] if layers else None
     if page:
-        trace = cv.trace(opened.model, batch, layer, _position(at), channel=channel)
+        asked = None if layer is None else layer_of(layer)
+        trace = cv.trace(opened.model, batch, asked, _position(at), channel=channel)
         (said,) = opened.predict([image])
         answer = f"{said.label} {said.probabilities[said.label]:.4f}"
         text = _with_class(trace, opened.vocab)
@@ -57,9 +58,9 @@ def explain(
             trace.animate(page, layers=chosen, classes=opened.vocab, source=image.name)
         say(f"{printable(text)}\n{printable(page)}")
     if xlsx:
-        parts = 2 if not chosen else int(chosen[0]) if len(chosen) == 1 and chosen[0].isdecimal() else chosen
+        part = int(layers) if layers and layers.isdecimal() else chosen or 2
         normalize = opened.pipeline.normalization if opened.pipeline else None
-        cv.to_spreadsheet(opened.model, batch, xlsx, layers=parts, normalize=normalize)
+        cv.to_spreadsheet(opened.model, batch, xlsx, layers=part, normalize=normalize)
         say(printable(xlsx))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.cli.arguments import RunFolder
+from pellucid.cli.arguments import LAYER, RunFolder, layer_of
 from pellucid.errors import UsageError
 from pellucid.output import say
 from pellucid.text import printable
@@ -17,7 +16,6 @@ from pellucid.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pellucid.history.history import History
 
 KINDS = ("sheet", "loss", "colors", "stats", "hist", "dead", "gradients", "kernels")
 OF_ONE_LAYER = ("stats", "colors", "hist")
@@ -27,9 +25,7 @@ LETTERS_PER_INCH = 11  # of a title, at most
 
 def show(
     run: RunFolder,
-    layer: Annotated[
-        str | None, typer.Option(help="Number among the layers with parameters, such as -2, or name; default all.")
-    ] = None,
+    layer: Annotated[str | None, typer.Option(help=f"{LAYER}; default all.")] = None,
     picture: Annotated[
         str | None,
         typer.Option(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}; default fits.", autocompletion=lambda: list(KINDS)),
@@ -85,7 +81,7 @@ def _layers(run: Path, layer: str | None, picture: str | None, step: int | None)
     from pellucid.runs import load_history
 
     history = load_history(run)
-    idx = _index(layer, history)
+    idx = None if layer is None else layer_of(layer)
     kind = picture or ("sheet" if layer is None else "colors" if history.train.hist is not None else "stats")
     if idx is None and kind in OF_ONE_LAYER:
         raise UsageError(f"--picture {kind} needs --layer, such as --layer -2")
@@ -106,11 +102,3 @@ def _only_for(*options: tuple[str, object, tuple[str, ...]], kind: str) -> None:
     for name, value, kinds in options:
         if value is not None and kind not in kinds:
             raise UsageError(f"{name} is for --picture {' or '.join(kinds)}, not for {kind}")
-
-
-def _index(layer: str | None, history: History) -> int | str | None:
-    """A name as it is, a number as a number."""
-    names = [each.name for each in history.layers]
-    if layer is None or layer in names or not re.fullmatch(r"-?[0-9]{1,9}", layer):
-        return layer
-    return int(layer)

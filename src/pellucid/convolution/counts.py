@@ -33,7 +33,7 @@ class LayerCount:
     """One call of one layer, for one image.
 
     Attributes:
-        name: Of the module in the model, with a number if it was called before; empty for the model itself.
+        name: Of the module in the model, `name#2` for its second call; empty for the model itself.
         layer: Its kind and settings, in the words of `pellucid.convolution.notation`.
         shape: Of the output, without batch axis.
         n_params: Weights and biases that no other row counts.

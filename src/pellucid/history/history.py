@@ -28,7 +28,8 @@ from pellucid.errors import UsageError
 from pellucid.history import file as history_file
 from pellucid.history import wording
 from pellucid.history.pictures import Pictures
-from pellucid.text import printable
+from pellucid.inspection.lookup import MOST_NAMES, Lookup, listed
+from pellucid.text import first_few
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -132,19 +133,20 @@ class History(Pictures):
     def index(self, layer: int | str) -> int:
         """Row of a layer, given by name or by its number among the layers with parameters (negative from the end).
 
+        A container stands for its last layer.
+
         Raises:
             UsageError: there is none; the message lists what there is.
         """
-        names = [layer.name for layer in self.layers]
-        if isinstance(layer, str):
-            if layer in names:
-                return names.index(layer)
-            raise UsageError(f"no layer {layer!r} was watched; there are {printable(', '.join(names))}")
-        rows = [i for i, each in enumerate(self.layers) if each.role == "layer"] or list(range(len(names)))
-        if not -len(rows) <= layer < len(rows):
-            listed = printable(", ".join(f"{i} {names[row]} ({self.layers[row].kind})" for i, row in enumerate(rows)))
-            raise UsageError(f"there is no layer {layer}; the {len(rows)} watched ones are {listed}")
-        return rows[layer]
+        names = [each.name for each in self.layers]
+        numbered = [each for each in self.layers if each.role == "layer"] or self.layers
+        found = Lookup(names, [each.name for each in numbered]).find(layer)
+        if found:
+            return found[-1]
+        if isinstance(layer, int):
+            counted = listed([f"{i} {each.name}" for i, each in enumerate(numbered)], [each.kind for each in numbered])
+            raise UsageError(f"there is no layer {layer}; the {len(numbered)} watched ones are {counted}")
+        raise UsageError(f"no layer {layer!r} was watched; there are {first_few(names, MOST_NAMES)}")
 
     def dead(self) -> np.ndarray:
         """Share of each layer's training outputs that a ReLU behind it silences (≤ 0.05), [layer, column].

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
+from pellucid.inspection.lookup import CallNames
 from pellucid.text import NOT_FINITE, counted
 
 IMAGE = -1
@@ -21,6 +22,8 @@ class Call:
 
     Attributes:
         name: The module's name in the model.
+        label: The call's: the same, with `#2` if the module is called for the second time; of a model that is one
+            layer, its class name.
         module: The module.
         source: Place in the list of the call whose output is this one's input; `IMAGE` for the image itself; None if
             something else lies between, such as an addition written in `forward`.
@@ -29,6 +32,7 @@ class Call:
     """
 
     name: str
+    label: str
     module: nn.Module
     source: int | None
     input: Tensor
@@ -71,6 +75,7 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
     kept: list[Tensor] = [batch]  # a tensor that lives keeps its id
     found: list[Call] = []
     given: dict[int, Tensor] = {}
+    call_name = CallNames()
 
     def before(module: nn.Module, inputs: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor):
@@ -80,7 +85,8 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
         if not (inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)):
             return
         source = places.get(id(inputs[0]))
-        found.append(Call(name, module, source, given.pop(id(module)), output.detach().clone()))
+        label = call_name(name or type(module).__name__)
+        found.append(Call(name, label, module, source, given.pop(id(module)), output.detach().clone()))
         kept.append(output)
         places[id(output)] = len(found) - 1
 

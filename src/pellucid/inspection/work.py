@@ -8,7 +8,6 @@ own, a subclass, or a function call in somebody's `forward`.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pellucid.inspection.looking import looking
+from pellucid.inspection.lookup import CallNames
 
 # Operations of torch's that multiply and that neither its own counter nor we have a formula for. Those of other
 # libraries (deformable convolutions, quantised layers) are told by their namespace.
@@ -43,7 +43,7 @@ class Work:
     """One call of one layer, for one image.
 
     Attributes:
-        name: Of the module in the model, with a number if it was called before; empty for the model itself.
+        name: Of the module in the model, `name#2` for its second call; empty for the model itself.
         module: The module.
         shape: Of its output (the first tensor of it), batch first; empty where it gives none.
         called: Whether the model called it at all; the others have a row for their parameters' sake.
@@ -97,12 +97,8 @@ def layer_work(model: nn.Module, xb: Tensor) -> list[Work]:
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper: the calls inside compiled code are not seen
     frames = _calls(model, xb)
     uncalled = _place_parameters(model, frames)
-    times: Counter[str] = Counter()
-    rows = []
-    for frame in (frame for frame in frames if frame.layer):
-        times[frame.name] += 1
-        name = frame.name if times[frame.name] == 1 else f"{frame.name} ({times[frame.name]})"
-        rows.append(_row(name, frame, len(xb), called=True))
+    call_name = CallNames()
+    rows = [_row(call_name(frame.name), frame, len(xb), called=True) for frame in frames if frame.layer]
     return rows + [_row(frame.name, frame, len(xb), called=False) for frame in uncalled]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pellucid.convolution.fields.rules import WINDOWS, Paths, Source, paths_of, sources_in
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
+from pellucid.inspection.lookup import CallNames
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")
 
@@ -94,7 +95,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             self.unknown: set[str] = set()
             self.pieces: dict[str, list[Source]] = {}  # outputs of operations with several, such as a split
             self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
-            self.calls: dict[str, int] = {}
+            self.call_name = CallNames()
             self.ends = _ends(module.graph, modules)
 
         def source(self, value: Any) -> Any:
@@ -154,9 +155,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
         def _step(self, n: Any, target: Any, shape: tuple[int, ...], paths: Paths) -> Step:
             module = n.target if n.op == "call_module" else self.ends.get(n.name)
             name, kind = module or n.name, _kind(modules[module] if module else target)
-            self.calls[name] = self.calls.get(name, 0) + 1
-            name = name if self.calls[name] == 1 else f"{name} ({self.calls[name]})"
-            return Step(name, kind, module is not None, shape, paths)
+            return Step(self.call_name(name), kind, module is not None, shape, paths)
 
     return Recorder(traced)
 
@@ -191,13 +190,13 @@ def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tenso
 
     Args:
         model: Any module.
-        name: Of a module or an operation, as `steps` names it: "name (2)" is its second call.
+        name: Of a module or an operation, as `steps` names it: `name#2` is its second call.
         images: A batch.
         read: Called with the output.
     """
     from torch import fx
 
-    module_name, _, call = name.removesuffix(")").partition(" (")
+    module_name, _, call = name.partition("#")
     left = int(call or 1)
     found: list[Tensor] = []
 

@@ -14,6 +14,7 @@ from pellucid.convolution.fields.graph import as_type_of, output_of, refused
 from pellucid.convolution.fields.units import LayerField, checked_position
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
+from pellucid.inspection.lookup import CallNames
 
 N_NOISE = 16
 
@@ -25,6 +26,7 @@ class Measured:
         self.image_shape = input_size[1:]
         noise = torch.randn(N_NOISE, *input_size, generator=torch.Generator().manual_seed(0), device="cpu")
         self.images = as_type_of(model, noise).requires_grad_()
+        self.call_name = CallNames()
         self.kinds: dict[str, str] = {}
         self.outputs: dict[str, Tensor] = {}
         hooks = [
@@ -46,8 +48,7 @@ class Measured:
 
     def _keep(self, name: str, module: nn.Module, output: Any) -> None:
         if isinstance(output, Tensor) and output.grad_fn is not None:
-            calls = sum(kept == name or kept.startswith(f"{name} (") for kept in self.outputs)
-            key = name if not calls else f"{name} ({calls + 1})"
+            key = self.call_name(name)
             self.outputs[key] = output.clone()  # an activation in place would change it
             self.kinds[key] = type(module).__name__
 

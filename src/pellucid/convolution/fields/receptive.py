@@ -17,8 +17,10 @@ from pellucid.convolution.fields.graph import Untraceable, as_type_of, has_windo
 from pellucid.convolution.fields.measured import Measured, gradient_map
 from pellucid.convolution.fields.units import Followed, LayerField, by
 from pellucid.errors import UsageError
+from pellucid.inspection.layers import Layer, with_parameters
+from pellucid.inspection.lookup import MOST_NAMES, Lookup
 from pellucid.plot.figure import FigureOptions, finished
-from pellucid.text import NOT_FINITE, counted, drawable
+from pellucid.text import NOT_FINITE, counted, drawable, first_few
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,11 +47,12 @@ class ReceptiveField:
         self._module = model
         self._units = units
 
-    def field(self, layer: int | str = -1, position: int | Sequence[int] | None = None) -> tuple[range, ...]:
+    def field(self, layer: Layer = None, position: int | Sequence[int] | None = None) -> tuple[range, ...]:
         """The rows and the columns of the image that one unit sees, exact at the borders, one range for each axis.
 
         Args:
-            layer: Name, or place in `layers`.
+            layer: Name (`conv#2` is the second call of `conv`), module, or number among the layers with parameters,
+                negative from the end; a container stands for its last call, None for the last row.
             position: Row and column in the layer's map; one index in an output without map. None takes the middle unit,
                 and all units together where there is no map.
 
@@ -63,7 +66,7 @@ class ReceptiveField:
         name = self._name(layer)
         return self._units.box(name, self._units.position(name, position))
 
-    def mask(self, layer: int | str = -1, position: int | Sequence[int] | None = None) -> Tensor:
+    def mask(self, layer: Layer = None, position: int | Sequence[int] | None = None) -> Tensor:
         """The exact set of pixels that one unit sees, holes and branches included: booleans, shape (row, column).
 
         Args and errors are those of `field`.
@@ -72,7 +75,7 @@ class ReceptiveField:
         return torch.from_numpy(self._units.mask(name, self._units.position(name, position)).copy())
 
     def effective(
-        self, images: Any, layer: int | str = -1, position: int | Sequence[int] | None = None
+        self, images: Any, layer: Layer = None, position: int | Sequence[int] | None = None
     ) -> EffectiveField:
         """The effective field of one unit on images; see `effective_field`."""
         name = self._name(layer)
@@ -88,7 +91,7 @@ class ReceptiveField:
 
     def show(
         self,
-        layer: int | str | None = None,
+        layer: Layer = None,
         position: int | Sequence[int] | None = None,
         image: Any = None,
         **options: Unpack[FigureOptions],
@@ -96,7 +99,7 @@ class ReceptiveField:
         """Draw one unit's field on an image, pixel by pixel; without a layer, how fields around one point grow.
 
         Args:
-            layer: Name, or place in `layers`; None draws one outline for each layer with another field.
+            layer: As in `field`, but None draws one outline for each layer with another field.
             position: As in `field`.
             image: Shape (channel, row, column) or (row, column), drawn underneath; None leaves it blank.
             options: `figsize`, `dpi`, `title`, `suptitle`.
@@ -124,8 +127,8 @@ class ReceptiveField:
         mask, box = self._units.mask(name, at), self._units.box(name, at)
         return finished(plot_field(shape, mask, box, picture, title=drawable(title)), options)
 
-    def __getitem__(self, layer: int | str) -> LayerField:
-        """The row of a layer, by name or place."""
+    def __getitem__(self, layer: Layer) -> LayerField:
+        """The row of a layer, given as in `field`."""
         name = self._name(layer)
         for row in self.layers:
             if row.name == name:
@@ -160,15 +163,19 @@ class ReceptiveField:
                 f"fields are drawn on images with rows and columns, not on {len(self.input_size) - 1} axes"
             )
 
-    def _name(self, layer: int | str) -> str:
-        names = self._units.names()
-        if isinstance(layer, str):
-            if layer not in names:
-                raise UsageError(f"there is no layer {layer!r}; there are {', '.join(names)}")
-            return layer
-        if not -len(self.layers) <= layer < len(self.layers):
-            raise UsageError(f"layer {layer} is outside 0 to {len(self.layers) - 1} (or −{len(self.layers)} to −1)")
-        return self.layers[layer].name
+    def _name(self, layer: Layer) -> str:
+        if layer is None:
+            return self.layers[-1].name
+        names, modules = self._units.names(), dict(self._module.named_modules())
+        numbered = list(with_parameters(self._module))
+        found = Lookup(names, numbered, modules).find(layer)
+        if found:
+            return names[found[-1]]
+        said = repr(layer) if isinstance(layer, str) else layer if isinstance(layer, int) else type(layer).__name__
+        raise UsageError(
+            f"there is no layer {said}; there are {first_few(names, MOST_NAMES)}, and a number below {len(numbered)} "
+            "counts layers with parameters"
+        )
 
 
 @dataclass(frozen=True)
@@ -293,7 +300,7 @@ def receptive_field(model: nn.Module, input_size: Sequence[int]) -> ReceptiveFie
 
 
 def effective_field(
-    model: nn.Module, images: Any, layer: int | str = -1, position: int | Sequence[int] | None = None
+    model: nn.Module, images: Any, layer: Layer = None, position: int | Sequence[int] | None = None
 ) -> EffectiveField:
     """The effective receptive field of one unit: how strongly it listens to each pixel of real images.
 
@@ -303,7 +310,7 @@ def effective_field(
     Args:
         model: Any module that takes one batch of images.
         images: A batch, as the model takes it (normalised if it was trained so), or one image.
-        layer: Name, or place in `receptive_field(...).layers`.
+        layer: Name, module, or number among the layers with parameters; None takes the last row of the table.
         position: Row and column in the layer's map; None takes the middle unit.
 
     Raises:

@@ -13,6 +13,8 @@ from torch import nn
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
 from pellucid.inspection.calls import IMAGE, Call, calls
+from pellucid.inspection.layers import Layer, with_parameters
+from pellucid.inspection.lookup import Lookup
 from pellucid.text import NOT_FINITE, counted, first_few
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def to_spreadsheet(
     model: nn.Module,
     image: Any,
     path: str | Path,
-    layers: int | str | Sequence[int | str] | None = 2,
+    layers: int | str | Sequence[Layer] | None = 2,
     *,
     channels: int | Sequence[int] | None = None,
     normalize: tuple[Any, Any] | None = None,
@@ -57,7 +59,8 @@ def to_spreadsheet(
         image: (row, column), (channel, row, column) or (1, channel, row, column), as the network takes it.
         path: File to write, ending in .xlsx; one that exists is replaced.
         layers: How many convolutions from the image on, each with what follows it up to the next; None for all. Or
-            which: names of convolutions or of modules that hold some, or numbers counted from 0, neighbours.
+            which, neighbours: convolutions or modules that hold some, by name, as modules, or in a list also by number
+            among the layers with parameters, such as [-2].
         channels: How many channels of the last layer, or which; None for all. Of the layers before, those are drawn
             that they are made of, so every sum stays complete.
         normalize: Mean and standard deviation (of each channel) that the image was normalised with on [0, 1], as
@@ -105,12 +108,12 @@ def _write(path: Path, content: bytes) -> None:
         raise UsageError(f"{path} cannot be written ({error.strerror}); close it if a program has it open") from None
 
 
-def _part(model: nn.Module, found: list[Call], layers: int | str | Sequence[int | str] | None) -> tuple[int, int]:
+def _part(model: nn.Module, found: list[Call], layers: int | str | Sequence[Layer] | None) -> tuple[int, int]:
     """First and last call (exclusive) of the part: the chosen convolutions, what lies between and what follows."""
     convs = [i for i, call in enumerate(found) if isinstance(call.module, nn.Conv2d)]
     if not convs:
         raise UsageError(f"{type(model).__name__} calls no convolution (nn.Conv2d), so there is nothing to draw")
-    chosen = _chosen(found, convs, layers)
+    chosen = _chosen(model, found, convs, layers)
     start, end = convs[chosen[0]], convs[chosen[-1]] + 1
     for i in range(start + 1, end):
         if not _joined(found, i):
@@ -127,22 +130,25 @@ def _part(model: nn.Module, found: list[Call], layers: int | str | Sequence[int 
     return start, end
 
 
-def _chosen(found: list[Call], convs: list[int], layers: int | str | Sequence[int | str] | None) -> list[int]:
+def _chosen(
+    model: nn.Module, found: list[Call], convs: list[int], layers: int | str | Sequence[Layer] | None
+) -> list[int]:
     """Places of the chosen ones among the convolutions, neighbours."""
-    names = [found[i].name for i in convs]
+    labels = [call.label for call in found]
+    names = [labels[i] for i in convs]
     if layers is None or isinstance(layers, int):
         if layers is not None and layers < 1:
             raise UsageError(f"layers={layers} shows nothing: give 1 or more, or None for all {len(convs)}")
         return list(range(len(convs)))[:layers]
+    lookup = Lookup(labels, list(with_parameters(model)), dict(model.named_modules()))
     chosen: set[int] = set()
     for entry in [layers] if isinstance(layers, str) else layers:
-        if isinstance(entry, int):
-            hits = [entry % len(convs)] if -len(convs) <= entry < len(convs) else []
-        else:
-            hits = [i for i, name in enumerate(names) if name == entry or name.startswith(f"{entry}.")]
+        inside = lookup.find(entry)
+        hits = {i for i, place in enumerate(convs) if place in inside}
         if not hits:
-            raise UsageError(f"convolution {entry!r} does not exist: there are {first_few(map(repr, names), 12)}")
-        chosen |= set(hits)
+            told = f"layer {entry!r} is none and holds none" if inside else f"convolution {entry!r} does not exist"
+            raise UsageError(f"{told}: there are {first_few(map(repr, names), 12)}")
+        chosen |= hits
     if not chosen:
         raise UsageError("layers=[] shows nothing: name a convolution, or give None for all")
     left_out = [names[i] for i in range(min(chosen), max(chosen)) if i not in chosen]
@@ -189,10 +195,8 @@ def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Sta
         layer = layer_of(call, n_convs)
         if layer is not None:
             values = call.output[0].double().cpu().numpy()
-            names = [stage.name for stage in stages]
-            name = call.name if call.name not in names else f"{call.name} ({names.count(call.name) + 1})"
             stages[-1].frame = layer.frame
-            stages.append(Stage(name, layer, values, list(range(len(values)))))
+            stages.append(Stage(call.label, layer, values, list(range(len(values)))))
     return stages
 
 

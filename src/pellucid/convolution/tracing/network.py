@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,10 +13,10 @@ from pellucid.convolution.tracing.reach import Reach, reach
 from pellucid.convolution.tracing.windows import Unit
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, Call
-from pellucid.text import first_few
+from pellucid.inspection.layers import Layer, with_parameters
+from pellucid.inspection.lookup import Lookup, listed
 
 IMAGE_NAME = "image"
-Layer = str | int | nn.Module | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,13 +26,16 @@ class Network:
     Attributes:
         model, image: The model, and the image as a batch of one.
         calls: Of its innermost modules, in order.
-        labels: Their names; a module called again is `name#2`.
     """
 
     model: nn.Module
     image: Tensor
     calls: list[Call]
-    labels: list[str]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names of the calls; a module called again is `name#2`."""
+        return [call.label for call in self.calls]
 
     @cached_property
     def reaches(self) -> list[Reach]:
@@ -111,47 +113,23 @@ def find_layer(network: Network, layer: Layer) -> tuple[int, str, range]:
     labels, found = network.labels, network.calls
     if layer is None:
         return len(found) - 1, labels[-1], range(len(found) - 1, len(found))
-    if isinstance(layer, nn.Module):
-        names = [name for name, module in network.model.named_modules() if module is layer]
-        if not names:
-            raise UsageError(f"the given {type(layer).__name__} is no module of {type(network.model).__name__}")
-        layer = names[0]
     if layer == IMAGE_NAME and IMAGE_NAME not in labels:
         return IMAGE, IMAGE_NAME, range(0)
-    known = {name for name, _ in network.model.named_modules()}
-    if isinstance(layer, str) and layer not in known and layer not in labels and layer.lstrip("-").isdigit():
+    modules, numbered = dict(network.model.named_modules()), list(with_parameters(network.model))
+    if isinstance(layer, str) and layer not in modules and layer not in labels and layer.lstrip("-").isdigit():
         layer = int(layer)
-    if isinstance(layer, int):
-        weighty = [n for n, call in enumerate(found) if list(call.module.parameters(recurse=False))]
-        if not -len(weighty) <= layer < len(weighty):
-            raise UsageError(f"layer {layer} does not exist: {_listed(network)}")
-        place = weighty[layer]
-        return place, labels[place], range(place, place + 1)
-    if layer in labels:
-        last = max(n for n, call in enumerate(found) if layer in (call.name, labels[n]))
-        return last, labels[last], range(last, last + 1)
-    inside = [n for n, call in enumerate(found) if layer == "" or call.name.startswith(f"{layer}.")]
-    if not inside:
-        told = "was not called on this image" if layer in known else "does not exist"
-        raise UsageError(f"layer {layer!r} {told}: {_listed(network)}")
-    return inside[-1], layer or type(network.model).__name__, range(inside[0], inside[-1] + 1)
-
-
-def _listed(network: Network) -> str:
-    names = [
-        f"{label} ({type(call.module).__name__})" for label, call in zip(network.labels, network.calls, strict=True)
-    ]
-    n = sum(bool(list(call.module.parameters(recurse=False))) for call in network.calls)
-    return (
-        f"{type(network.model).__name__} has {first_few(names, 40)}; a container's name or a number below {n} works too"
+    lookup = Lookup(labels, numbered, modules)
+    places, name = lookup.find(layer), lookup.name(layer)
+    if places:
+        name = labels[places[0]] if len(places) == 1 else name or type(network.model).__name__
+        return places[-1], name, range(places[0], places[-1] + 1)
+    if isinstance(layer, nn.Module) and name is None:
+        raise UsageError(f"the given {type(layer).__name__} is no module of {type(network.model).__name__}")
+    said, told = layer if isinstance(layer, int) else repr(name), "does not exist"
+    if name in modules:
+        told = "was not called on this image"
+    kinds = [type(call.module).__name__ for call in found]
+    raise UsageError(
+        f"layer {said} {told}: {type(network.model).__name__} has {listed(labels, kinds)}; a container's name works "
+        f"too, and a number below {len(numbered)}, which counts layers with parameters"
     )
-
-
-def labels_of(found: Sequence[Call]) -> list[str]:
-    """Names of calls; a module called again is `name#2`."""
-    labels: list[str] = []
-    for n, call in enumerate(found):
-        number = 1 + sum(earlier.name == call.name for earlier in found[:n])
-        name = call.name or type(call.module).__name__
-        labels.append(name if number == 1 else f"{name}#{number}")
-    return labels

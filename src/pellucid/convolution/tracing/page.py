@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
-from pellucid.convolution.tracing.network import Layer, Network, find_layer
+from pellucid.convolution.tracing.network import Network, find_layer
 from pellucid.convolution.tracing.reach import Reach, run
 from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
 from pellucid.errors import UsageError
 from pellucid.files import result_file
 from pellucid.inspection.calls import IMAGE, Call
+from pellucid.inspection.layers import Layer
 from pellucid.text import printable
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.fields.graph import as_type_of
-from pellucid.convolution.tracing.network import Layer, Network, find_layer, labels_of
+from pellucid.convolution.tracing.network import Network, find_layer
 from pellucid.convolution.tracing.tangent import Full, linearise
 from pellucid.convolution.tracing.windows import Immediate, Step, Unit, immediate, what_it_does
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, as_batch, calls
+from pellucid.inspection.layers import Layer
 from pellucid.plot.figure import FigureOptions, finished
 from pellucid.text import drawable
 
@@ -161,8 +162,9 @@ def trace(
     Args:
         model: Any module; it is run in evaluation mode and left as it was.
         image: (row, column), (channel, row, column) or a batch of one, normalised as the model expects it.
-        layer: Name of a module, the module, or a number among the layers with parameters, such as -2. A container
-            stands for its last call. "image" is the image, for dependents of a pixel. None takes the last layer.
+        layer: Name of a module (`conv#2` is the second call of `conv`), the module, or a number among the layers
+            with parameters, such as -2. A container stands for its last call. "image" is the image, for dependents of a
+            pixel. None takes the last layer.
         position: (row, column) in the layer's map; None takes the place with the largest activation. A layer without a
             map has no position: a number is its channel.
         channel: None takes the one with the largest activation at this position.
@@ -176,7 +178,7 @@ def trace(
     found = calls(model, batch)
     if not found:
         raise UsageError(f"{type(model).__name__} calls no module on this image; there is nothing to trace")
-    network = Network(model, batch, found, labels_of(found))
+    network = Network(model, batch, found)
     place, name, inside = find_layer(network, layer)
     values = (network.image if place == IMAGE else found[place].output)[0]
     unit = _unit(values, name, position, channel)
