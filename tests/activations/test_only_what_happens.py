@@ -23,7 +23,7 @@ X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
 def hooks_are_gone():
     backward, scale = torch.autograd.backward, torch.amp.GradScaler.scale
     yield
-    assert not global_hooks._watches
+    assert not (global_hooks._calls or global_hooks._losses)
     assert not torch.nn.modules.module._global_forward_hooks
     assert not torch.nn.modules.module._global_forward_pre_hooks
     assert torch.autograd.backward is backward
@@ -197,12 +197,12 @@ def test_watches_may_close_in_any_order():
     model = net()
     opt = Own(model)
     first, second = pellucid.watch(model, opt, loss=True), pellucid.watch(model, opt, loss=True)
-    first.__enter__()
-    second.__enter__()
+    first.start()
+    second.start()
     for close in (first, second):
         model(X).square().mean().backward()
         opt.step()
-        close.__exit__(None)
+        close.stop()
     opt.step()
     assert (first.step, second.step) == (1, 2)
     assert "step" not in vars(opt)
@@ -370,13 +370,13 @@ def test_a_spectral_norm_trains_the_same_watched():
         opt = sgd(model)
         seen = pellucid.watch(model, opt, loss=True)
         if watched:
-            seen.__enter__()
+            seen.start()
         for i in range(5):
             opt.zero_grad()
             model(torch.full((2, 1, 4, 4), i / 3)).square().mean().backward()
             opt.step()
         if watched:
-            seen.__exit__(None)
+            seen.stop()
         states.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states), strict=True))
 
@@ -465,9 +465,9 @@ def test_an_optimizer_of_another_model_is_said_at_once():
     model, other = net(), net(1)
     seen = pellucid.watch(model, sgd(other))
     with pytest.warns(UserWarning, match="holds none of the parameters of Sequential"):
-        seen.__enter__()
+        seen.start()
     model(X)
-    seen.__exit__(None)
+    seen.stop()
 
 
 def test_a_head_replaced_after_the_optimizer_was_made_is_said_at_once():
@@ -478,8 +478,8 @@ def test_a_head_replaced_after_the_optimizer_was_made_is_said_at_once():
     with pytest.warns(
         UserWarning, match=r"does not hold 2.weight, 2.bias, but holds tensors that are not in the model"
     ):
-        seen.__enter__()
-    seen.__exit__(ZeroDivisionError)
+        seen.start()
+    seen.stop(failed=True)
 
 
 def test_a_head_added_after_the_optimizer_was_made_is_said_in_the_end():

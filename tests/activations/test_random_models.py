@@ -61,7 +61,7 @@ def test_history_equals_counting_all_activations(model, sizes, accumulate, capac
     opt = torch.optim.SGD(model.parameters(), lr=0.01)
     watch = Watch(model, opt, every=every, capacity=capacity, **options)
     for name, module in model.named_modules():
-        if name in watch.outputs.targets:
+        if name in watch.recording.outputs.targets:
             module.register_forward_hook(
                 lambda m, i, o, name=name: kept.setdefault((name, model.training), []).append(
                     (watch.step, o.detach().double().clone())

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 import pellucid
-from pellucid.activations import global_hooks
-from pellucid.activations import watch as watch_module
+from pellucid.activations import autosave, global_hooks
 from pellucid.errors import UsageError
 from pellucid.history.file import FILE
 
@@ -35,11 +34,11 @@ sys.addaudithook(_interrupt)
 
 @pytest.fixture(autouse=True)
 def always_due(monkeypatch):
-    monkeypatch.setattr(watch_module, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(autosave, "SAVE_EVERY_S", 0.0)
     backward = torch.autograd.backward
     yield
     _armed.clear()
-    assert not global_hooks._watches
+    assert not (global_hooks._calls or global_hooks._losses)
     assert not torch.nn.modules.module._global_forward_hooks
     assert not torch.nn.modules.module._global_forward_pre_hooks
     assert torch.autograd.backward is backward
@@ -91,7 +90,7 @@ def test_a_history_that_cannot_be_written_warns_once_and_training_goes_on(tmp_pa
         with pellucid.watch(model, opt, folder=folder) as seen:
             with damaged(folder, how):
                 for _ in range(3):
-                    seen._save_at = 0.0
+                    seen._autosave.at = 0.0
                     train(model, opt, 50)
             if how == "full":
                 assert not (folder / FILE).exists()
@@ -111,7 +110,7 @@ def test_a_folder_that_cannot_be_used_is_reported_before_training(tmp_path, make
     make(tmp_path / "seen")
     seen = pellucid.watch(model, opt, folder=tmp_path / "seen")
     with pytest.raises(UsageError, match="cannot be written"):
-        seen.__enter__()
+        seen.start()
 
 
 @pytest.mark.parametrize("when", ["in a step", "at the end"])
@@ -124,7 +123,7 @@ def test_ctrl_c_while_a_history_is_written(tmp_path, event, when):
         earlier = (tmp_path / FILE).read_bytes()
         _armed.append((event, tmp_path))
         if when == "in a step":
-            seen._save_at = 0.0
+            seen._autosave.at = 0.0
             train(model, opt, 60)
     assert not _armed
     assert not seen.is_open

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import pellucid
-from pellucid.activations import global_hooks
-from pellucid.activations import watch as watch_module
+from pellucid.activations import autosave, global_hooks
+from pellucid.activations.watch import Watch
 from pellucid.errors import UsageError
 from pellucid.optim.optimizers import Adam
 
@@ -44,7 +44,7 @@ def train(model, opt, data):
 
 
 def quiet() -> None:
-    assert global_hooks._watches == []
+    assert not (global_hooks._calls or global_hooks._losses)
     assert global_hooks._hook is None
     assert global_hooks._backward is None
     assert not torch.nn.modules.module._global_forward_hooks
@@ -301,11 +301,45 @@ def test_choosing_modules():
     assert names(lambda name, m: isinstance(m, nn.Flatten)) == ["3"]
 
 
+def test_start_and_stop_do_what_the_block_does(tmp_path):
+    model = net()
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = pellucid.watch(model, optimizer=opt, loss=True, folder=tmp_path)
+    assert seen.start() is seen
+    assert seen.is_open
+    with pytest.raises(UsageError, match="open already"):
+        seen.start()
+    losses = train(model, opt, batches())
+    seen.stop()
+    quiet()
+    assert not seen.is_open
+    (tmp_path / "history.safetensors").unlink()
+    seen.stop()  # a second one does nothing
+    assert not (tmp_path / "history.safetensors").exists()
+    train(model, opt, batches())
+    assert seen.step == 3
+    np.testing.assert_allclose(seen.history.loss, losses, rtol=1e-6)
+    with seen:  # goes on where it stopped
+        train(model, opt, batches())
+    assert seen.step == 6
+    assert len(seen.history.loss) == 6
+
+
+def test_a_training_that_failed_says_nothing_of_what_was_not_seen():
+    model, other = net(), net()
+    seen = pellucid.watch(model, loss=True).start()
+    other(batches()[0][0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen.stop(failed=True)
+    quiet()
+    with pytest.warns(UserWarning, match="no watched layer of Sequential was called"):
+        pellucid.watch(model).start().stop()
+
+
 def test_columns_are_bounded_in_a_long_run():
     model = nn.Linear(2, 2)
-    seen = watch_module.Watch(
-        model, None, loss=False, modules=None, every=1, with_hist=True, with_grads=False, capacity=8
-    )
+    seen = Watch(model, None, loss=False, modules=None, every=1, with_hist=True, with_grads=False, capacity=8)
     with seen:
         for _ in range(100):
             model(torch.ones(3, 2))
@@ -329,11 +363,11 @@ def test_kernel_snapshots():
 
 
 def test_history_is_saved_meanwhile_and_loads_without_torch(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch_module, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(autosave, "SAVE_EVERY_S", 0.0)
     model = net()
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
     with pellucid.watch(model, optimizer=opt, loss=True, folder=tmp_path) as seen:
-        seen._save_at = 0.0
+        seen._autosave.at = 0.0
         train(model, opt, batches((4,) * 60))
         assert len(pellucid.History.load(tmp_path).train.steps) == 50
     code = f"""

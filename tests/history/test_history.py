@@ -11,13 +11,13 @@ import pellucid
 
 TRAINING = """
 import sys, torch, pellucid
-from pellucid.activations import watch
-watch.SAVE_EVERY_S = 0.0
+from pellucid.activations import autosave
+autosave.SAVE_EVERY_S = 0.0
 torch.set_num_threads(1)
 model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
 opt = torch.optim.SGD(model.parameters(), lr=0.01)
 with pellucid.watch(model, optimizer=opt, loss=True, folder=sys.argv[1]) as seen:
-    seen._save_at = 0.0
+    seen._autosave.at = 0.0
     while True:
         model(torch.randn(4, 8)).square().mean().backward()
         opt.step()

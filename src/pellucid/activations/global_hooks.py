@@ -4,50 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from pellucid.activations import graph, scaler
+from pellucid.activations.calls import Calls
+from pellucid.activations.losses import Losses
 
-if TYPE_CHECKING:
-    from pellucid.activations.watch import Watch
-
-_watches: list[Watch] = []
+_calls: list[Calls] = []
+_losses: list[Losses] = []
 _hook: Any = None
 _pre_hook: Any = None
 _backward: Any = None
 
 
-def attach(watch: Watch) -> None:
-    """Let a watch see what its modules put out, and the losses that `backward` is called on."""
+def attach(calls: Calls, losses: Losses | None) -> None:
+    """Report the calls of a model, and the losses that `backward` is called on, if those are wanted."""
     global _hook, _pre_hook, _backward
-    _watches.append(watch)
+    _calls.append(calls)
     if _hook is None:
         _hook = register_module_forward_hook(_forward)
-    if _pre_hook is None and any(each.passes_are_steps for each in _watches):
+    if _pre_hook is None and calls.are_steps:
         _pre_hook = register_module_forward_pre_hook(_before_forward)
+    if losses is None:
+        return
+    _losses.append(losses)
     installed = _backward is not None and torch.autograd.backward is not _backward
-    if not installed and any(map(_wants_losses, _watches)):
+    if not installed:
         _backward = torch.autograd.backward
         torch.autograd.backward = _recording_backward
         scaler.remember()
 
 
-def detach(watch: Watch) -> None:
-    """End that; with the last watch that needs it each hook goes."""
+def detach(calls: Calls, losses: Losses | None) -> None:
+    """End that; each hook goes with the last that needs it. Safe at any point of an `attach` that was interrupted."""
     global _hook, _pre_hook, _backward
-    if watch in _watches:
-        _watches.remove(watch)
-    if not _watches and _hook is not None:
+    if calls in _calls:
+        _calls.remove(calls)
+    if losses in _losses:
+        _losses.remove(losses)
+    if not _calls and _hook is not None:
         _hook.remove()
         _hook = None
-    if _pre_hook is not None and not any(each.passes_are_steps for each in _watches):
+    if _pre_hook is not None and not any(each.are_steps for each in _calls):
         _pre_hook.remove()
         _pre_hook = None
-    if _backward is not None and not any(map(_wants_losses, _watches)):
+    if _backward is not None and not _losses:
         if torch.autograd.backward is _recording_backward:  # else someone put another one before ours, which it calls
             torch.autograd.backward, _backward = _backward, None
         scaler.forget()
@@ -56,46 +61,43 @@ def detach(watch: Watch) -> None:
 @contextmanager
 def unseen() -> Iterator[None]:
     """Hide what runs inside the block from the watches that are open: a pass that belongs to no training."""
-    hidden, _watches[:] = _watches[:], []
+    calls, losses = _calls[:], _losses[:]
+    _calls[:], _losses[:] = [], []
     try:
         yield
     finally:
-        _watches[:] = hidden
-
-
-def _wants_losses(watch: Watch) -> bool:
-    return watch.with_loss and not watch.by_hand
+        _calls[:], _losses[:] = calls, losses
 
 
 def _before_forward(module: nn.Module, inputs: Any) -> None:
-    for watch in _watches:
-        if watch.passes_are_steps and module is watch.root:
-            watch.begin_pass()
+    for calls in _calls:
+        if calls.are_steps and module is calls.model:
+            calls.begin()
 
 
 def _forward(module: nn.Module, inputs: Any, output: Any) -> None:
-    for watch in _watches:
-        row = watch.rows.get(id(module))
+    for calls in _calls:
+        row = calls.rows.get(id(module))
         if row is not None:
-            watch.seen(row, module, inputs, output)
-        if module is watch.root:
-            watch.end_pass()
+            calls.read(row, module, inputs, output)
+        if module is calls.model:
+            calls.end()
 
 
 def _recording_backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     backward, unsure = _backward, []
-    watches = [watch for watch in _watches if watch.due and _wants_losses(watch)]
-    loss = graph.loss_of(tensors) if watches else None
+    due = [losses for losses in _losses if losses.recording.due]
+    loss = graph.loss_of(tensors) if due else None
     if loss is not None:
         only = kwargs.get("inputs") if len(args) < 5 else args[4]
-        for watch in watches:
-            if watch.owns(tensors if only is None else only, leaves=only is not None):
-                watch.record_loss(loss)
+        for losses in due:
+            if losses.owns(tensors if only is None else only, leaves=only is not None):
+                losses.recording.loss(loss)
             elif only is None:  # behind a reentrant checkpoint or in a shard no parameter is in sight before
-                leaves = watch.leaves()
-                unsure.append((watch, leaves, graph.gradients(leaves)))
+                leaves = losses.leaves()
+                unsure.append((losses.recording, leaves, graph.gradients(leaves)))
     result = backward(tensors, *args, **kwargs)
-    for watch, leaves, before in unsure:
+    for recording, leaves, before in unsure:
         if graph.differ(before, graph.gradients(leaves)):
-            watch.record_loss(loss)
+            recording.loss(loss)
     return result

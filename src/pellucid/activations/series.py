@@ -51,6 +51,11 @@ class Series:
         for table in (self._before, self._after):
             table.widen(len(self.params))
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether any loss was recorded."""
+        return bool(self._losses.counts.any())
+
     def loss(self, column: int, value: Tensor) -> None:
         """Take a loss; several in one step are averaged."""
         self._put(self._losses, ..., column, value.detach().reshape(()))
@@ -107,7 +112,7 @@ class Series:
         found: dict[str, np.ndarray] = {}
         if self.params:
             found |= zip((*BEFORE, AFTER), (*self._before.values(n), self._after.values(n)), strict=True)
-        if self._losses.counts.any():
+        if self.has_loss:
             found["loss"] = self._losses.values(n)
         rates = self._rates.values(n)
         for name in dict.fromkeys(name for name, _ in self._hypers):

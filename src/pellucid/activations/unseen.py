@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.activations.outputs import Outputs
+from pellucid.activations.recording import Recording
 from pellucid.activations.steps import parameters_of
 from pellucid.activations.vector import Count
 from pellucid.text import first_few
@@ -21,6 +22,10 @@ FUSED = (
 ATTENTION = "nn.MultiheadAttention applies their weights itself: its own output has the same values"
 SCRIPTED = "TorchScript runs its layers where they cannot be seen"
 UNUSED = "they were not called, or by forward() instead of (), or a function used their weights"
+NO_LOSS = (
+    "no loss was recorded: no backward() on a single number reached a parameter of this model; torch.autograd.grad is "
+    "not seen"
+)
 
 _NOTHING = (
     "no watched layer of {} was called in {} steps: is this the model that trains, and is it called by model(x), not "
@@ -57,6 +62,26 @@ def of_optimizer(optimizer: Any, model: nn.Module) -> str | None:
             "layers"
         )
     return None
+
+
+def of_gradients(recording: Recording, with_grads: bool) -> str | None:
+    """Of gradients that were asked for."""
+    series = recording.series
+    asked = series.params or (with_grads and recording.optimizer is None)
+    if not asked or not recording.train.n or series.saw_gradient:
+        return None
+    return (
+        "gradients were asked for, but there were none at any optimizer step: is backward() called inside the block, "
+        "and does this optimizer hold the model's parameters?"
+    )
+
+
+def of_outside(model: nn.Module) -> str:
+    """Of layers that were called without the model, whose passes are the steps."""
+    return (
+        f"layers of {type(model).__name__} were called outside of a call of the model, which without an optimizer "
+        "ends no step: call model(x), not model.forward(x) or its parts, or give the optimizer"
+    )
 
 
 def of_idle(names: list[str]) -> str | None:

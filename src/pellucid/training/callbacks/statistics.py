@@ -137,7 +137,7 @@ class ActivationStats(Callback, Pictures, Lists):
 
     def before_fit(self) -> None:
         self._ended_well = False
-        self.watch = Watch(
+        watch = Watch(
             self.learn.model,
             self.learn.opt,
             loss=True,
@@ -148,24 +148,23 @@ class ActivationStats(Callback, Pictures, Lists):
             folder=self.folder,
             by_hand=True,
         )
-        self.watch.__enter__()
+        self.watch = watch.start()
 
     def after_loss(self) -> None:
         if self.learn.training and self.watch is not None:
-            self.watch.record_loss(self.learn.loss)
+            self.watch.recording.loss(self.learn.loss)
 
     def before_step(self) -> None:
         assert self.watch is not None
-        self.watch.before_step()
+        self.watch.recording.before_step()
 
     def after_batch(self) -> None:
         if self.learn.training and self.watch is not None:
-            self.watch.after_step()
+            self.watch.recording.after_step()
 
     def after_fit(self) -> None:
         self._ended_well = True
 
     def cleanup_fit(self) -> None:
-        if self.watch is not None and self.watch.is_open:
-            # A rank that failed must not wait for the others, nor say what else it did not see.
-            self.watch.__exit__(None if self._ended_well else RuntimeError)
+        if self.watch is not None:
+            self.watch.stop(failed=not self._ended_well)
