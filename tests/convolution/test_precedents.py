@@ -305,7 +305,7 @@ def test_the_picture_leads_from_the_image_to_the_activation():
     from pellucid.convolution.tracing.panels import panels
 
     t = cv.trace(model, x, "1", (3, 5))
-    drawn = panels(t)
+    drawn = panels(t.network, t.place, t.unit, t.full())
     assert [panel.title.split("\n")[0] for panel in drawn] == ["image", "layer 0", "layer 1"]
     np.testing.assert_array_equal(drawn[0].lit, t.precedents()["image"][0])
     np.testing.assert_allclose(drawn[0].kernel, t.full().weights[0])

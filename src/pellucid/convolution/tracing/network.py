@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, nn
 
+from pellucid.convolution.tracing.calculation import Unit
 from pellucid.convolution.tracing.joins import Join, Stage, joins, stages
 from pellucid.convolution.tracing.reach import Reach, reach
-from pellucid.convolution.tracing.windows import Unit
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, Call
 from pellucid.inspection.layers import Layer, with_parameters
@@ -59,6 +59,13 @@ class Network:
     def label(self, place: int) -> str:
         """Name of a call, or of the image."""
         return IMAGE_NAME if place == IMAGE else self.labels[place]
+
+    def stage_label(self, stage: Stage) -> str:
+        """Name of a stage: the module that holds just its calls, else its first call's name."""
+        names = [self.calls[n].name for n in stage.calls]
+        parent = names[0].rpartition(".")[0]
+        alone = [n for n, call in enumerate(self.calls) if parent and call.name.startswith(f"{parent}.")]
+        return parent if len(names) > 1 and alone == list(stage.calls) else self.label(stage.calls[0])
 
     def sources(self, place: int) -> tuple[str, ...]:
         """Names of what a call's input is made of."""

@@ -8,13 +8,15 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import batchnorm, conv, pooling
 
+from pellucid.convolution.tracing.calculation import Unit
+from pellucid.convolution.tracing.joins import Stage
 from pellucid.convolution.tracing.network import Network, find_layer
 from pellucid.convolution.tracing.reach import Reach, run
 from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
@@ -24,33 +26,37 @@ from pellucid.inspection.calls import IMAGE, Call
 from pellucid.inspection.layers import Layer
 from pellucid.text import printable
 
-if TYPE_CHECKING:
-    from pellucid.convolution.tracing.joins import Stage
-    from pellucid.convolution.tracing.precedents import Trace
-
 N_LISTED = 5
 SCRIPTS = ("network.js", "view.js", "page.js")
 
 
 def write_page(
-    trace: Trace,
+    network: Network,
+    place: int,
+    unit: Unit,
     file: Path,
     layers: Sequence[Layer] | None,
     limit_mb: float,
     classes: Sequence[object] | None = None,
+    *,
+    title: str,
     source: str = "",
 ) -> Path:
-    """Write the page of a trace; see `Trace.animate`."""
+    """Write the page that opens at one unit of the call at `place`; see `Trace.animate`."""
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{file}: a page needs the ending .html")
-    network = trace.network
-    shown = _shown(network, layers, trace.place)
-    contents = _contents(trace, shown) | {"source": printable(source)} | _prediction(network, classes)
+    shown = _shown(network, layers, place)
+    contents = (
+        _contents(network, shown)
+        | _opening(network, place, unit)
+        | {"source": printable(source)}
+        | _prediction(network, classes)
+    )
     _check_size(network, contents, limit_mb)
     folder = files("pellucid.convolution.tracing")
     page = (folder / "page.html").read_text(encoding="utf-8")
     parts = {
-        "title": html.escape(str(trace)),
+        "title": html.escape(title),
         "style": (folder / "page.css").read_text(encoding="utf-8"),
         "data": json.dumps(_encoded(contents), separators=(",", ":")).replace("<", "\\u003c"),
         "script": "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
@@ -73,14 +79,6 @@ def _prediction(network: Network, classes: Sequence[object] | None) -> dict[str,
     return {"classes": list(map(printable, classes)), "probabilities": outputs.softmax(0).tolist(), "last": place}
 
 
-def stage_label(network: Network, stage: Stage) -> str:
-    """Name of a stage: the module that holds just its calls, else its first call's name."""
-    names = [network.calls[n].name for n in stage.calls]
-    parent = names[0].rpartition(".")[0]
-    alone = [n for n, call in enumerate(network.calls) if parent and call.name.startswith(f"{parent}.")]
-    return parent if len(names) > 1 and alone == list(stage.calls) else network.label(stage.calls[0])
-
-
 def _shown(network: Network, layers: Sequence[Layer] | None, place: int) -> list[bool]:
     """Which stages are shown: those with a chosen layer's last call, and the one of the trace."""
     if layers is None:
@@ -90,8 +88,7 @@ def _shown(network: Network, layers: Sequence[Layer] | None, place: int) -> list
     return [bool(wanted & set(stage.calls)) for stage in network.stages]
 
 
-def _contents(trace: Trace, shown: list[bool]) -> dict[str, Any]:
-    network = trace.network
+def _contents(network: Network, shown: list[bool]) -> dict[str, Any]:
     kept = {n for stage, is_shown in zip(network.stages, shown, strict=True) if is_shown for n in stage.calls}
     image = network.image[0]
     return {
@@ -105,12 +102,11 @@ def _contents(trace: Trace, shown: list[bool]) -> dict[str, Any]:
             {
                 "calls": list(stage.calls),
                 "shown": is_shown,
-                "label": stage_label(network, stage),
+                "label": network.stage_label(stage),
                 "text": _text(network, stage),
             }
             for stage, is_shown in zip(network.stages, shown, strict=True)
         ],
-        "opening": _opening(trace),
     }
 
 
@@ -119,14 +115,13 @@ def _text(network: Network, stage: Stage) -> str:
     return " → ".join(["sum", *words] if len(network.joins[stage.calls[0]]) > 1 else words)
 
 
-def _opening(trace: Trace) -> dict[str, Any]:
+def _opening(network: Network, place: int, unit: Unit) -> dict[str, Any]:
     """The unit that the page opens at: the same place in its stage's last output, reshaping undone."""
-    network = trace.network
-    place, unit = network.unreshaped(trace.place, trace.unit)
+    place, unit = network.unreshaped(place, unit)
     if place != IMAGE and network.reaches[place].kind == "reshape":
         raise UsageError(f"{network.label(place)} only reshapes what code between the layers made; trace another layer")
     tail = next((stage.tail for stage in network.stages if place in stage.calls), IMAGE)
-    return {"place": tail, "unit": list(unit)}
+    return {"opening": {"place": tail, "unit": list(unit)}}
 
 
 def _call(network: Network, place: int, kept: bool) -> dict[str, Any]:
@@ -189,7 +184,7 @@ def _check_size(network: Network, contents: dict[str, Any], limit_mb: float) -> 
         return
     largest = sorted(network.stages, key=lambda stage: -sum(sizes[n] for n in stage.calls))[:N_LISTED]
     listed = ", ".join(
-        f"{stage_label(network, stage)} {sum(sizes[n] for n in stage.calls) / 1e6:.1f} MB" for stage in largest
+        f"{network.stage_label(stage)} {sum(sizes[n] for n in stage.calls) / 1e6:.1f} MB" for stage in largest
     )
     raise UsageError(
         f"the page would take {total / 1e6:.0f} MB, above the limit of {limit_mb:g}; the largest layers are {listed}. "

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from pellucid.convolution.tracing.page import stage_label
+from pellucid.convolution.tracing.calculation import Unit
+from pellucid.convolution.tracing.network import Network
+from pellucid.convolution.tracing.tangent import Full
 from pellucid.inspection.calls import IMAGE
 from pellucid.plot.precedents import Panel
 from pellucid.text import drawable
 
-if TYPE_CHECKING:
-    from pellucid.convolution.tracing.network import Network
-    from pellucid.convolution.tracing.precedents import Trace
-    from pellucid.convolution.tracing.tangent import Full
-
 LARGEST_KERNEL = 11
 
 
-def panels(trace: Trace) -> list[Panel]:
+def panels(network: Network, place: int, unit: Unit, full: Full) -> list[Panel]:
     """Panels from the image to the activation, along the sources with the largest part in it where layers branch.
 
     Of each layer the channel is drawn that has the largest part in the activation; its kernel is the one over the
     channel drawn before it.
     """
-    network, full = trace.network, trace.full()
-    last, last_unit = network.unreshaped(trace.place, trace.unit)
+    last, last_unit = network.unreshaped(place, unit)
     lit = network.back(last, last_unit)
     way = _way(network, full, last)
     drawn: list[Panel] = []
     channel_before = 0
-    for place in way:
-        unit = last_unit if place == last else None
-        channel = unit[0] if unit else _strongest(network, full, place, lit[place])
-        drawn.append(_panel(network, place, channel, lit[place], unit, channel_before))
+    for step in way:
+        chosen = last_unit if step == last else None
+        channel = chosen[0] if chosen else _strongest(network, full, step, lit[step])
+        drawn.append(_panel(network, step, channel, lit[step], chosen, channel_before))
         channel_before = channel
     return [_with_total(drawn[0], full), *drawn[1:]]
 
@@ -78,7 +72,7 @@ def _panel(
         picture = _scaled(values.transpose(1, 2, 0) if colour else values[channel])
         return Panel(picture, np.asarray(lit.any(0)) if colour else lit[channel], None, "image", is_image=True)
     stage = next((stage for stage in network.stages if place in stage.calls), None)
-    name = stage_label(network, stage) if stage and stage.tail == place else network.label(place)
+    name = network.stage_label(stage) if stage and stage.tail == place else network.label(place)
     single = values[0].size == 1
     name = drawable(name)
     title = f"layer {name}\n{len(values)} channels" if single else f"layer {name}\nchannel {channel} of {len(values)}"

@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.convolution.fields.graph import as_type_of
+from pellucid.convolution.tracing.calculation import Immediate, Step, Unit
 from pellucid.convolution.tracing.network import Network, find_layer
 from pellucid.convolution.tracing.tangent import Full, linearise
-from pellucid.convolution.tracing.windows import Immediate, Step, Unit, immediate, what_it_does
+from pellucid.convolution.tracing.windows import immediate, what_it_does
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, as_batch, calls
 from pellucid.inspection.layers import Layer
@@ -104,7 +105,9 @@ class Trace:
         from pellucid.convolution.tracing.panels import panels
         from pellucid.plot.precedents import plot_precedents
 
-        return finished(plot_precedents(panels(self), title=drawable(self)), options)
+        return finished(
+            plot_precedents(panels(self.network, self.place, self.unit, self.full()), title=drawable(self)), options
+        )
 
     def animate(
         self,
@@ -137,7 +140,8 @@ class Trace:
         """
         from pellucid.convolution.tracing.page import write_page
 
-        return write_page(self, Path(file), layers, limit_mb, classes, str(source))
+        at = self.network, self.place, self.unit
+        return write_page(*at, Path(file), layers, limit_mb, classes, title=str(self), source=str(source))
 
     def __repr__(self) -> str:
         at = f" at ({', '.join(map(str, self.position))})" if self.position else ""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv
 
+from pellucid.convolution.tracing.calculation import Unit
 from pellucid.convolution.tracing.network import Network
-from pellucid.convolution.tracing.windows import Unit, scale_and_shift
+from pellucid.convolution.tracing.windows import scale_and_shift
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE
 from pellucid.inspection.looking import looking

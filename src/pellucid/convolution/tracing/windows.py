@@ -2,106 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, pooling
 
+from pellucid.convolution.tracing.calculation import Immediate, Unit, inside
 from pellucid.convolution.tracing.reach import OUTSIDE, Reach, run
 from pellucid.inspection.calls import Call
-
-Unit = tuple[int, ...]
-WindowKind = Literal["weighted", "largest", "function", "sum of layers", "tangent"]
-
-
-class Product(NamedTuple):
-    """One line of the calculation: an input unit (place -1 is padding), its value, weight and product."""
-
-    channel: int
-    position: Unit
-    value: float
-    weight: float
-    product: float
-
-
-class Step(NamedTuple):
-    """A function of single units after the sum: the layer's name, what it does, and what came out."""
-
-    layer: str
-    text: str
-    value: float
-
-
-@dataclass(frozen=True, repr=False)
-class Immediate:
-    """The calculation that made one activation, from the values in the layer before.
-
-    Attributes:
-        layer: Name of the layer whose window it is.
-        text: What this layer does.
-        source: Names of the layers the values come from; "image" for the image.
-        kind: `weighted`: a weighted sum (convolution, linear layer, average pooling, batchnorm); `largest`: a maximum;
-            `function`: of one value; `sum of layers`: of outputs at the same place; `tangent`: any other layer, with
-            its gradient for weights and what remains for bias, which agree at these values only.
-        channel, position: The unit.
-        channels: Input channels in the window.
-        places: Input places in the window on each axis; -1 for padding.
-        values, weights: (channel, *window).
-        bias: What is added; 0 if nothing is.
-        sum: Output of this layer: products and bias added, as the model computed it.
-        steps: Functions that follow, if the layer traced holds some.
-    """
-
-    layer: str
-    text: str
-    source: tuple[str, ...]
-    kind: WindowKind
-    channel: int
-    position: Unit
-    channels: tuple[int, ...]
-    places: tuple[np.ndarray, ...]
-    values: np.ndarray
-    weights: np.ndarray
-    bias: float
-    sum: float
-    steps: tuple[Step, ...] = ()
-
-    @property
-    def products(self) -> np.ndarray:
-        """Values times weights, (channel, *window)."""
-        return self.values * self.weights
-
-    @property
-    def inside(self) -> np.ndarray:
-        """Which places of the window lie inside the map rather than in its padding, (*window) of bool."""
-        return _inside(self.places)
-
-    @property
-    def activation(self) -> float:
-        """The number traced: the sum after all steps."""
-        return self.steps[-1].value if self.steps else self.sum
-
-    @property
-    def winner(self) -> Product | None:
-        """For a maximum, the input that it took."""
-        return next((row for row in self.rows() if row.weight), None) if self.kind == "largest" else None
-
-    def rows(self) -> list[Product]:
-        """The calculation line by line, in order of channel and window."""
-        rows = []
-        for index in np.ndindex(self.values.shape):
-            position = tuple(int(axis[i]) for axis, i in zip(self.places, index[1:], strict=True))
-            value, weight = float(self.values[index]), float(self.weights[index])
-            rows.append(Product(self.channels[index[0]], position, value, weight, value * weight))
-        return rows
-
-    def __repr__(self) -> str:
-        from pellucid.convolution.tracing.tables import calculation
-
-        return calculation(self)
 
 
 def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[str, ...]) -> Immediate:
@@ -115,14 +26,13 @@ def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[st
     """
     channels, places = _window(reach, unit)
     taken = np.ix_(channels, *places)
-    inside = _inside(places)
-    values = np.where(inside, _array(call.input[0])[taken], 0)
+    values = np.where(inside(places), _array(call.input[0])[taken], 0)
     output = float(call.output[(0, *unit)])
     found = Immediate(
         label, what_it_does(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels),
         places, values, np.ones_like(values), 0.0, output,
     )  # fmt: skip
-    return _weigh(found, call, reach, inside)
+    return _weigh(found, call, reach)
 
 
 def what_it_does(module: nn.Module) -> str:
@@ -171,8 +81,8 @@ def shares(module: Any, reach: Reach) -> np.ndarray:
     return 1 / np.prod(np.array(np.meshgrid(*counts, indexing="ij")), axis=0)
 
 
-def _weigh(found: Immediate, call: Call, reach: Reach, inside: np.ndarray) -> Immediate:
-    module, unit = call.module, (found.channel, *found.position)
+def _weigh(found: Immediate, call: Call, reach: Reach) -> Immediate:
+    module, unit, inside = call.module, (found.channel, *found.position), found.inside
     if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
         bias = 0.0 if module.bias is None else float(module.bias[found.channel].detach())
         weights = _array(module.weight[found.channel]).reshape(found.values.shape)
@@ -204,13 +114,6 @@ def _window(reach: Reach, unit: Unit) -> tuple[np.ndarray, tuple[np.ndarray, ...
         place = np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)
         return np.array([place[0]]), tuple(np.array([p]) for p in place[1:])
     return np.arange(reach.shape_in[0]), tuple(np.arange(n) for n in reach.shape_in[1:])
-
-
-def _inside(places: tuple[np.ndarray, ...]) -> np.ndarray:
-    mask = np.array(True)
-    for axis in places:
-        mask = mask[..., None] & (axis != OUTSIDE)
-    return mask
 
 
 def _gradient(call: Call, unit: Unit) -> np.ndarray:

@@ -1,17 +1,106 @@
-"""The calculation of one activation as text."""
+"""The calculation of one activation: window, weights, products, bias, sum; as numbers and as text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pellucid.convolution.tracing.windows import Immediate
+from pellucid.convolution.tracing.reach import OUTSIDE
 
 N_CHANNELS = 4
 N_PLACES = 12
 WIDTH = 8
+
+
+Unit = tuple[int, ...]
+WindowKind = Literal["weighted", "largest", "function", "sum of layers", "tangent"]
+
+
+class Product(NamedTuple):
+    """One line of the calculation: an input unit (place -1 is padding), its value, weight and product."""
+
+    channel: int
+    position: Unit
+    value: float
+    weight: float
+    product: float
+
+
+class Step(NamedTuple):
+    """A function of single units after the sum: the layer's name, what it does, and what came out."""
+
+    layer: str
+    text: str
+    value: float
+
+
+@dataclass(frozen=True, repr=False)
+class Immediate:
+    """The calculation that made one activation, from the values in the layer before.
+
+    Attributes:
+        layer: Name of the layer whose window it is.
+        text: What this layer does.
+        source: Names of the layers the values come from; "image" for the image.
+        kind: `weighted`: a weighted sum (convolution, linear layer, average pooling, batchnorm); `largest`: a maximum;
+            `function`: of one value; `sum of layers`: of outputs at the same place; `tangent`: any other layer, with
+            its gradient for weights and what remains for bias, which agree at these values only.
+        channel, position: The unit.
+        channels: Input channels in the window.
+        places: Input places in the window on each axis; -1 for padding.
+        values, weights: (channel, *window).
+        bias: What is added; 0 if nothing is.
+        sum: Output of this layer: products and bias added, as the model computed it.
+        steps: Functions that follow, if the layer traced holds some.
+    """
+
+    layer: str
+    text: str
+    source: tuple[str, ...]
+    kind: WindowKind
+    channel: int
+    position: Unit
+    channels: tuple[int, ...]
+    places: tuple[np.ndarray, ...]
+    values: np.ndarray
+    weights: np.ndarray
+    bias: float
+    sum: float
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def products(self) -> np.ndarray:
+        """Values times weights, (channel, *window)."""
+        return self.values * self.weights
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which places of the window lie inside the map rather than in its padding, (*window) of bool."""
+        return inside(self.places)
+
+    @property
+    def activation(self) -> float:
+        """The number traced: the sum after all steps."""
+        return self.steps[-1].value if self.steps else self.sum
+
+    @property
+    def winner(self) -> Product | None:
+        """For a maximum, the input that it took."""
+        return next((row for row in self.rows() if row.weight), None) if self.kind == "largest" else None
+
+    def rows(self) -> list[Product]:
+        """The calculation line by line, in order of channel and window."""
+        rows = []
+        for index in np.ndindex(self.values.shape):
+            position = tuple(int(axis[i]) for axis, i in zip(self.places, index[1:], strict=True))
+            value, weight = float(self.values[index]), float(self.weights[index])
+            rows.append(Product(self.channels[index[0]], position, value, weight, value * weight))
+        return rows
+
+    def __repr__(self) -> str:
+        return calculation(self)
 
 
 def calculation(found: Immediate) -> str:
@@ -31,6 +120,14 @@ def calculation(found: Immediate) -> str:
         lines += _total(found)
     lines += [f"→ {step.layer}: {step.text}  {_number(step.value).strip()}" for step in found.steps]
     return "\n".join(lines)
+
+
+def inside(places: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Which places of a window lie inside the map rather than in its padding, (*window) of bool."""
+    mask = np.array(True)
+    for axis in places:
+        mask = mask[..., None] & (axis != OUTSIDE)
+    return mask
 
 
 def _where(found: Immediate) -> str:
