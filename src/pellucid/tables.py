@@ -8,8 +8,25 @@ from html import escape
 GAP = "  "
 
 
+def columns(rows: Sequence[Sequence[str]], *, left: int | None = None, least: Sequence[int] = ()) -> list[str]:
+    """Rows as lines with columns of equal width.
+
+    Args:
+        rows: The cells.
+        left: How many columns hold words, flush left; the others hold numbers, flush right. None for all.
+        least: Smallest width of each column.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = list(map(max, widths, least)) if least else widths
+    places = ["<" if left is None or i < left else ">" for i in range(len(widths))]
+    return [
+        GAP.join(f"{cell:{place}{width}}" for cell, place, width in zip(row, places, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def as_text(head: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str] = (), *, left: int) -> str:
-    """Columns of equal width under a head, words flush left, numbers flush right.
+    """Columns under a head, words flush left, numbers flush right.
 
     Args:
         head: A word for each column.
@@ -17,18 +34,19 @@ def as_text(head: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[s
         foot: A last row below a rule, for totals; () for none.
         left: How many columns hold words; the others hold numbers.
     """
-    everything = [head, *rows, *([foot] if foot else [])]
-    widths = [max(map(len, column)) for column in zip(*everything, strict=True)]
-    places = ["<" if i < left else ">" for i in range(len(head))]
-    lines = [
-        GAP.join(f"{cell:{place}{width}}" for cell, place, width in zip(row, places, widths, strict=True)).rstrip()
-        for row in everything
-    ]
+    lines = columns([head, *rows, *([foot] if foot else [])], left=left)
     rule = "─" * max(map(len, lines))
     lines.insert(1, rule)
     if foot:
         lines.insert(-1, rule)
     return "\n".join(lines)
+
+
+def framed(head: Sequence[str], rows: Sequence[Sequence[str]], *, least: Sequence[int] = ()) -> list[str]:
+    """Lines of a table whose head stands between two rules, as fastai prints them; all columns flush left."""
+    above, *lines = columns([head, *rows], least=least)
+    rule = "=" * max(map(len, [above, *lines]))
+    return [rule, above, rule, *lines]
 
 
 def as_html(

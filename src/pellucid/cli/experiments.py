@@ -9,6 +9,7 @@ import typer
 
 from pellucid.errors import PellucidError
 from pellucid.output import say
+from pellucid.tables import columns
 from pellucid.text import printable
 
 
@@ -28,8 +29,7 @@ def experiment(
     from pellucid import experiments
 
     if name is None:
-        width = max(map(len, experiments.EXPERIMENTS))
-        say("\n".join(f"{each.name:{width}}  {each.question}" for each in experiments.EXPERIMENTS.values()))
+        say("\n".join(columns([(each.name, each.question) for each in experiments.EXPERIMENTS.values()])))
         return
     chosen = experiments.experiment_named(name)
     try:

@@ -81,8 +81,8 @@ def arithmetic(
     from dataclasses import asdict
 
     from pellucid.convolution.channels import compare_channels
-    from pellucid.convolution.counts import layer_counts
     from pellucid.convolution.notation import read_size
+    from pellucid.convolution.summary import layer_counts
 
     table = (compare_channels if channels else layer_counts)(layers, read_size(input_size))
     say(json.dumps(asdict(table), indent=2) if as_json else str(table))

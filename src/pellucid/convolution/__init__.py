@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pellucid.convolution import kernels
     from pellucid.convolution.arithmetic import input_sizes, multiplications, output_size, parameters, same_padding
     from pellucid.convolution.channels import compare_channels
-    from pellucid.convolution.counts import layer_counts
     from pellucid.convolution.fields.receptive import effective_field, receptive_field
     from pellucid.convolution.figures import show_application, show_channels, show_gallery, show_positions
     from pellucid.convolution.mapping import apply_kernel, channel_products, feature_map
     from pellucid.convolution.matrices.matrix import as_matrix
     from pellucid.convolution.notation import network
     from pellucid.convolution.sheets.spreadsheet import to_spreadsheet
+    from pellucid.convolution.summary import layer_counts
     from pellucid.convolution.tracing.precedents import trace
 
 _HOMES = {
@@ -29,7 +29,7 @@ _HOMES = {
     "effective_field": "fields.receptive",
     "feature_map": "mapping",
     "input_sizes": "arithmetic",
-    "layer_counts": "counts",
+    "layer_counts": "summary",
     "multiplications": "arithmetic",
     "network": "notation",
     "output_size": "arithmetic",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pellucid.tables import columns
 from pellucid.text import counted, printable
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def said(history: History) -> str:
             share = 100 * x.share("near_zero")[row, column]
             numbers = [f"{x.mean[row, column]:.3g}", f"{x.std[row, column]:.3g}", f"{share:.0f} %"]
         table.append((printable(layer.name), printable(layer.kind), shape, *numbers))
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip() for cells in table]
+    lines = [f"  {line}" for line in columns(table)]
     more = len(history.layers) - MOST_LAYERS
     return "\n".join([headline(history), *lines, *[f"  … and {more} more layers"] * (more > 0)])
 

@@ -20,6 +20,7 @@ from pellucid.errors import UsageError
 from pellucid.inspection.layers import Layer, with_parameters
 from pellucid.inspection.lookup import MOST_NAMES, Lookup
 from pellucid.plot.figure import FigureOptions, finished
+from pellucid.tables import framed
 from pellucid.text import NOT_FINITE, counted, drawable, first_few
 
 if TYPE_CHECKING:
@@ -136,13 +137,8 @@ class ReceptiveField:
         raise UsageError(f"{name!r} changes no field, so it has no row; ask field({name!r}) for that of one unit")
 
     def __str__(self) -> str:
-        table = [HEADINGS, *map(_cells, self.layers)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip() for cells in table]
-        rule = "=" * max(map(len, lines))
-        return "\n".join(
-            [f"{self.model} on images of {by(self.input_size)}{self._how()}", rule, lines[0], rule, *lines[1:]]
-        )
+        lines = framed(HEADINGS, list(map(_cells, self.layers)))
+        return "\n".join([f"{self.model} on images of {by(self.input_size)}{self._how()}", *lines])
 
     def __repr__(self) -> str:
         return str(self)

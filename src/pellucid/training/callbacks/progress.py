@@ -9,11 +9,12 @@ from html import escape
 from typing import Any, Protocol
 
 from pellucid.output import is_terminal, say
+from pellucid.tables import columns
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.holder import nothing
 
 REFRESH_S = 0.1
-CELL = 11
+CELL = 9
 
 
 class Display(Protocol):
@@ -115,11 +116,11 @@ class PlainDisplay:
 
     def set_widths(self, names: list[str]) -> None:
         """Make the columns wide enough for their names."""
-        self.widths = [max(CELL, len(name) + 2) for name in names]
+        self.widths = [max(CELL, len(name)) for name in names]
 
     def row(self, cells: list[str]) -> None:
         """Print a line."""
-        say("".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip())
+        say(columns([cells], least=self.widths)[0])
 
     def bar(self, done: int, total: int, text: str) -> None:
         """Nothing: a file or pipe gets whole lines only."""
