@@ -42,7 +42,9 @@ def noise(tmp_path, monkeypatch) -> Path:
 def started(*args: object, cwd: Path) -> subprocess.Popen[str]:
     """A training that has finished its first epoch."""
     command = [sys.executable, "-m", "pellucid", "train", *map(str, args)]
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=obey_hang_ups
+    )
     assert process.stdout
     for line in process.stdout:
         if line.startswith("0 "):
@@ -50,8 +52,16 @@ def started(*args: object, cwd: Path) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
+def obey_hang_ups() -> None:
+    """Under `nohup make test` children inherit that SIGHUP is ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def ended(process: subprocess.Popen[str]) -> str:
-    stderr = process.communicate(timeout=60)[1]
+    try:
+        stderr = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()  # one that goes on would slow down everything after it
     assert "Traceback" not in stderr
     return stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,16 +16,13 @@ from pellucid.inspection.looking import looking
 from pellucid.runs.architectures import described, make, name_of
 from pellucid.runs.reserving import reserved
 from pellucid.runs.statistics import STATS
-from pellucid.runs.writing import describe, save_run
+from pellucid.runs.writing import Trained, describe, save_run
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 from pellucid.training.checkpoint import plain_model
 
-if TYPE_CHECKING:
-    from pellucid.training.learner import Learner
 
-
-def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
+def save_learner(learn: Trained, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
     """See `Learner.save_run`."""
     name, kept = (
         name_of(type(plain_model(learn.model)) if arch is None else arch),
@@ -53,7 +50,7 @@ def save_learner(learn: Learner, folder: str | Path, arch: Any, arguments: Mappi
         return reservation.folder
 
 
-def _check_made_again(learn: Learner, arch: str, arguments: dict[str, Any], description: dict[str, Any]) -> None:
+def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], description: dict[str, Any]) -> None:
     """Make the model as `load_run` will, and compare: other options may have weights of the same shapes."""
     call = described(arch, arguments)
     with kept_rng(learn.dls.valid):

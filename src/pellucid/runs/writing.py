@@ -11,12 +11,12 @@ import time
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
@@ -33,13 +33,21 @@ from pellucid.text import printable
 from pellucid.training.callbacks.curves import EXACT
 from pellucid.training.checkpoint import save_weights
 
-if TYPE_CHECKING:
-    from pellucid.training.learner import Learner
-
 N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
 
 
-def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
+class Trained(Protocol):
+    """What a run folder is written from: a `Learner`, of which this room needs no more."""
+
+    model: nn.Module
+    dls: Any
+    loss_func: Any
+    lr: Any
+    recorder: Any
+    get_preds: Any
+
+
+def save_run(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:
     """Write the run folder of a learner whose model `settings["arch"]` makes.
 
     Raises:
@@ -57,7 +65,7 @@ def save_run(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
 
 
-def save_run_somewhere(learn: Learner, folder: Path, settings: dict[str, Any]) -> None:
+def save_run_somewhere(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:
     """Write a run folder; if that fails, write it to another place and name that.
 
     Raises:
@@ -87,7 +95,7 @@ def save_run_somewhere(learn: Learner, folder: Path, settings: dict[str, Any]) -
     raise PellucidError(f"{problem}, nor can {' or '.join(map(printable, places))}: the run is lost")
 
 
-def size_of(learn: Learner, n_epoch: int) -> int:
+def size_of(learn: Trained, n_epoch: int) -> int:
     """About how many bytes `save_run` will write after so many epochs, rather more than less."""
     weights = sum(t.numel() * t.element_size() for t in learn.model.state_dict().values())
     n_steps = min(n_epoch * len(learn.dls.train), EXACT)
@@ -95,13 +103,13 @@ def size_of(learn: Learner, n_epoch: int) -> int:
     return weights + 4 * n_values + 256 * n_epoch + 64 * len(learn.dls.vocab) + (1 << 16)
 
 
-def statistics_size(learn: Learner, n_epoch: int) -> int:
+def statistics_size(learn: Trained, n_epoch: int) -> int:
     """About how many bytes the layer statistics take while two versions of them lie beside each other."""
     n_layers = sum(not list(module.children()) for module in learn.model.modules())
     return 2 * n_layers * min(MAX_COLUMNS, n_epoch * len(learn.dls.train)) * 8 * length(with_hist=True)
 
 
-def describe(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
+def describe(learn: Trained, settings: dict[str, Any]) -> dict[str, Any]:
     """The contents of `run.json`.
 
     Raises:
@@ -125,7 +133,7 @@ def describe(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_files(learn: Learner) -> dict[str, Any]:
+def _from_files(learn: Trained) -> dict[str, Any]:
     """What turns a file into a batch, of loaders of ours."""
     dls, valid = learn.dls, learn.dls.valid
     pipeline, input_shape = kept(dls.pipeline, valid.dataset.files if valid.dataset else (), dls.device)
@@ -145,7 +153,7 @@ def _majority(labels: Tensor, dls: Any) -> list[Any]:
     return [dls.label(int(counts.argmax())), float(counts.max()) / len(labels)]
 
 
-def _from_batches(learn: Learner) -> dict[str, Any]:
+def _from_batches(learn: Trained) -> dict[str, Any]:
     """What can be said of batches of somebody else's loaders."""
     with kept_rng(learn.dls.valid):
         batch = next(iter(learn.dls.valid))

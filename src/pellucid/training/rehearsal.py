@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -14,14 +14,12 @@ from pellucid.inspection.looking import looking
 from pellucid.metrics import Evaluation
 from pellucid.metrics.whole import as_number
 from pellucid.training.callbacks.core import Callback
-
-if TYPE_CHECKING:
-    from pellucid.training.learner import Learner
+from pellucid.training.predicting import Predicting
 
 PREPARING = "before_fit", "before_epoch", "before_validate", "before_batch", "after_pred", "after_loss"
 
 
-def rehearse(learn: Learner) -> None:
+def rehearse(learn: Predicting) -> None:
     """Measure the first validation batch and forget it; neither the model nor random numbers nor the data change.
 
     It is left out where it could find fault with what is right: a callback of the user may prepare batches or
@@ -59,7 +57,7 @@ def _try(evaluation: Evaluation, loss: Tensor, pred: Any, targets: tuple[Any, ..
         as_number(value, name)
 
 
-def _prepared(learn: Learner) -> bool:
+def _prepared(learn: Predicting) -> bool:
     ours = lambda cb: type(cb).__module__.startswith("pellucid.") and type(cb) is not Callback
     return not all(ours(cb) for event in PREPARING for cb in learn.ordered_cbs(event))
 

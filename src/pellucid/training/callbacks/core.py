@@ -6,13 +6,10 @@ import re
 import warnings
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pellucid.errors import UsageError
 from pellucid.text import snake_case
-
-if TYPE_CHECKING:
-    from pellucid.training.learner import Learner
 
 
 class Callback:
@@ -56,7 +53,7 @@ class Callback:
     run: bool = True
     run_train: bool = True
     run_valid: bool = True
-    learn: Learner
+    learn: Any  # a Learner: callbacks are below it, and read of it what they need
 
     def __init__(self, **events: Callable[[Any], Any]):
         for name, function in events.items():
