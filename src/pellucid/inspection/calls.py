@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
-from pellucid.inspection.looking import looking
 from pellucid.inspection.lookup import CallNames
+from pellucid.inspection.runner import each_call
 from pellucid.text import NOT_FINITE, counted
 
 IMAGE = -1
@@ -90,19 +90,11 @@ def calls(model: nn.Module, image: Any) -> list[Call]:
         kept.append(output)
         places[id(output)] = len(found) - 1
 
-    innermost = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    hooks = [module.register_forward_pre_hook(before) for _, module in innermost]
-    hooks += [
-        module.register_forward_hook(lambda m, i, o, name=name: after(name, m, i, o)) for name, module in innermost
-    ]
     try:
-        with looking(model), torch.no_grad():
+        with each_call(model, after, before), torch.no_grad():
             model(batch)
     except RuntimeError as error:
         raise UsageError(
             f"{type(model).__name__} does not take an image of shape {tuple(batch.shape[1:])}: {error}"
         ) from None
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found

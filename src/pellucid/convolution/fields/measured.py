@@ -15,6 +15,7 @@ from pellucid.convolution.fields.units import LayerField, checked_position
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
 from pellucid.inspection.lookup import CallNames
+from pellucid.inspection.runner import each_call
 
 N_NOISE = 16
 
@@ -29,25 +30,17 @@ class Measured:
         self.call_name = CallNames()
         self.kinds: dict[str, str] = {}
         self.outputs: dict[str, Tensor] = {}
-        hooks = [
-            module.register_forward_hook(lambda m, _, output, name=name: self._keep(name, m, output))
-            for name, module in model.named_modules()
-            if name and not list(module.children())
-        ]
         try:
-            with looking(model), torch.enable_grad():
+            with each_call(model, self._keep), torch.enable_grad():
                 model(self.images)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise refused(model, input_size, error) from None
-        finally:
-            for hook in hooks:
-                hook.remove()
         if not self.outputs:
             raise UsageError(f"{type(model).__name__} has no modules whose output could be watched")
         self.units: dict[tuple[str, tuple[int, ...] | None], np.ndarray] = {}
 
-    def _keep(self, name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor) and output.grad_fn is not None:
+    def _keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if name and isinstance(output, Tensor) and output.grad_fn is not None:
             key = self.call_name(name)
             self.outputs[key] = output.clone()  # an activation in place would change it
             self.kinds[key] = type(module).__name__

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.convolution.tracing.reach import Reach
 from pellucid.inspection.calls import IMAGE, Call, as_batch
-from pellucid.inspection.looking import looking
+from pellucid.inspection.runner import each_call
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,15 @@ def _cut_run(model: nn.Module, batch: Tensor) -> tuple[list[Tensor], list[Tensor
         if args and isinstance(args[0], Tensor):
             given[id(module)] = args[0].clone()
 
-    def after(module: nn.Module, args: Any, output: Any) -> Any:
+    def after(name: str, module: nn.Module, args: Any, output: Any) -> Any:
         if not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor)):
             return None
         inputs.append(given.pop(id(module)))
         leaves.append(output.detach().requires_grad_(output.is_floating_point()))
         return leaves[-1].clone()  # a copy, because the next module may work in place
 
-    innermost = [module for module in model.modules() if not list(module.children())]
-    hooks = [module.register_forward_pre_hook(before) for module in innermost]
-    hooks += [module.register_forward_hook(after) for module in innermost]
-    try:
-        with torch.enable_grad(), looking(model):
-            model(leaves[0].clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.enable_grad(), each_call(model, after, before):
+        model(leaves[0].clone())
     return leaves, inputs
 
 

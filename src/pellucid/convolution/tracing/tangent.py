@@ -15,7 +15,7 @@ from pellucid.convolution.tracing.network import Network
 from pellucid.convolution.tracing.windows import scale_and_shift
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE
-from pellucid.inspection.looking import looking
+from pellucid.inspection.runner import each_call
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,25 +83,20 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     """
     outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, output: Any) -> Any:
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> Any:
         if not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor)):
             return None
         outputs.append(output)
         return output.clone()  # a copy, because the next module may work in place
 
     model = network.model
-    hooks = [module.register_forward_hook(keep) for module in model.modules() if not list(module.children())]
     pixels = network.image.clone().requires_grad_()
-    try:
-        with torch.enable_grad(), looking(model):
-            model(pixels * 1)
-            target = outputs[place][(0, *unit)]
-            if not target.requires_grad:
-                raise UsageError(f"{network.label(place)} passes no gradient back to the image")
-            gradients = torch.autograd.grad(target, [pixels, *outputs[:place]], allow_unused=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.enable_grad(), each_call(model, keep):
+        model(pixels * 1)
+        target = outputs[place][(0, *unit)]
+        if not target.requires_grad:
+            raise UsageError(f"{network.label(place)} passes no gradient back to the image")
+        gradients = torch.autograd.grad(target, [pixels, *outputs[:place]], allow_unused=True)
     whole = [
         torch.zeros(network.shape(n), device="cpu") if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)
     ]
