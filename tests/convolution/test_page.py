@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,98 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from browser import Tab, number
 from pellucid import convolution as cv
 from pellucid.errors import UsageError
 from pellucid.nn.models import simple_cnn, small_resnet
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 PRECEDENT = (224, 138, 0)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium; .ci/viewers installs it")
-        pytest.skip("no Chromium here; .ci/viewers installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Tab:
-    """A page that is open, with everything it asked for and complained about."""
-
-    def __init__(self, browser, file: Path, **options):
-        options = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"} | options
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri())
-        self.settle()
-
-    def settle(self) -> None:
-        self.page.wait_for_selector("body[data-settled=true]")
-
-    def stage(self, name: str):
-        return self.page.locator("section.stage").filter(has=self.page.locator(f"h3:text-is('{name}')"))
-
-    def spot(self, name: str, row: int, column: int) -> tuple[float, float]:
-        """Where a cell of a large map lies in the window, after scrolling there."""
-        map_ = self.stage(name).locator(".map")
-        map_.scroll_into_view_if_needed()
-        box = map_.locator("canvas").bounding_box()
-        high, wide = map_.evaluate(
-            "e => { const v = views.find(v => v.map === e); return [v.plane.high, v.plane.wide] }"
-        )
-        return box["x"] + (column + 0.5) * box["width"] / wide, box["y"] + (row + 0.5) * box["height"] / high
-
-    def click(self, name: str, row: int, column: int) -> None:
-        self.page.mouse.click(*self.spot(name, row, column))
-        self.settle()
-
-    def lit(self, name: str) -> np.ndarray:
-        """Which units the page shows as lit: (channel, *grid) of bool."""
-        short = name.removeprefix("layer ")
-        units = self.page.evaluate("name => window.pellucid.lit(name)", short)
-        shape = self.page.evaluate("name => views[window.pellucid.layers().indexOf(name)].shape", short)
-        lit = np.zeros(shape, bool)
-        for unit in units:
-            lit[tuple(unit)] = True
-        return lit
-
-    def numbers(self) -> list[float]:
-        """The numbers of the line of the calculation."""
-        return [_number(text) for text in self.page.locator(".sum .n").all_inner_texts()]
-
-    def tables(self) -> list[np.ndarray]:
-        """Values, weights, products of the channels shown; padding as 0."""
-        rows = self.page.evaluate(
-            "[...document.querySelectorAll('.product table')]"
-            ".map(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent)))"
-        )
-        return [np.array([[_number(cell) for cell in row] for row in table]) for table in rows]
-
-    def where(self) -> str:
-        return self.page.locator("#where").inner_text()
-
-    def close(self, file: Path) -> None:
-        self.context.close()
-        assert self.requests == [file.as_uri()]
-        assert self.complaints == []
-
-
-def _number(text: str) -> float:
-    return float(text.replace("−", "-"))
 
 
 def nan_reach(model: nn.Module, x: torch.Tensor, name: str, unit: tuple[int, ...]) -> np.ndarray:
@@ -197,7 +108,7 @@ def test_total_weights_are_pytorchs_gradients(chromium, digit):
     model(pixels)[0, 3].backward()
     np.testing.assert_allclose(tab.page.evaluate("window.pellucid.weights()"), pixels.grad.flatten().numpy(), atol=1e-5)
     told = tab.stage("image").locator(".caption").last.inner_text()
-    products, biases = (_number(text) for text in re.findall(r"[−]?\d+\.\d+", told))
+    products, biases = (number(text) for text in re.findall(r"[−]?\d+\.\d+", told))
     full = cv.trace(model, image, "5", 3).full()
     assert products == pytest.approx(full.products.sum(), abs=6e-5)
     assert biases == pytest.approx(full.constant, abs=2e-4)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +13,7 @@ from openpyxl.utils import range_boundaries
 from PIL import Image
 from torch import nn
 
+from office import recalculate
 from pellucid import convolution as cv
 from pellucid.errors import UsageError
 from pellucid.nn.models import simple_cnn
@@ -124,13 +122,8 @@ def written(mnist_sample, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recalculated(written, tmp_path_factory):
+def recalculated(written, libreoffice, tmp_path_factory):
     """Each sheet, as it was written and with one pixel changed, after LibreOffice computed all of it anew."""
-    program = shutil.which("soffice") or shutil.which("localc")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("LibreOffice is missing: .ci/viewers installs it")
-        pytest.skip("LibreOffice is not installed: .ci/viewers installs it")
     base = tmp_path_factory.mktemp("libreoffice")
     files = []
     for name, (_, _, result) in written.items():
@@ -144,16 +137,8 @@ def recalculated(written, tmp_path_factory):
             book.save(files[-1])  # openpyxl drops the values of formulas
         last = list(result.ranges.values())[-1][0]
         assert (read(openpyxl.load_workbook(files[-1], data_only=True).active, last) == None).all()  # noqa: E711
-    command = [
-        program,
-        "--headless",
-        "--norestore",
-        f"-env:UserInstallation=file://{base}/profile",
-        "--convert-to",
-        "xlsx",
-    ]
-    subprocess.run([*command, "--outdir", base / "out", *files], check=True, capture_output=True, timeout=300)
-    return {file.stem: openpyxl.load_workbook(base / "out" / file.name, data_only=True).active for file in files}
+    sheets = recalculate(libreoffice, files, base)
+    return {file.stem: sheet for file, sheet in zip(files, sheets, strict=True)}
 
 
 NAMES = ["chapter", "simple_cnn", "pooled", "ceiled", "grouped"]

@@ -1,4 +1,4 @@
-"""A model's operations on one image, each with the paths it reads through."""
+"""A model's operations on one image, each with what it reads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.fields.rules import WINDOWS, Paths, Source, paths_of, sources_in
+from pellucid.convolution.connectivity import Input, Read, inputs_in, reads_of, rule_of
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
 from pellucid.inspection.lookup import CallNames
 
 IN_PLACE = ("iadd", "imul", "isub", "itruediv")
+WINDOWS = ("conv", "pool", "Conv", "Pool")
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Step:
         kind: Class name of the module, or name of the function.
         is_module: Whether it is a module of PyTorch.
         shape: Of the output, batch axis of one first.
-        paths: What it reads and how.
+        reads: What it reads and how.
     """
 
     name: str
     kind: str
     is_module: bool
     shape: tuple[int, ...]
-    paths: Paths
+    reads: list[Read]
 
 
 class Untraceable(Exception):
@@ -61,7 +62,7 @@ def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                traced = fx.symbolic_trace(model)
+                traced = fx.GraphModule(model, _tracer().trace(model))
         except Exception as error:  # a forward given stand-ins for tensors can fail in any way
             raise Untraceable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
         recorder = _recorder(traced, dict(model.named_modules()))
@@ -82,6 +83,18 @@ def refused(model: nn.Module, input_size: tuple[int, ...], error: Exception) -> 
     )
 
 
+def _tracer() -> Any:
+    from torch import fx
+
+    class Tracer(fx.Tracer):
+        """Takes a module that has a rule as one operation, as it does PyTorch's own."""
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return super().is_leaf_module(m, module_qualified_name) or rule_of(m) is not None
+
+    return Tracer()
+
+
 def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
     from torch import fx
     from torch.fx.node import map_aggregate
@@ -93,7 +106,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             super().__init__(module)
             self.steps: dict[str, Step] = {}
             self.unknown: set[str] = set()
-            self.pieces: dict[str, list[Source]] = {}  # outputs of operations with several, such as a split
+            self.pieces: dict[str, list[Input]] = {}  # outputs of operations with several, such as a split
             self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
             self.call_name = CallNames()
             self.ends = _ends(module.graph, modules)
@@ -103,7 +116,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
                 return value
             result = self.env[value]
             if isinstance(result, Tensor):
-                return Source(self.written.get(value.name, value.name), tuple(result.shape))
+                return Input(self.written.get(value.name, value.name), tuple(result.shape))
             return self.pieces.get(value.name, result)
 
         def run_node(self, n: Any) -> Any:
@@ -111,7 +124,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             result = super().run_node(n)
             if n.op == "placeholder" and isinstance(result, Tensor):
                 self.steps[n.name] = Step("image", "image", False, tuple(result.shape), [])
-            elif n.op.startswith("call") and sources_in((args, kwargs)):
+            elif n.op.startswith("call") and inputs_in((args, kwargs)):
                 self._note(n, args, kwargs, result)
             return result
 
@@ -122,15 +135,15 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
                 if isinstance(chosen, list):
                     self.pieces[n.name] = chosen
                 elif chosen.step in self.steps:
-                    self.steps[n.name] = self._step(n, target, chosen.shape, [(chosen, ())])
+                    self.steps[n.name] = self._step(n, target, chosen.shape, [Read(chosen)])
             elif isinstance(result, Tensor):
                 self._note_one(n, target, args, kwargs, tuple(result.shape))
             elif isinstance(result, tuple | list) and all(isinstance(item, Tensor) for item in result):
                 self._note_many(n, target, args, kwargs, [tuple(item.shape) for item in result])
 
         def _note_one(self, n: Any, target: Any, args: Any, kwargs: Any, shape: tuple[int, ...]) -> None:
-            paths, known = paths_of(shape, target, args, kwargs)
-            kept, kind = self._seeing(paths, target, known), _kind(target)
+            reads, known = reads_of(shape, target, args, kwargs)
+            kept, kind = self._seeing(reads, target, known), _kind(target)
             if kept:
                 self.steps[n.name] = self._step(n, target, shape, kept)
                 in_place = (kind.endswith("_") and not kind.endswith("__")) or kind in IN_PLACE
@@ -138,24 +151,24 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
                     self.written[n.args[0].name] = n.name
 
         def _note_many(self, n: Any, target: Any, args: Any, kwargs: Any, shapes: list[tuple[int, ...]]) -> None:
-            pieces, known = paths_of(shapes, target, args, kwargs)
-            self.pieces[n.name] = [Source(f"{n.name}[{i}]", shape) for i, shape in enumerate(shapes)]
-            for source, paths in zip(self.pieces[n.name], pieces, strict=True):
-                kept = self._seeing(paths, target, known)
+            pieces, known = reads_of(shapes, target, args, kwargs)
+            self.pieces[n.name] = [Input(f"{n.name}[{i}]", shape) for i, shape in enumerate(shapes)]
+            for source, reads in zip(self.pieces[n.name], pieces, strict=True):
+                kept = self._seeing(reads, target, known)
                 if kept:
                     self.steps[source.step] = Step(source.step, _kind(target), False, source.shape, kept)
 
-        def _seeing(self, paths: Paths, target: Any, known: bool) -> Paths:
-            """The paths that start at the image in the end; others start at parameters."""
-            kept = [path for path in paths if path[0].step in self.steps]
+        def _seeing(self, reads: list[Read], target: Any, known: bool) -> list[Read]:
+            """What comes from the image in the end; others start at parameters."""
+            kept = [read for read in reads if read.source.step in self.steps]
             if kept and not known:
                 self.unknown.add(_kind(target))
             return kept
 
-        def _step(self, n: Any, target: Any, shape: tuple[int, ...], paths: Paths) -> Step:
+        def _step(self, n: Any, target: Any, shape: tuple[int, ...], reads: list[Read]) -> Step:
             module = n.target if n.op == "call_module" else self.ends.get(n.name)
             name, kind = module or n.name, _kind(modules[module] if module else target)
-            return Step(self.call_name(name), kind, module is not None, shape, paths)
+            return Step(self.call_name(name), kind, module is not None, shape, reads)
 
     return Recorder(traced)
 
@@ -222,5 +235,5 @@ def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tenso
                 take(result)
             return result
 
-    Reader(fx.symbolic_trace(model)).run(images)
+    Reader(fx.GraphModule(model, _tracer().trace(model))).run(images)
     return found[0]

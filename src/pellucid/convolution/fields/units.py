@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.convolution.connectivity.moves import Gather, back
 from pellucid.convolution.fields.graph import Step
-from pellucid.convolution.fields.taps import Gather, Hull, read_by, union
+from pellucid.convolution.fields.hull import Hull, union
 from pellucid.errors import UsageError
 
 
@@ -54,7 +55,7 @@ class Followed:
 
     def rows(self) -> list[LayerField]:
         """A row for each module and each operation that widens or joins fields."""
-        return [self._row(key) for key, step in self.steps.items() if step.paths and (step.is_module or _widens(step))]
+        return [self._row(key) for key, step in self.steps.items() if step.reads and (step.is_module or _widens(step))]
 
     def unit_dims(self, name: str) -> list[int]:
         """Dimensions that tell units apart: those of the map, or all where there is none."""
@@ -93,10 +94,10 @@ class Followed:
             start = start & (np.arange(shape[dim]) == place).reshape([-1 if d == dim else 1 for d in range(len(shape))])
         masks = {target: start}
         for key in reversed(self.steps):
-            if key in masks and self.steps[key].paths:
+            if key in masks and self.steps[key].reads:
                 mask = masks.pop(key)
-                for source, moves in self.steps[key].paths:
-                    read = read_by(mask, moves)
+                for source, moves, _ in self.steps[key].reads:
+                    read = back(mask, moves)
                     masks[source.step] = masks[source.step] | read if source.step in masks else read
         image = next(iter(self.steps))
         whole = self.steps[image].shape
@@ -137,8 +138,8 @@ def by(sizes: Iterable[Any]) -> str:
 def _hulls(found: dict[str, Step], boundless: bool) -> dict[str, Hull]:
     hulls: dict[str, Hull] = {}
     for key, step in found.items():
-        if step.paths:
-            hulls[key] = union([hulls[source.step].along(moves) for source, moves in step.paths])
+        if step.reads:
+            hulls[key] = union([hulls[source.step].along(moves) for source, moves, _ in step.reads])
         else:
             hulls[key] = Hull.of_image(step.shape, boundless)
     return hulls
@@ -146,8 +147,8 @@ def _hulls(found: dict[str, Step], boundless: bool) -> dict[str, Hull]:
 
 def _widens(step: Step) -> bool:
     """Whether an operation in `forward` is worth a row: it reads through windows or joins branches."""
-    sources = {source.step for source, _ in step.paths}
-    windows = (m for _, moves in step.paths for m in moves if isinstance(m, Gather) and m.dim > 1)
+    sources = {source.step for source, *_ in step.reads}
+    windows = (m for _, moves, _ in step.reads for m in moves if isinstance(m, Gather) and m.dim > 1)
     return len(sources) > 1 or any(m.taps.n_in > 1 and not m.taps.is_identity for m in windows)
 
 

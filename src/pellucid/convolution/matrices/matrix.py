@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.convolution.connectivity import Connection, Copy, Kernel, Mean, connection_of, rule_of
 from pellucid.convolution.matrices import symbols
+from pellucid.convolution.matrices.places import distinct, places
 from pellucid.errors import UsageError
+from pellucid.inspection.looking import looking
 from pellucid.plot.figure import FigureOptions, finished
+from pellucid.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LETTERED_ROWS, LETTERED_COLUMNS = 36, 36
 DENSE_UP_TO = 100_000_000
-PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class ConvMatrix:
     in the layer's shape. Weights are read from the layer whenever they are needed, so gradients reach it.
 
     Attributes:
-        layer: The convolution.
+        layer: The convolution, or another layer that sums what it reads.
         input_shape, output_shape: (channel, axis …).
         rows, columns: Row and column of each place that holds a weight; a place where padding repeats a pixel may hold
             a sum of several and is then listed for each.
-        weights: Which weight it is, an index into the flattened kernel.
+        weights: Which weight it is, an index into `kernel`, flattened.
     """
 
     layer: Any
@@ -52,6 +53,15 @@ class ConvMatrix:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return int(np.prod(self.output_shape)), int(np.prod(self.input_shape))
+
+    @property
+    def kernel(self) -> Tensor:
+        """The layer's different weights, as it has them now: its kernel, the shares of a mean, or a single one."""
+        made = self._made
+        if isinstance(made.weights, Kernel):
+            return made.weights.weight
+        like = next(self.layer.parameters(), torch.zeros(1, device=self.rows.device))
+        return torch.from_numpy(distinct(made)).to(like)
 
     @property
     def is_zero(self) -> Tensor:
@@ -79,10 +89,10 @@ class ConvMatrix:
 
     def bias_vector(self) -> Tensor:
         """What is added to the product: each channel's bias once per place, zeros for a layer without."""
-        bias = self.layer.bias
+        bias = self._bias
         if bias is None:
-            return self.layer.weight.new_zeros(self.shape[0])
-        return bias.repeat_interleave(self.shape[0] // len(bias))
+            return self.kernel.new_zeros(self.shape[0])
+        return bias[torch.from_numpy(self._features()).to(bias.device)]
 
     def weight_gradient(self, matrix_gradient: Tensor) -> Tensor:
         """The kernel's gradient from that of the matrix: for each weight the sum over the places it is in.
@@ -97,7 +107,7 @@ class ConvMatrix:
         if tuple(matrix_gradient.shape) != self.shape:
             raise UsageError(f"the matrix's gradient has its shape, {self.shape}, not {tuple(matrix_gradient.shape)}")
         values = matrix_gradient[self.rows, self.columns]
-        kernel = self.layer.weight
+        kernel = self.kernel
         return values.new_zeros(kernel.numel()).index_add(0, self.weights, values).reshape(kernel.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -105,7 +115,8 @@ class ConvMatrix:
         if tuple(x.shape[-len(self.input_shape) :]) != self.input_shape or x.ndim > len(self.input_shape) + 1:
             raise UsageError(f"this matrix takes inputs of shape {self.input_shape}, not {tuple(x.shape)}")
         columns = x.reshape(-1, self.shape[1]).T
-        product = torch.sparse.mm(self.sparse(), columns) + self.bias_vector()[:, None]
+        weight = None if isinstance(self._made.weights, Kernel) else self.kernel.to(x)  # ones and shares have no type
+        product = torch.sparse.mm(self.sparse(weight), columns) + self.bias_vector()[:, None]
         return product.T.reshape(*x.shape[: -len(self.input_shape)], *self.output_shape)
 
     def equations(self, rows: Iterable[int] | None = None, *, latex: bool = False) -> str:
@@ -127,8 +138,8 @@ class ConvMatrix:
         for row, column, weight in self._places(wanted):
             terms[row].append((column, weight))
         biases = self._bias_names()
-        named = [([(symbols.GREEK[w], symbols.INPUTS[c]) for c, w in terms[row]], biases[self._channel(row)],
-                  symbols.OUTPUTS[row]) for row in chosen]  # fmt: skip
+        named = [([(symbols.GREEK[w], symbols.INPUTS[c]) for c, w in terms[row]], biases[row], symbols.OUTPUTS[row])
+                 for row in chosen]  # fmt: skip
         return symbols.equations(named, latex)
 
     def latex(self) -> str:
@@ -137,9 +148,7 @@ class ConvMatrix:
         Raises:
             UsageError: the matrix is larger than a page, 36×36.
         """
-        entries = self._entries()
-        biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
-        return symbols.matrix_latex(entries, biases)
+        return symbols.matrix_latex(self._entries(), self._bias_names())
 
     def show(self, **options: Unpack[FigureOptions]) -> Figure:
         """Draw matrix, input, bias and output: one colour for each weight, fixed zeros in grey; letters up to 36×36.
@@ -148,16 +157,15 @@ class ConvMatrix:
         """
         from pellucid.plot.matrix import plot_matrix, plot_places
 
-        n_weights = self.layer.weight.numel()
+        n_weights = self.kernel.numel()
         if not self._fits:
             rows, columns, weights = (t.cpu().numpy() for t in (self.rows, self.columns, self.weights))
             return finished(plot_places(rows, columns, weights, self.shape, n_weights, title=self._head()), options)
-        biases = [self._bias_names()[self._channel(row)] for row in range(self.shape[0])]
         drawn = plot_matrix(
             self._entries(),
             [symbols.text(symbols.GREEK[w]) for w in range(n_weights)],
             [symbols.text(symbols.INPUTS[c]) for c in range(self.shape[1])],
-            [symbols.text(name) if name else "" for name in biases],
+            [symbols.text(name) if name else "" for name in self._bias_names()],
             [symbols.text(symbols.OUTPUTS[r]) for r in range(self.shape[0])],
         )
         return finished(drawn, options)
@@ -175,18 +183,30 @@ class ConvMatrix:
 
     def _head(self) -> str:
         (rows, columns), places = self.shape, self._n_places()
-        return (
-            f"{type(self.layer).__name__} as a {rows:,}×{columns:,} matrix: {self.layer.weight.numel():,} weights in "
-            f"{places:,} places, {1 - places / (rows * columns):.1%} fixed zeros"
-        )
+        weights, zeros = counted(self.kernel.numel(), "weight"), f"{1 - places / (rows * columns):.1%} fixed zeros"
+        size = f"{rows:,}×{columns:,}"
+        return f"{type(self.layer).__name__} as a {size} matrix: {weights} in {counted(places, 'place')}, {zeros}"
 
     @property
     def _fits(self) -> bool:
         return self.shape[0] <= LETTERED_ROWS and self.shape[1] <= LETTERED_COLUMNS
 
     @property
+    def _made(self) -> Connection:
+        found = connection_of(self.layer, self.input_shape, self.output_shape)
+        assert found is not None  # as_matrix asked for it
+        return found
+
+    @property
+    def _bias(self) -> Tensor | None:
+        weights = self._made.weights
+        return weights.bias if isinstance(weights, Kernel) else None
+
+    @cached_property
     def _single(self) -> bool:
-        return self.layer.padding_mode == "zeros"
+        """Whether no place holds a sum of weights; places are sorted."""
+        same = (self.rows[1:] == self.rows[:-1]) & (self.columns[1:] == self.columns[:-1])
+        return not bool(same.any())
 
     def _n_places(self) -> int:
         if self._single:
@@ -194,7 +214,7 @@ class ConvMatrix:
         return len(torch.unique(self.rows * self.shape[1] + self.columns))
 
     def _kernel(self, weight: Tensor | None) -> Tensor:
-        kernel = self.layer.weight
+        kernel = self.kernel
         if weight is not None and weight.shape != kernel.shape:
             raise UsageError(f"the kernel has shape {tuple(kernel.shape)}, not {tuple(weight.shape)}")
         return kernel if weight is None else weight
@@ -223,18 +243,25 @@ class ConvMatrix:
             entries[row][column] += (weight,)
         return entries
 
-    def _channel(self, row: int) -> int:
-        return row // (self.shape[0] // self.output_shape[0])
+    def _features(self) -> np.ndarray:
+        """Which output feature, and so which bias, each row belongs to."""
+        weights = self._made.weights
+        axis = weights.dim - 1 if isinstance(weights, Kernel) else 0
+        return np.indices(self.output_shape)[axis].ravel()
 
     def _bias_names(self) -> list[symbols.Name | None]:
-        n = self.output_shape[0]
-        if self.layer.bias is None:
-            return [None] * n
-        return [("b", None)] if n == 1 else [("b", i + 1) for i in range(n)]
+        """The name of each row's bias."""
+        bias = self._bias
+        if bias is None:
+            return [None] * self.shape[0]
+        return [("b", None if len(bias) == 1 else int(feature) + 1) for feature in self._features()]
 
 
 def as_matrix(layer: nn.Module, input_size: int | Sequence[int]) -> ConvMatrix:
     """A convolution as the matrix that gives the same result on the flattened input.
+
+    Other layers that sum what they read can be written so too: average pooling, `nn.PixelShuffle`, padding, resizing to
+    the nearest pixel. Their weights are the shares of a mean, or ones.
 
     >>> m = as_matrix(nn.Conv2d(1, 1, 2), input_size=(3, 3))
     >>> print(m.equations().splitlines()[0])
@@ -242,94 +269,50 @@ def as_matrix(layer: nn.Module, input_size: int | Sequence[int]) -> ConvMatrix:
 
     Args:
         layer: `nn.Conv1d`, `Conv2d`, `Conv3d` or their transposed forms, with any stride, padding, padding mode,
-            dilation and groups.
-        input_size: Length of each axis, with or without the channels in front; an int is for all axes.
+            dilation and groups; or another layer that is a sum of its inputs with fixed weights.
+        input_size: Shape of an input: the channels and the length of each axis. The channels of a convolution may be
+            left out; an int is the length of all its axes.
 
     Raises:
-        UsageError: not a convolution, or one that does not take such an input.
+        UsageError: not such a layer, or one that does not take such an input.
 
     Source: the chapter's figures after M. Kleinsmith, "CNNs from different viewpoints".
     """
-    if not isinstance(layer, CONVOLUTIONS + TRANSPOSED):
-        raise UsageError(f"as_matrix takes a convolution of torch.nn, not {type(layer).__name__}")
+    if not isinstance(layer, nn.Module) or rule_of(layer) is None or isinstance(layer, nn.Linear):
+        raise _no_matrix(layer)
     shape = _input_shape(layer, input_size)
-    with torch.no_grad():
+    with looking(layer), torch.no_grad():
+        weight = next(layer.parameters(), torch.zeros(1, device="cpu"))
         try:
-            output_shape = tuple(layer(layer.weight.new_zeros(1, *shape)).shape[1:])
+            output_shape = tuple(layer(weight.new_zeros(1, *shape)).shape[1:])
         except (RuntimeError, ValueError) as error:
             raise UsageError(f"{layer} does not take an input of shape {shape}: {str(error).splitlines()[0]}") from None
-    is_transposed = isinstance(layer, TRANSPOSED)
-    axes = [
-        (_transposed_axis if is_transposed else _axis)(layer, axis, shape[axis + 1], output_shape[axis + 1])
-        for axis in range(len(shape) - 1)
-    ]
-    rows, columns, weights = _product(layer, axes, shape, output_shape, is_transposed)
-    n_columns, n_weights = int(np.prod(shape)), layer.weight.numel()
-    places = np.sort((rows * n_columns + columns) * n_weights + weights)  # numbers sort ten times faster than triples
-    places, weights = np.divmod(places, n_weights)
-    rows, columns = np.divmod(places, n_columns)
+    found = connection_of(layer, shape, output_shape)
+    if found is None or not isinstance(found.weights, Kernel | Mean | Copy):
+        raise _no_matrix(layer)
+    rows, columns, weights = places(found)
     return ConvMatrix(
-        layer, shape, output_shape, *(torch.from_numpy(a).to(layer.weight.device) for a in (rows, columns, weights))
+        layer, shape, output_shape, *(torch.from_numpy(a).to(weight.device) for a in (rows, columns, weights))
+    )
+
+
+def _no_matrix(layer: Any) -> UsageError:
+    return UsageError(
+        f"as_matrix takes a convolution of torch.nn, not {type(layer).__name__}, or a layer that copies or averages "
+        "what it reads; the matrix of a linear layer is its weight"
     )
 
 
 def _input_shape(layer: Any, input_size: int | Sequence[int]) -> tuple[int, ...]:
-    n_axes = len(layer.kernel_size)
+    kernel = getattr(layer, "kernel_size", None)
+    n_axes, channels = len(kernel) if isinstance(kernel, tuple) else None, getattr(layer, "in_channels", None)
+    if n_axes is None or channels is None:
+        return (input_size,) if isinstance(input_size, int) else tuple(int(n) for n in input_size)
     size = (input_size,) * n_axes if isinstance(input_size, int) else tuple(int(n) for n in input_size)
     if len(size) == n_axes:
-        size = (layer.in_channels, *size)
-    if len(size) != n_axes + 1 or size[0] != layer.in_channels or min(size) < 1:
+        size = (channels, *size)
+    if len(size) != n_axes + 1 or size[0] != channels or min(size) < 1:
         raise UsageError(
-            f"input_size is the length of {n_axes} axes, with {layer.in_channels} channels in front or without, not "
-            f"{input_size}"
+            f"input_size is the length of {n_axes} axes, with {channels} channels in front or without, not {input_size}"
         )
     return size
-
-
-Axis = tuple[np.ndarray, ...]
-
-
-def _axis(layer: Any, axis: int, n_in: int, n_out: int) -> Axis:
-    """Every (output, input, kernel) place along one axis at which a kernel weight meets an input value."""
-    k, stride, gap = layer.kernel_size[axis], layer.stride[axis], layer.dilation[axis]
-    if layer.padding in ("same", "valid"):
-        total = gap * (k - 1) if layer.padding == "same" else 0
-        before, after = total // 2, total - total // 2
-    else:
-        before = after = layer.padding[axis]
-    if layer.padding_mode == "zeros":
-        source = np.pad(np.arange(n_in), (before, after), constant_values=PADDING)
-    else:
-        mode: Any = NUMPY_MODES[layer.padding_mode]
-        source = np.pad(np.arange(n_in), (before, after), mode=mode)
-    outputs, kernel = (a.ravel() for a in np.indices((n_out, k)))
-    inputs = source[outputs * stride + kernel * gap]
-    return tuple(a[inputs != PADDING] for a in (outputs, inputs, kernel))
-
-
-def _transposed_axis(layer: Any, axis: int, n_in: int, n_out: int) -> Axis:
-    """The same for a transposed convolution, where each input value meets the whole kernel."""
-    inputs, kernel = (a.ravel() for a in np.indices((n_in, layer.kernel_size[axis])))
-    outputs = inputs * layer.stride[axis] + kernel * layer.dilation[axis] - layer.padding[axis]
-    inside = (outputs >= 0) & (outputs < n_out)
-    return tuple(a[inside] for a in (outputs, inputs, kernel))
-
-
-def _product(
-    layer: Any, axes: list[Axis], shape: tuple[int, ...], output_shape: tuple[int, ...], is_transposed: bool
-) -> tuple[np.ndarray, ...]:
-    """Row, column and weight of all places: those of the axes and of the channels, each with each."""
-    first, second = layer.weight.shape[:2]
-    one, other = (a.ravel() for a in np.indices((first, second)))
-    group = one // (first // layer.groups)
-    outputs, inputs = (other + group * second, one) if is_transposed else (one, other + group * second)
-    rows, columns, weights = outputs, inputs, one * second + other
-    for axis, (out, into, kernel) in enumerate(axes):
-        rows, columns, weights = (
-            (a[:, None] * n + b).ravel()
-            for a, n, b in (
-                (rows, output_shape[axis + 1], out), (columns, shape[axis + 1], into),
-                (weights, layer.kernel_size[axis], kernel),
-            )
-        )  # fmt: skip
-    return rows, columns, weights

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from pellucid.convolution.arithmetic import same_padding
+from pellucid.convolution.connectivity import (
+    Connection,
+    Copy,
+    Function,
+    Kernel,
+    Largest,
+    Mean,
+    Standardized,
+    connection_of,
+)
+from pellucid.convolution.connectivity.axes import OUTSIDE, Taps
 from pellucid.convolution.sheets.grids import Frame, Grid, Pair
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import Call
@@ -61,120 +71,134 @@ class Layer:
         return self.text.format(*scalars, x=maps[channel].cell(*place))
 
 
-class Convolution(Layer):
-    """`nn.Conv2d`: a SUMPRODUCT of window and kernel for each input channel; single products if it is dilated."""
+class _Window(Layer):
+    """A layer whose cells have a window of cells in each of some channels."""
 
-    def __init__(self, module: nn.Conv2d, number: int):
-        rows, columns = (_sides(module, axis) for axis in (0, 1))
-        self.module = module
-        self.frame = Frame(*rows, *columns, mode=module.padding_mode)
-        self.kernel = (module.kernel_size[0], module.kernel_size[1])
-        self.n_scalars = 0 if module.bias is None else 1
-        self.kernels = _numbers(module.weight)
-        super().__init__(f"Convolution {number}", _settings(module, rows, columns))
+    def __init__(self, connection: Connection, title: str, details: str, counted: Pair | None = None):
+        """`counted` is the padding on each axis that is drawn; None draws all that a window meets."""
+        super().__init__(title, details)
+        self.channels = (connection.taps or (None,))[0]
+        self.axes: tuple[Taps, Taps] = (connection.grid[0], connection.grid[1])
+        self.windows = [_windows(taps) for taps in self.axes]
+        sides = [_sides(taps, windows) for taps, windows in zip(self.axes, self.windows, strict=True)]
+        if counted is not None:
+            sides = [(n, n) for n in counted]
+        self.frame = Frame(*sides[0], *sides[1], mode=self.axes[0].border)
 
     def sources(self, channel: int) -> list[int]:
-        n_in, n_out = (n // self.module.groups for n in (self.module.in_channels, self.module.out_channels))
-        group = channel // n_out
-        return list(range(group * n_in, (group + 1) * n_in))
+        return [channel] if self.channels is None else self.channels.read_by(np.array([channel]))[0].tolist()
+
+    def drawn(self, place: Pair) -> tuple[list[int | None], list[int | None]]:
+        """Rows and columns of the window at a place, counted from the map's first cell; None for a tap that meets none.
+
+        What lies beyond the padding that is drawn is left out.
+        """
+        sides = ((self.frame.top, self.frame.bottom), (self.frame.left, self.frame.right))
+        rows, columns = (
+            [at for at in windows[i] if at is None or -before <= at < taps.n_in + after]
+            for windows, i, taps, (before, after) in zip(self.windows, place, self.axes, sides, strict=True)
+        )
+        return rows, columns
+
+
+class Convolution(_Window):
+    """A SUMPRODUCT of window and kernel for each input channel; single products where the window has gaps."""
+
+    def __init__(self, connection: Connection, weights: Kernel, title: str, details: str):
+        super().__init__(connection, title, details)
+        self.made = weights
+        self.kernels = _numbers(weights.arranged(weights.weight.detach()))
+        self.kernel = (self.kernels.shape[2], self.kernels.shape[3])
+        self.n_scalars = 0 if weights.bias is None else 1
 
     def weights(self, channel: int) -> np.ndarray:
         return self.kernels[channel]
 
     def scalars(self, channel: int, maps: Mapping[int, Grid]) -> list[Scalar]:
-        return [] if self.module.bias is None else [Scalar("bias", self.module.bias[channel].item())]
+        return [] if self.made.bias is None else [Scalar("bias", self.made.bias[channel].item())]
 
     def formula(
         self, channel: int, place: Pair, maps: Mapping[int, Grid], kernels: Sequence[Grid], scalars: Sequence[str]
     ) -> str:
-        m, padding = self.module, (self.frame.top, self.frame.left)
-        rows, columns = (
-            [place[i] * m.stride[i] - padding[i] + k * m.dilation[i] for k in range(m.kernel_size[i])] for i in (0, 1)
-        )
+        rows, columns = self.drawn(place)
         terms: list[str] = []
         for source, kernel in zip(self.sources(channel), kernels, strict=True):
             if len(rows) * len(columns) > 1 and _unbroken(rows) and _unbroken(columns):
-                terms.append(f"SUMPRODUCT({maps[source].window(rows, columns)},{kernel.fixed})")
+                terms.append(f"SUMPRODUCT({maps[source].window(_met(rows), _met(columns))},{kernel.fixed})")
             else:
                 terms += [
                     f"{maps[source].cell(row, column)}*{kernel.fixed_cells[i][j]}"
                     for i, row in enumerate(rows)
                     for j, column in enumerate(columns)
+                    if row is not None and column is not None
                 ]
-        return "+".join([*terms, *scalars])
+        return "+".join([*terms, *scalars]) or "0"
 
 
-class Pooling(Layer):
+class Pooling(_Window):
     """Maximum or average of a window. Padding is no part of a maximum; of an average it is if the layer counts it."""
 
-    def __init__(self, call: Call):
-        module: Any = call.module
-        self.average = isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d)
-        self.divisor = getattr(module, "divisor_override", None)
-        self.sizes = (call.input.shape[2], call.input.shape[3])
-        self.adaptive = isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)
-        self.outputs = (call.output.shape[2], call.output.shape[3])
-        details = f"{self.outputs[0]}×{self.outputs[1]} windows over all"
-        if not self.adaptive:
-            names = ("kernel_size", "stride", "padding", "dilation")
-            self.steps = [[_entry(getattr(module, name, 1), axis) for name in names] for axis in (0, 1)]
-            (kr, sr, pr, dr), (kc, sc, pc, dc) = self.steps
-            if self.average and module.count_include_pad:
-                self.frame = Frame(pr, pr, pc, pc)
-            details = _join(
-                (f"{kr}×{kc}", True),
-                (f"stride {_both(sr, sc)}", True),
-                (f"padding {_both(pr, pc)}", pr + pc > 0),
-                (f"dilation {_both(dr, dc)}", dr * dc > 1),
-            )
-        super().__init__("Average pooling" if self.average else "Max pooling", details)
+    def __init__(self, connection: Connection, weights: Mean | Largest, details: str):
+        counted = weights.counted if isinstance(weights, Mean) and weights.counted else (0, 0)
+        title = "Average pooling" if isinstance(weights, Mean) else "Max pooling"
+        super().__init__(connection, title, details, (counted[0], counted[1]))
+        self.made = weights
 
     def formula(
         self, channel: int, place: Pair, maps: Mapping[int, Grid], kernels: Sequence[Grid], scalars: Sequence[str]
     ) -> str:
-        rows, columns = (self._window(place[axis], axis) for axis in (0, 1))
+        rows, columns = map(_met, self.drawn(place))
         grid = maps[channel]
         if _unbroken(rows) and _unbroken(columns):
             inside = grid.window(rows, columns)
         else:
             inside = ",".join(grid.cell(row, column) for row in rows for column in columns)
-        if self.divisor:
-            return f"SUM({inside})/{self.divisor}"
-        return f"{'AVERAGE' if self.average else 'MAX'}({inside})"
+        if isinstance(self.made, Mean) and self.made.divisor:
+            return f"SUM({inside})/{self.made.divisor}"
+        return f"{'AVERAGE' if isinstance(self.made, Mean) else 'MAX'}({inside})"
 
-    def _window(self, at: int, axis: int) -> list[int]:
-        size = self.sizes[axis]
-        if self.adaptive:
-            n = self.outputs[axis]
-            return list(range(at * size // n, -(-(at + 1) * size // n)))
-        kernel, stride, padding, dilation = self.steps[axis]
-        before = self.frame.top if axis == 0 else self.frame.left
-        window = [at * stride - padding + k * dilation for k in range(kernel)]
-        return [place for place in window if -before <= place < size + before]
+
+class Copied(Layer):
+    """Each cell is another cell, or zero."""
+
+    def __init__(self, connection: Connection, title: str, details: str):
+        super().__init__(title, details)
+        self.connection = connection
+
+    def sources(self, channel: int) -> list[int]:
+        grid = self.connection.shape_out[1:]
+        read = {self._source((channel, *place)) for place in np.ndindex(grid)} - {None}
+        return sorted({unit[0] for unit in read if unit is not None})
+
+    def _source(self, unit: tuple[int, ...]) -> tuple[int, int, int] | None:
+        channels, rows, columns = self.connection.window(unit)
+        found = (int(channels[0]), int(rows[0]), int(columns[0]))
+        return None if OUTSIDE in found else found
+
+    def formula(
+        self, channel: int, place: Pair, maps: Mapping[int, Grid], kernels: Sequence[Grid], scalars: Sequence[str]
+    ) -> str:
+        found = self._source((channel, *place))
+        return "0" if found is None else maps[found[0]].cell(found[1], found[2])
 
 
 class Normalization(Layer):
-    """Batchnorm with its running statistics, group and instance norm with live ones: (x − mean)/√(var + ε)·γ + β."""
+    """Norms with running statistics, or with live ones of a group of channels: (x − mean)/√(var + ε)·γ + β."""
 
     n_scalars = 5
 
-    def __init__(self, call: Call):
-        self.module: Any = call.module
+    def __init__(self, call: Call, weights: Standardized, title: str):
         n = call.input.shape[1]
-        self.live = not getattr(self.module, "track_running_stats", False)
-        if self.live and isinstance(self.module, nn.BatchNorm2d):
-            raise UsageError(f"batchnorm {call.name!r} keeps no running statistics: a sheet shows evaluation mode")
-        self.size = n // self.module.num_groups if isinstance(self.module, nn.GroupNorm) else 1
-        if self.live and self.size > 255:
+        self.made = weights
+        self.size = 1 if weights.is_fixed else n // (weights.groups or n)
+        if self.size > 255:
             raise UsageError(f"{call.name!r} averages over {self.size} channels; a formula takes 255 at most")
         x = _numbers(call.input)[0].reshape(n // self.size, -1)
         self.means, self.variances = x.mean(1), x.var(1)
-        if not self.live:
-            self.means, self.variances = (_numbers(getattr(self.module, f"running_{s}")) for s in ("mean", "var"))
-        self.gammas = np.ones(n) if self.module.weight is None else _numbers(self.module.weight)
-        self.betas = np.zeros(n) if self.module.bias is None else _numbers(self.module.bias)
-        titles = {nn.BatchNorm2d: "Batchnorm", nn.GroupNorm: "Group norm", nn.InstanceNorm2d: "Instance norm"}
-        title = next(text for kind, text in titles.items() if isinstance(self.module, kind))
+        if weights.mean is not None and weights.var is not None:
+            self.means, self.variances = _numbers(weights.mean), _numbers(weights.var)
+        self.gammas = np.ones(n) if weights.weight is None else _numbers(weights.weight)
+        self.betas = np.zeros(n) if weights.bias is None else _numbers(weights.bias)
         super().__init__(title, "(x − mean)/√(var + ε)·γ + β", "({x}-{0})/SQRT({1}+{2})*{3}+{4}")
 
     def sources(self, channel: int) -> list[int]:
@@ -183,13 +207,13 @@ class Normalization(Layer):
 
     def scalars(self, channel: int, maps: Mapping[int, Grid]) -> list[Scalar]:
         group, formulas = channel // self.size, [None, None]
-        if self.live:
+        if not self.made.is_fixed:
             inside = ",".join(maps[source].fixed for source in self.sources(channel))
             formulas = [f"{name}({inside})" for name in ("AVERAGE", "VARP")]
         return [
             Scalar("mean", float(self.means[group]), formulas[0]),
             Scalar("var", float(self.variances[group]), formulas[1]),
-            Scalar("ε", self.module.eps),
+            Scalar("ε", self.made.eps),
             Scalar("γ", float(self.gammas[channel])),
             Scalar("β", float(self.betas[channel])),
         ]
@@ -208,25 +232,7 @@ class PixelScaling(Layer):
         return [Scalar("mean", float(self.mean[channel])), Scalar("std", float(self.std[channel]))]
 
 
-ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, str]]] = {
-    nn.ReLU: lambda m: ("max(0, x)", "MAX(0,{x})"),
-    nn.LeakyReLU: lambda m: (f"x, or {m.negative_slope:g}·x below 0", f"IF({{x}}>0,{{x}},{m.negative_slope}*{{x}})"),
-    nn.Hardtanh: lambda m: (f"between {m.min_val:g} and {m.max_val:g}", f"MIN({m.max_val},MAX({m.min_val},{{x}}))"),
-    nn.ELU: lambda m: ("x, or α·(exp(x) − 1) below 0", f"IF({{x}}>0,{{x}},{m.alpha}*(EXP({{x}})-1))"),
-    nn.GELU: lambda m: (
-        ("x·Φ(x)", "{x}*NORMSDIST({x})")
-        if m.approximate == "none"
-        else ("x·Φ(x), by tanh", "{x}/2*(1+TANH(SQRT(2/PI())*({x}+0.044715*{x}^3)))")
-    ),
-    nn.SiLU: lambda m: ("x/(1 + exp(−x))", "{x}/(1+EXP(-{x}))"),
-    nn.Sigmoid: lambda m: ("1/(1 + exp(−x))", "1/(1+EXP(-{x}))"),
-    nn.Tanh: lambda m: ("tanh(x)", "TANH({x})"),
-    nn.Hardswish: lambda m: ("x·(x + 3)/6 between −3 and 3", "{x}*MIN(6,MAX(0,{x}+3))/6"),
-}
-POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-SUPPORTED = (nn.Conv2d, *POOLINGS, *NORMS, *ACTIVATIONS, *NOTHING)
+TITLES = {nn.BatchNorm2d: "Batchnorm", nn.GroupNorm: "Group norm", nn.InstanceNorm2d: "Instance norm"}
 
 
 def layer_of(call: Call, number: int) -> Layer | None:
@@ -237,45 +243,83 @@ def layer_of(call: Call, number: int) -> Layer | None:
         number: What to call a convolution.
 
     Raises:
-        UsageError: a sheet has no formula for its kind.
+        UsageError: a sheet has no formula for it.
     """
-    module = call.module
-    # A subclass that overrides forward computes something else.
-    kind = next((k for k in SUPPORTED if isinstance(module, k) and type(module).forward is k.forward), None)
-    if kind is None:
-        raise UsageError(
-            f"layer {call.name!r} is a {type(module).__name__}, for which a sheet has no formula; it knows "
-            f"{', '.join(k.__name__ for k in SUPPORTED)}"
-        )
-    if kind is nn.Conv2d:
-        return Convolution(module, number)  # pyright: ignore[reportArgumentType]
-    if kind in POOLINGS:
-        return Pooling(call)
-    if kind in NORMS:
-        return Normalization(call)
-    return None if kind in NOTHING else Layer(type(module).__name__, *ACTIVATIONS[kind](module))
-
-
-def _sides(module: nn.Conv2d, axis: int) -> Pair:
-    """Padding before and after on one axis."""
-    if module.padding == "same":
-        side = same_padding(module.kernel_size[axis], module.dilation[axis])
-    else:
-        side = 0 if isinstance(module.padding, str) else module.padding[axis]
-    return (side, side) if isinstance(side, int) else side  # pyright: ignore[reportReturnType]
-
-
-def _settings(module: nn.Conv2d, rows: Pair, columns: Pair) -> str:
-    same = rows[0] == rows[1] == columns[0] == columns[1]
-    padding = str(rows[0]) if same else f"{_both(*rows)}, {_both(*columns)}"
-    mode = "" if module.padding_mode == "zeros" else f" ({module.padding_mode})"
-    return _join(
-        ("×".join(map(str, module.kernel_size)), True),
-        (f"stride {_both(*module.stride)}", module.stride != (1, 1)),
-        (f"padding {padding}{mode}", sum(rows + columns) > 0),
-        (f"dilation {_both(*module.dilation)}", module.dilation != (1, 1)),
-        (f"{module.groups} groups", module.groups > 1),
+    module, kind = call.module, type(call.module).__name__
+    found = connection_of(module, tuple(call.input.shape[1:]), tuple(call.output.shape[1:]))
+    weights = found.weights if found else None
+    if found is not None and len(found.shape_in) == len(found.shape_out) == 3:
+        if isinstance(weights, Kernel) and found.taps:
+            title = "Transposed convolution" if weights.transposed else "Convolution"
+            return Convolution(found, weights, f"{title} {number}", _settings(module))
+        if isinstance(weights, Mean | Largest) and found.taps:
+            return Pooling(found, weights, _pooling_settings(module, found))
+        if isinstance(weights, Standardized):
+            return Normalization(call, weights, next((t for k, t in TITLES.items() if isinstance(module, k)), kind))
+        if isinstance(weights, Copy):
+            return None if found.is_pointwise else Copied(found, kind, "")
+        if isinstance(weights, Function) and weights.formula:
+            return Layer(kind, weights.details, weights.formula)
+    if isinstance(module, nn.BatchNorm2d):
+        raise UsageError(f"batchnorm {call.name!r} keeps no running statistics: a sheet shows evaluation mode")
+    raise UsageError(
+        f"layer {call.name!r} is a {kind}, for which a sheet has no formula; it knows Conv2d, MaxPool2d, "
+        "AvgPool2d and their kin, norms, layers that copy numbers, and most activation functions"
     )
+
+
+def _windows(taps: Taps) -> list[list[int | None]]:
+    """For each output place, what each tap meets in an input that goes on without border."""
+    if taps.is_everything:
+        return [list(range(taps.n_in))] * taps.n_out
+    read, meets = taps.boundless(np.arange(taps.n_out))
+    return [[int(p) if m else None for p, m in zip(*row, strict=True)] for row in zip(read, meets, strict=True)]
+
+
+def _sides(taps: Taps, windows: Sequence[Sequence[int | None]]) -> Pair:
+    """Padding cells before and after one axis: those that a window meets, and after it no fewer than before.
+
+    With a stride the last padding may meet no window; it is drawn all the same, as the layer has it.
+    """
+    met = [at for window in windows for at in window if at is not None]
+    before = max(0, -min(met))
+    return before, max(before, max(met) - taps.n_in + 1)
+
+
+def _settings(module: Any) -> str:
+    """Kernel and options of a convolution."""
+    if not hasattr(module, "kernel_size"):
+        return type(module).__name__
+    size, stride, dilation = (_pair(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
+    padding, mode, groups = (getattr(module, name, "") for name in ("padding", "padding_mode", "groups"))
+    shown = padding if isinstance(padding, str) else _both(*_pair(padding))
+    return _join(
+        ("×".join(map(str, size)), True),
+        (f"stride {_both(*stride)}", stride != (1, 1)),
+        (f"padding {shown}{'' if mode in ('', 'zeros') else f' ({mode})'}", shown not in ("0", "valid", "")),
+        (f"dilation {_both(*dilation)}", dilation != (1, 1)),
+        (f"{groups} groups", groups not in ("", 1)),
+    )
+
+
+def _pooling_settings(module: Any, connection: Connection) -> str:
+    if not hasattr(module, "kernel_size"):
+        return f"{'×'.join(map(str, connection.shape_out[1:]))} windows over all"
+    size = _pair(module.kernel_size)
+    stride, padding, dilation = (
+        _pair(getattr(module, name, default) or default)
+        for name, default in (("stride", size), ("padding", 0), ("dilation", 1))
+    )
+    return _join(
+        ("×".join(map(str, size)), True),
+        (f"stride {_both(*stride)}", True),
+        (f"padding {_both(*padding)}", sum(padding) > 0),
+        (f"dilation {_both(*dilation)}", dilation != (1, 1)),
+    )
+
+
+def _pair(value: Any) -> Pair:
+    return (value[0], value[1]) if isinstance(value, tuple | list) else (value, value)
 
 
 def _join(*parts: tuple[str, bool]) -> str:
@@ -286,12 +330,13 @@ def _both(a: int, b: int) -> str:
     return str(a) if a == b else f"{a}×{b}"
 
 
-def _unbroken(places: Sequence[int]) -> bool:
-    return places[-1] - places[0] == len(places) - 1
+def _met(places: Sequence[int | None]) -> list[int]:
+    return [place for place in places if place is not None]
 
 
-def _entry(value: Any, axis: int) -> int:
-    return int(value[axis] if isinstance(value, tuple | list) else value)
+def _unbroken(places: Sequence[int | None]) -> bool:
+    met = _met(places)
+    return len(met) == len(places) and met[-1] - met[0] == len(met) - 1
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:

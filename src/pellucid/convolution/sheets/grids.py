@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
 
 from xlsxwriter.utility import xl_col_to_name
+
+from pellucid.convolution.connectivity.axes import FOLDS, Border
 
 Pair = tuple[int, int]
 
@@ -55,7 +56,7 @@ class Frame:
     bottom: int = 0
     left: int = 0
     right: int = 0
-    mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
+    mode: Border = "zeros"
 
     def places(self, rows: int, columns: int) -> list[tuple[Pair, Pair | None]]:
         """Every padding cell of a map of this size, with the cell whose value it repeats; None where it is zero."""
@@ -66,12 +67,8 @@ class Frame:
     def _source(self, row: int, column: int, rows: int, columns: int) -> Pair | None:
         if self.mode == "zeros":
             return None
-        fold: Callable[[int, int], int] = {
-            "reflect": lambda i, n: n - 1 - abs(n - 1 - abs(i)),
-            "replicate": lambda i, n: min(max(i, 0), n - 1),
-            "circular": lambda i, n: i % n,
-        }[self.mode]
-        return fold(row, rows), fold(column, columns)
+        fold = FOLDS[self.mode]
+        return int(fold(row, rows)), int(fold(column, columns))
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pellucid.convolution.connectivity.connection import is_convolution
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file
 from pellucid.inspection.calls import IMAGE, Call, calls
@@ -54,8 +55,8 @@ def to_spreadsheet(
     (XlsxWriter).
 
     Args:
-        model: Any module whose chosen part is a chain of convolutions (2 dimensions), poolings, norms and activation
-            functions.
+        model: Any module whose chosen part is a chain of convolutions (2 dimensions, also transposed), poolings, norms,
+            activation functions and layers that copy numbers, such as `nn.PixelShuffle`.
         image: (row, column), (channel, row, column) or (1, channel, row, column), as the network takes it.
         path: File to write, ending in .xlsx; one that exists is replaced.
         layers: How many convolutions from the image on, each with what follows it up to the next; None for all. Or
@@ -110,7 +111,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _part(model: nn.Module, found: list[Call], layers: int | str | Sequence[Layer] | None) -> tuple[int, int]:
     """First and last call (exclusive) of the part: the chosen convolutions, what lies between and what follows."""
-    convs = [i for i, call in enumerate(found) if isinstance(call.module, nn.Conv2d)]
+    convs = [i for i, call in enumerate(found) if _is_convolution(call)]
     if not convs:
         raise UsageError(f"{type(model).__name__} calls no convolution (nn.Conv2d), so there is nothing to draw")
     chosen = _chosen(model, found, convs, layers)
@@ -157,6 +158,11 @@ def _chosen(
     return sorted(chosen)
 
 
+def _is_convolution(call: Call) -> bool:
+    shapes = (tuple(tensor.shape[1:]) for tensor in (call.input, call.output))
+    return isinstance(call.module, nn.Conv2d) or (call.output.ndim == 4 and is_convolution(call.module, *shapes))
+
+
 def _joined(found: list[Call], i: int) -> bool:
     """Whether a call's input is the output of the call before, unchanged."""
     return found[i].source == i - 1 and torch.equal(found[i].input, found[i - 1].output)
@@ -191,7 +197,7 @@ def _stages(part: Sequence[Call], normalize: tuple[Any, Any] | None) -> list[Sta
         stages = [Stage("input", None, image, every, "Input", f"what layer {part[0].name} is given")]
     n_convs = 0
     for call in part:
-        n_convs += isinstance(call.module, nn.Conv2d)
+        n_convs += _is_convolution(call)
         layer = layer_of(call, n_convs)
         if layer is not None:
             values = call.output[0].double().cpu().numpy()

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pellucid.convolution.tracing.reach import OUTSIDE
+from pellucid.convolution.connectivity.axes import OUTSIDE
 
 N_CHANNELS = 4
 N_PLACES = 12

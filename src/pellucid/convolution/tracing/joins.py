@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.tracing.reach import Reach
+from pellucid.convolution.connectivity import Connection
+from pellucid.convolution.connectivity.connection import all_to_all, inserted, per_channel, pointwise, reshaped
 from pellucid.inspection.calls import IMAGE, Call, as_batch
 from pellucid.inspection.runner import each_call
 
@@ -20,12 +21,12 @@ class Join:
 
     Attributes:
         source: Place of the earlier call in the list; `IMAGE` for the image.
-        reach: Which of the source's units each unit of the input takes.
+        connection: Which of the source's units each unit of the input reads.
         plain: Whether the source's values are added or put in as they are, so that a gradient passes unchanged.
     """
 
     source: int
-    reach: Reach
+    connection: Connection
     plain: bool
 
 
@@ -53,7 +54,8 @@ def joins(model: nn.Module, image: Any, found: Sequence[Call]) -> list[tuple[Joi
     all of them.
     """
     known: list[tuple[Join, ...]] = [
-        () if call.source is None else (Join(call.source, _same(call.input), True),) for call in found
+        () if call.source is None else (Join(call.source, pointwise(tuple(call.input.shape[1:])), True),)
+        for call in found
     ]
     if all(call.source is not None for call in found):
         return known
@@ -66,7 +68,7 @@ def joins(model: nn.Module, image: Any, found: Sequence[Call]) -> list[tuple[Joi
     return known
 
 
-def stages(found: Sequence[Call], reaches: Sequence[Reach], parts: Sequence[tuple[Join, ...]]) -> list[Stage]:
+def stages(found: Sequence[Call], connections: Sequence[Connection], parts: Sequence[tuple[Join, ...]]) -> list[Stage]:
     """Group calls into stages. Reshaping calls belong to none; an output that several calls take ends its stage."""
     takers = [0] * len(found)
     for part in parts:
@@ -76,19 +78,15 @@ def stages(found: Sequence[Call], reaches: Sequence[Reach], parts: Sequence[tupl
     groups: list[list[int]] = []
     home: dict[int, list[int]] = {}
     for place, call in enumerate(found):
-        if reaches[place].kind == "reshape":
+        if connections[place].is_reshape:
             continue
-        group = home.get(call.source) if call.source is not None and reaches[place].kind == "slice" else None
+        group = home.get(call.source) if call.source is not None and connections[place].is_pointwise else None
         if group is None or group[-1] != call.source or takers[group[-1]] > 1:
             group = []
             groups.append(group)
         group.append(place)
         home[place] = group
     return [Stage(tuple(group)) for group in groups]
-
-
-def _same(x: Tensor) -> Reach:
-    return Reach("slice", tuple(x.shape[1:]), tuple(x.shape[1:]))
 
 
 def _cut_run(model: nn.Module, batch: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -140,15 +138,15 @@ def _join(source: int, leaf: Tensor, x: Tensor, probes: tuple[Tensor, ...], slop
     (probe, half, channels), (whole, by_half, by_channel) = probes, slopes
     shapes = tuple(leaf.shape[1:]), tuple(x.shape[1:])
     if leaf.shape == x.shape and not by_half[half == 0].any():
-        return Join(source, Reach("slice", *shapes), torch.equal(whole, probe))
+        return Join(source, pointwise(shapes[0]), torch.equal(whole, probe))
     if leaf.ndim == x.ndim and leaf.shape[2:] == x.shape[2:] and leaf.shape[1] < x.shape[1]:
         n = leaf.shape[1]
         for offset in range(x.shape[1] - n + 1):
             if not by_half[half[:, offset : offset + n] == 0].any():
                 plain = torch.equal(whole, probe[:, offset : offset + n])
-                return Join(source, Reach("slice", *shapes, offset=offset), plain)
+                return Join(source, inserted(*shapes, offset), plain)
     if leaf.numel() == x.numel() and torch.equal(whole.flatten(), probe.flatten()):
-        return Join(source, Reach("reshape", *shapes), True)
+        return Join(source, reshaped(*shapes), True)
     if leaf.shape[1] == x.shape[1] and not by_channel[0, channels.flatten() == 0].any():
-        return Join(source, Reach("channel", *shapes), False)
-    return Join(source, Reach("all", *shapes), False)
+        return Join(source, per_channel(*shapes), False)
+    return Join(source, all_to_all(*shapes), False)

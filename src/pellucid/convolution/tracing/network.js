@@ -28,26 +28,42 @@ function unitAt(shape, at) {
   }
   return unit;
 }
-const shapeOf = (n) => (n === IMAGE ? image.shape : calls[n].reach.out);
+const shapeOf = (n) => (n === IMAGE ? image.shape : calls[n].connection.out);
 const labelOf = (n) => (n === IMAGE ? "image" : calls[n].label);
 function outputOf(n) {
   if (n === IMAGE) return image.values;
-  return calls[n].reach.kind === "reshape" ? inputOf(n) : calls[n].values;
+  return calls[n].connection.reshape ? inputOf(n) : calls[n].values;
 }
 function inputOf(n) {
   return calls[n].given ?? (calls[n].inputs.length === 1 ? outputOf(calls[n].inputs[0].source) : null);
 }
 
-/** Input channels of an output channel, and input places of an output position on each axis. */
-function windowOf(reach, unit) {
-  if (reach.kind === "window") {
-    const width = reach.in[0] / reach.groups;
-    const first = Math.floor(unit[0] / (reach.out[0] / reach.groups)) * width;
-    return { first, width, places: reach.axes.map((axis, i) => axis[unit[1 + i]]) };
-  }
-  if (reach.kind === "slice") return { first: unit[0] - reach.offset, width: 1, places: unit.slice(1).map((p) => [p]) };
-  return null;
+// ---- what a unit reads. A connection is a list of reads, each a list of moves from the input to the output: places
+// gathered along an axis (by a table, or all of them), axes in another order, another shape.
+
+/** Places on each axis of the input that a unit reads, OUTSIDE for padding; null if they are no window. */
+function windowOf(connection, unit) {
+  const windows = connection.reads.map((read) => windowBy(read, unit));
+  if (windows.includes(null)) return null;
+  const met = windows.filter((places) => places.every((axis) => axis.some((place) => place !== OUTSIDE)));
+  return met.length > 1 ? null : (met[0] ?? windows[0]);
 }
+
+function windowBy(read, unit) {
+  let places = unit.map((place) => [place]);
+  for (const move of [...read].reverse()) {
+    if (move.order) places = inverse(move.order).map((axis) => places[axis]);
+    else if (move.before) {
+      if (places.some((axis) => axis.length !== 1)) return null;
+      places = unitAt(move.before, flat(move.after, places.map(([place]) => place))).map((place) => [place]);
+    } else
+      places[move.axis] = places[move.axis].flatMap((place) =>
+        place === OUTSIDE ? [OUTSIDE] : move.table ? move.table[place] : Array.from({ length: move.in }, (_, i) => i));
+  }
+  return places;
+}
+
+const inverse = (order) => order.reduce((found, from, to) => ((found[from] = to), found), []);
 
 /** Every (tap, position) of a window. */
 function* taps(places) {
@@ -57,12 +73,12 @@ function* taps(places) {
 
 // ---- which units hang together
 
-/** Mark along one axis by its table: from outputs to the inputs they take, or from inputs to the outputs. */
+/** Mark along one axis by its table: from outputs to the inputs they read, or from inputs to the outputs. */
 function alongAxis(marks, shape, axis, table, n, toInput) {
   const outer = product(shape.slice(0, axis)), inner = product(shape.slice(axis + 1)), from = shape[axis];
   const moved = new Uint8Array(outer * n * inner);
-  table.forEach((taken, out) => {
-    for (const place of taken) {
+  table.forEach((read, out) => {
+    for (const place of read) {
       if (place === OUTSIDE) continue;
       const [a, b] = toInput ? [out, place] : [place, out];
       for (let o = 0; o < outer; o++)
@@ -70,42 +86,62 @@ function alongAxis(marks, shape, axis, table, n, toInput) {
           if (marks[(o * from + a) * inner + i]) moved[(o * n + b) * inner + i] = 1;
     }
   });
-  shape[axis] = n;
   return moved;
 }
 
-function regroup(marks, shape, groups, channels) {
-  const grid = product(shape.slice(1)), each = shape[0] / groups, wide = channels / groups;
-  const moved = new Uint8Array(channels * grid);
-  for (let c = 0; c < shape[0]; c++)
-    for (let i = 0; i < grid; i++)
-      if (marks[c * grid + i])
-        for (let k = 0, g = Math.floor(c / each); k < wide; k++) moved[(g * wide + k) * grid + i] = 1;
+/** Marks repeated along axes of length one, and its shape. */
+function spread(marks, shape, full) {
+  if (product(shape) === product(full)) return marks;
+  const moved = new Uint8Array(product(full));
+  for (let at = 0; at < moved.length; at++) moved[at] = marks[flat(shape, unitAt(full, at).map((p, i) => (shape[i] === 1 ? 0 : p)))];
   return moved;
 }
 
-function passed(reach, marks, toInput) {
-  const [from, to] = toInput ? [reach.out, reach.in] : [reach.in, reach.out];
-  if (reach.kind === "reshape") return marks;
-  if (reach.kind === "all") return new Uint8Array(product(to)).fill(marks.some(Boolean) ? 1 : 0);
-  if (reach.kind === "slice") {
-    const begin = reach.offset * product(reach.in.slice(1)), n = product(reach.in);
-    if (toInput) return marks.slice(begin, begin + n);
-    const out = new Uint8Array(product(to));
-    out.set(marks, begin);
-    return out;
+function anyAlong(marks, shape, axis) {
+  const outer = product(shape.slice(0, axis)), inner = product(shape.slice(axis + 1)), n = shape[axis];
+  const moved = new Uint8Array(outer * inner);
+  for (let at = 0; at < marks.length; at++) if (marks[at]) moved[Math.floor(at / (n * inner)) * inner + (at % inner)] = 1;
+  return moved;
+}
+
+/** Bring marks from one side of a move to the other: [marks, shape]. */
+function moved(marks, shape, move, toInput) {
+  if (move.order) {
+    const order = toInput ? inverse(move.order) : move.order, to = order.map((axis) => shape[axis]);
+    const found = new Uint8Array(marks.length), back = inverse(order);
+    for (let at = 0; at < found.length; at++) found[at] = marks[flat(shape, back.map((axis) => unitAt(to, at)[axis]))];
+    return [found, to];
   }
-  if (reach.kind === "channel") {
-    const wide = product(from.slice(1)), n = product(to.slice(1)), out = new Uint8Array(product(to));
-    for (let c = 0; c < to[0]; c++) if (marks.subarray(c * wide, (c + 1) * wide).some(Boolean)) out.fill(1, c * n, (c + 1) * n);
-    return out;
+  if (move.before) {
+    const [from, to] = toInput ? [move.after, move.before] : [move.before, move.after];
+    return [spread(marks, shape, from), to];
   }
-  const shape = [reach.groups, ...from.slice(1)];
-  let marked = regroup(marks, [...from], reach.groups, reach.groups);
-  reach.axes.forEach((table, i) => {
-    marked = alongAxis(marked, shape, i + 1, table, to[i + 1], toInput);
-  });
-  return regroup(marked, shape, reach.groups, to[0]);
+  const to = [...shape];
+  if (!move.table) {
+    to[move.axis] = 1;
+    return [anyAlong(marks, shape, move.axis), to];
+  }
+  to[move.axis] = toInput ? move.in : move.out;
+  return [alongAxis(marks, shape, move.axis, move.table, to[move.axis], toInput), to];
+}
+
+/** Moves in the order in which marks pass them. Gathers along different axes may change places: whole axes go first. */
+function inOrder(read, toInput) {
+  const axes = new Set(read.map((move) => move.axis));
+  if (axes.size === read.length && !axes.has(undefined)) return [...read].sort((a, b) => Boolean(a.table) - Boolean(b.table));
+  return toInput ? [...read].reverse() : read;
+}
+
+function passed(connection, marks, toInput) {
+  if (connection.pointwise) return marks;
+  const [from, to] = toInput ? [connection.out, connection.in] : [connection.in, connection.out];
+  const found = new Uint8Array(product(to));
+  for (const read of connection.reads) {
+    let now = marks, shape = from;
+    for (const move of inOrder(read, toInput)) [now, shape] = moved(now, shape, move, toInput);
+    unite(found, spread(now, shape, to));
+  }
+  return found;
 }
 
 function unite(marks, more) {
@@ -119,81 +155,89 @@ function reached(place, unit) {
   lit.get(place)[flat(shapeOf(place), unit)] = 1;
   for (let n = place; n > IMAGE; n--) {
     if (!lit.get(n).some(Boolean)) continue;
-    const taken = passed(calls[n].reach, lit.get(n), true);
-    for (const join of calls[n].inputs) unite(lit.get(join.source), passed(join.reach, taken, true));
+    const taken = passed(calls[n].connection, lit.get(n), true);
+    for (const join of calls[n].inputs) unite(lit.get(join.source), passed(join.connection, taken, true));
   }
   for (let n = place + 1; n < calls.length; n++)
     for (const join of calls[n].inputs)
       if (join.source >= place && lit.get(join.source).some(Boolean))
-        unite(lit.get(n), passed(calls[n].reach, passed(join.reach, lit.get(join.source), false), false));
+        unite(lit.get(n), passed(calls[n].connection, passed(join.connection, lit.get(join.source), false), false));
   return lit;
 }
 
 // ---- the numbers
 
-const isKnown = (op) => op.kind !== "unknown" && op.kind !== "left out";
+const isKnown = (op) => !["unknown", "left out", "reshape"].includes(op.kind);
 
 /** Window of a unit with values, weights and products, or null where a layer is no sum over a window. */
 function calculation(n, unit) {
-  const { reach, op } = calls[n], source = inputOf(n), found = windowOf(reach, unit);
+  const { connection, op } = calls[n], source = inputOf(n), found = windowOf(connection, unit);
   if (!found || !source || !isKnown(op)) return null;
-  const { first, width, places } = found, size = product(places.map((axis) => axis.length));
-  const entries = [];
-  for (let c = 0; c < width; c++)
-    for (const [tap, position] of taps(places)) {
-      const inside = !position.includes(OUTSIDE), taken = [first + c, ...position];
-      entries.push({ channel: first + c, tap, unit: inside ? taken : null, value: inside ? source[flat(reach.in, taken)] : 0,
-        weight: weightOf(op, reach, unit, c * size + tap, width * size, inside) });
-    }
+  const [channels, ...places] = found, size = product(places.map((axis) => axis.length));
+  const entries = channels.flatMap((channel, c) =>
+    Array.from(taps(places), ([tap, position]) => {
+      const inside = channel !== OUTSIDE && !position.includes(OUTSIDE), read = [channel, ...position];
+      return { channel, tap, unit: inside ? read : null, value: inside ? source[flat(connection.in, read)] : 0,
+        weight: weightOf(op, connection, unit, c * size + tap, channels.length * size, inside) };
+    }));
   if (op.kind === "largest") {
     const best = entries.reduce((a, b) => (b.unit && (!a || b.value > a.value) ? b : a), null);
     for (const entry of entries) entry.weight = entry === best ? 1 : 0;
   }
   for (const entry of entries) entry.product = entry.value * entry.weight;
-  const bias = (op.kind === "scale" ? op.shift[unit[0]] : op.bias?.[unit[0]]) ?? 0;
-  return { kind: op.kind, entries, first, width, size, places, bias };
+  const bias = (op.kind === "scale" ? op.shift[unit[0]] : op.bias?.[unit[op.axis]]) ?? 0;
+  return { kind: op.kind, entries, channels, size, places, bias };
 }
 
-function weightOf(op, reach, unit, at, count, inside) {
-  if (op.kind === "weighted") return op.weights[unit[0] * count + at];
+function weightOf(op, connection, unit, at, count, inside) {
+  if (op.kind === "weighted") return op.weights[unit[op.axis] * count + at];
   if (op.kind === "scale") return op.scale[unit[0]];
-  if (op.kind === "shares") return inside ? op.shares[flat(reach.out.slice(1), unit.slice(1))] : 0;
-  if (op.kind === "function") return op.slope[flat(reach.out, unit)];
+  if (op.kind === "shares") return inside ? op.shares[flat(connection.out.slice(1), unit.slice(1))] : 0;
+  if (op.kind === "function") return op.slope[flat(connection.out, unit)];
   return 1;
 }
 
-/** For each position of a layer's grid, the flat input place of each tap, or OUTSIDE. */
-function tapPlaces(call) {
-  const { reach } = call, grid = reach.out.slice(1), gridIn = reach.in.slice(1);
-  call.taps ??= Array.from({ length: product(grid) }, (_, at) => {
-    const places = unitAt(grid, at).map((p, i) => reach.axes[i][p]);
-    return Array.from(taps(places), ([, position]) => (position.includes(OUTSIDE) ? OUTSIDE : flat(gridIn, position)));
-  });
-  return call.taps;
+/** A function that finds, for a flat unit, the channels and flat places that it reads, places OUTSIDE for padding. */
+function reader(connection) {
+  const grid = connection.out.slice(1), gridIn = connection.in.slice(1), n = product(grid), known = [];
+  const apart = connection.reads.length === 1 && connection.reads[0].every((move) => move.axis !== undefined);
+  const channelsOf = [];
+  return (at) => {
+    const channel = Math.floor(at / n), position = at % n;
+    let places = apart ? known[position] : null, channels = apart ? channelsOf[channel] : null;
+    if (!places || !channels) {
+      const found = windowOf(connection, [channel, ...unitAt(grid, position)]);
+      channels = channelsOf[channel] = found[0];
+      places = known[position] = Array.from(taps(found.slice(1)), ([, p]) => (p.includes(OUTSIDE) ? OUTSIDE : flat(gridIn, p)));
+    }
+    return { channels, places };
+  };
 }
 
 /** Bring changes per unit of a call's output to its input; null if it is no sum over a window. */
 function pulled(n, above) {
-  const { reach, op } = calls[n];
-  if (reach.kind === "reshape") return above;
+  const { connection, op } = calls[n];
+  if (connection.reshape) return above;
   if (!isKnown(op)) return null;
-  const grid = product(reach.out.slice(1));
-  if (reach.kind === "slice") return above.map((g, at) => g && g * (op.slope ? op.slope[at] : op.scale[Math.floor(at / grid)]));
-  const below = new Float64Array(product(reach.in)), gridIn = product(reach.in.slice(1)), places = tapPlaces(calls[n]);
-  const source = op.kind === "largest" ? inputOf(n) : null, width = reach.in[0] / reach.groups;
+  const grid = product(connection.out.slice(1));
+  if (connection.pointwise) return above.map((g, at) => g && g * (op.slope ? op.slope[at] : op.scale[Math.floor(at / grid)]));
+  const below = new Float64Array(product(connection.in)), gridIn = product(connection.in.slice(1));
+  const source = op.kind === "largest" ? inputOf(n) : null, inputs = reader(connection);
   for (let at = 0; at < above.length; at++) {
     if (above[at] === 0) continue;
-    const channel = Math.floor(at / grid), inside = places[at % grid], count = width * inside.length;
-    const first = Math.floor(channel / (reach.out[0] / reach.groups)) * width;
+    const { channels, places } = inputs(at), unit = op.axis ? unitAt(connection.out, at) : [Math.floor(at / grid)];
+    const first = op.kind === "weighted" ? unit[op.axis] * channels.length * places.length : 0;
     let best = -1;
-    for (let c = 0; c < width; c++)
-      for (let tap = 0; tap < inside.length; tap++) {
-        if (inside[tap] === OUTSIDE) continue;
-        const to = (first + c) * gridIn + inside[tap];
-        if (op.kind === "weighted") below[to] += above[at] * op.weights[channel * count + c * inside.length + tap];
+    channels.forEach((channel, c) => {
+      for (let tap = 0; tap < places.length; tap++) {
+        if (places[tap] === OUTSIDE || channel === OUTSIDE) continue;
+        const to = channel * gridIn + places[tap];
+        if (op.kind === "weighted") below[to] += above[at] * op.weights[first + c * places.length + tap];
         else if (op.kind === "shares") below[to] += above[at] * op.shares[at % grid];
+        else if (op.kind === "function") below[to] += above[at] * op.slope[at];
         else if (best < 0 || source[to] > source[best]) best = to;
       }
+    });
     if (op.kind === "largest") below[best] += above[at];
   }
   return below;
@@ -209,13 +253,19 @@ function slopes(place, unit) {
     if (!above.some((g) => g !== 0)) continue;
     const below = pulled(n, above);
     if (!below) return null;
-    for (const { source, reach, plain } of calls[n].inputs) {
+    for (const { source, connection, plain } of calls[n].inputs) {
       if (!plain) return null;
-      const begin = reach.kind === "slice" ? reach.offset * product(reach.in.slice(1)) : 0, to = found.get(source);
+      const to = found.get(source), begin = firstRead(connection);
       for (let i = 0; i < to.length; i++) to[i] += below[begin + i];
     }
   }
   return found;
+}
+
+/** Where an earlier output begins in the input that it is a stretch of, flat. */
+function firstRead(connection) {
+  const table = connection.reads[0].find((move) => move.axis === 0)?.table;
+  return table ? table.findIndex(([place]) => place === 0) * product(connection.in.slice(1)) : 0;
 }
 
 /** Where a value of a call's input lies: [place, unit] with reshaping undone, or null if several outputs made it. */
@@ -223,8 +273,8 @@ function origin(n, unit) {
   for (;;) {
     if (calls[n].inputs.length !== 1) return null;
     const { source } = calls[n].inputs[0];
-    if (source === IMAGE || calls[source].reach.kind !== "reshape") return [source, unit];
-    unit = unitAt(calls[source].reach.in, flat(calls[source].reach.out, unit));
+    if (source === IMAGE || !calls[source].connection.reshape) return [source, unit];
+    unit = unitAt(calls[source].connection.in, flat(calls[source].connection.out, unit));
     n = source;
   }
 }

@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor, nn
 
+from pellucid.convolution.connectivity import Connection
 from pellucid.convolution.tracing.calculation import Unit
+from pellucid.convolution.tracing.connections import connection
 from pellucid.convolution.tracing.joins import Join, Stage, joins, stages
-from pellucid.convolution.tracing.reach import Reach, reach
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE, Call
 from pellucid.inspection.layers import Layer, with_parameters
@@ -38,9 +39,9 @@ class Network:
         return [call.label for call in self.calls]
 
     @cached_property
-    def reaches(self) -> list[Reach]:
-        """Which inputs each call's outputs take."""
-        return [reach(call) for call in self.calls]
+    def connections(self) -> list[Connection]:
+        """Which inputs each call's outputs read."""
+        return [connection(call) for call in self.calls]
 
     @cached_property
     def joins(self) -> list[tuple[Join, ...]]:
@@ -50,7 +51,7 @@ class Network:
     @cached_property
     def stages(self) -> list[Stage]:
         """The calls in groups: a layer and the functions of single units after it."""
-        return stages(self.calls, self.reaches, self.joins)
+        return stages(self.calls, self.connections, self.joins)
 
     def shape(self, place: int) -> tuple[int, ...]:
         """(channel, *grid) of a call's output, or of the image."""
@@ -71,21 +72,22 @@ class Network:
         """Names of what a call's input is made of."""
         return tuple(self.label(join.source) for join in self.joins[place])
 
+    def only_reshapes(self, place: int) -> bool:
+        """Whether a call holds the numbers of one earlier output in another shape."""
+        return self.connections[place].is_reshape and len(self.joins[place]) == 1
+
     @property
     def answer(self) -> int:
         """Place of the call that makes the model's output; calls after it only reshape it."""
         place = len(self.calls) - 1
-        while (
-            self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1 and self.joins[place][0].source >= 0
-        ):
+        while self.only_reshapes(place) and self.joins[place][0].source != IMAGE:
             place = self.joins[place][0].source
         return place
 
     def unreshaped(self, place: int, unit: Unit) -> tuple[int, Unit]:
         """The same number in the output that reshaping calls passed on."""
-        while place != IMAGE and self.reaches[place].kind == "reshape" and len(self.joins[place]) == 1:
-            reach = self.reaches[place]
-            unit = tuple(map(int, np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)))
+        while place != IMAGE and self.only_reshapes(place):
+            unit = tuple(int(at[0]) for at in self.connections[place].window(unit))
             place = self.joins[place][0].source
         return place, unit
 
@@ -95,9 +97,9 @@ class Network:
         lit[place][unit] = True
         for n in range(place, IMAGE, -1):
             if lit[n].any():
-                taken = self.reaches[n].back(lit[n])
+                taken = self.connections[n].back(lit[n])
                 for join in self.joins[n]:
-                    lit[join.source] |= join.reach.back(taken)
+                    lit[join.source] |= join.connection.back(taken)
         return lit
 
     def ahead(self, place: int, unit: Unit) -> dict[int, np.ndarray]:
@@ -107,7 +109,7 @@ class Network:
         for n in range(place + 1, len(self.calls)):
             for join in self.joins[n]:
                 if join.source >= place and lit[join.source].any():
-                    lit[n] |= self.reaches[n].ahead(join.reach.ahead(lit[join.source]))
+                    lit[n] |= self.connections[n].ahead(join.connection.ahead(lit[join.source]))
         return lit
 
 

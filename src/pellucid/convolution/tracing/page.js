@@ -105,7 +105,7 @@ function link() {
 }
 function feeds(view, next) {
   let sources = calls[next.stage.calls[0]].inputs.map((join) => join.source);
-  sources = sources.flatMap((n) => (n !== IMAGE && calls[n].reach.kind === "reshape" ? calls[n].inputs.map((j) => j.source) : [n]));
+  sources = sources.flatMap((n) => (n !== IMAGE && calls[n].connection.reshape ? calls[n].inputs.map((j) => j.source) : [n]));
   return sources.includes(view.place);
 }
 function extent(view, lit, origin, strip) {
@@ -160,9 +160,9 @@ function follow() {
 
 /** Earlier outputs at the unit's own place that the model added to make it. */
 function parts(head, unit) {
-  const { inputs, reach } = calls[head];
-  if (inputs.length < 2 || reach.kind !== "slice" || !inputs.every((join) => join.plain && join.reach.kind === "slice")) return null;
-  if (!inputs.every((join) => product(join.reach.in) === product(join.reach.out) && outputOf(join.source))) return null;
+  const { inputs, connection } = calls[head];
+  if (inputs.length < 2 || !connection.pointwise || !inputs.every((join) => join.plain && join.connection.pointwise)) return null;
+  if (!inputs.every((join) => outputOf(join.source))) return null;
   return inputs.map(({ source }) => ({ place: source, unit, value: outputOf(source)[flat(shapeOf(source), unit)] }));
 }
 
@@ -185,7 +185,7 @@ function writeNumbers() {
   line.className = "sum";
   let first = "";
   if (joined) first = joined.map((part) => term(number(part.value), nameOf(part.place))).join("+ ") +
-      `= ${term(number(inputOf(head)[flat(calls[head].reach.in, state.unit)]), "sum")}`;
+      `= ${term(number(inputOf(head)[flat(calls[head].connection.in, state.unit)]), "sum")}`;
   else if (!sum) first = term(number(valueAt(head)), calls[head].text);
   else if (sum.kind === "largest") first = term(number(valueAt(head)), "largest of the window");
   else if (sum.kind === "function") first = `${term(number(sum.entries[0].value), "in")} → ${term(number(valueAt(head)), calls[head].text)}`;
@@ -211,9 +211,9 @@ function writeProducts(box, head, sum) {
   const wide = sum.places.length ? sum.places.at(-1).length : 0;
   if (sum.places.length !== 2 || wide > WIDEST) return writeList(box, head, sum);
   const groups = [];
-  for (let c = 0; c < sum.width; c++) {
+  for (let c = 0; c < sum.channels.length; c++) {
     const entries = sum.entries.slice(c * sum.size, (c + 1) * sum.size);
-    groups.push({ channel: sum.first + c, entries, sum: entries.reduce((a, e) => a + e.product, 0) });
+    groups.push({ channel: sum.channels[c], entries, sum: entries.reduce((a, e) => a + e.product, 0) });
   }
   if (groups.length > CARDS) groups.sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
   const shown = showAll ? groups : groups.slice(0, CARDS);

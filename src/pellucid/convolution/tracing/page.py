@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules import batchnorm, conv, pooling
 
+from pellucid.convolution.connectivity import Connection, Copy, Kernel, Largest, Mean, Standardized
 from pellucid.convolution.tracing.calculation import Unit
+from pellucid.convolution.tracing.connections import run
 from pellucid.convolution.tracing.joins import Stage
 from pellucid.convolution.tracing.network import Network, find_layer
-from pellucid.convolution.tracing.reach import Reach, run
-from pellucid.convolution.tracing.windows import scale_and_shift, shares, what_it_does
+from pellucid.convolution.tracing.windows import what_it_does
 from pellucid.errors import UsageError
 from pellucid.files import result_file
 from pellucid.inspection.calls import IMAGE, Call
@@ -118,57 +118,52 @@ def _text(network: Network, stage: Stage) -> str:
 def _opening(network: Network, place: int, unit: Unit) -> dict[str, Any]:
     """The unit that the page opens at: the same place in its stage's last output, reshaping undone."""
     place, unit = network.unreshaped(place, unit)
-    if place != IMAGE and network.reaches[place].kind == "reshape":
+    if place != IMAGE and network.connections[place].is_reshape:
         raise UsageError(f"{network.label(place)} only reshapes what code between the layers made; trace another layer")
     tail = next((stage.tail for stage in network.stages if place in stage.calls), IMAGE)
     return {"opening": {"place": tail, "unit": list(unit)}}
 
 
 def _call(network: Network, place: int, kept: bool) -> dict[str, Any]:
-    call, reach = network.calls[place], network.reaches[place]
+    call, connection = network.calls[place], network.connections[place]
     return {
         "label": network.label(place),
         "text": what_it_does(call.module),
-        "reach": _reach(reach),
+        "connection": connection.exported(),
         "inputs": [
-            {"source": join.source, "reach": _reach(join.reach), "plain": join.plain} for join in network.joins[place]
+            {"source": join.source, "connection": join.connection.exported(), "plain": join.plain}
+            for join in network.joins[place]
         ],
-        "op": _operation(call, reach, kept),
-        "values": _values(call.output[0]) if kept and reach.kind != "reshape" else None,
-        "given": _values(call.input[0]) if (kept or reach.kind == "reshape") and call.source is None else None,
+        "op": _operation(call, connection, kept),
+        "values": _values(call.output[0]) if kept and not connection.is_reshape else None,
+        "given": _values(call.input[0]) if (kept or connection.is_reshape) and call.source is None else None,
     }
 
 
-def _reach(reach: Reach) -> dict[str, Any]:
-    return {
-        "kind": reach.kind,
-        "in": list(reach.shape_in),
-        "out": list(reach.shape_out),
-        "axes": [axis.tolist() for axis in reach.axes],
-        "groups": reach.groups,
-        "offset": reach.offset,
-    }
-
-
-def _operation(call: Call, reach: Reach, kept: bool) -> dict[str, Any]:
+def _operation(call: Call, connection: Connection, kept: bool) -> dict[str, Any]:
     """How the page computes a unit from its window."""
-    module: Any = call.module
+    weights = connection.weights
     if not kept:
         return {"kind": "left out"}
-    if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
-        bias = None if module.bias is None else _values(module.bias)
-        return {"kind": "weighted", "weights": _values(module.weight), "bias": bias}
-    if isinstance(module, pooling._MaxPoolNd | pooling._AdaptiveMaxPoolNd):
+    if connection.is_reshape:
+        return {"kind": "reshape"}
+    if isinstance(weights, Kernel):
+        bias = None if weights.bias is None else _values(weights.bias)
+        arranged = _values(weights.arranged(weights.weight.detach()))
+        return {"kind": "weighted", "axis": weights.dim - 1, "weights": arranged, "bias": bias}
+    if isinstance(weights, Largest):
         return {"kind": "largest"}
-    if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
-        return {"kind": "shares", "shares": _values(torch.from_numpy(shares(module, reach)))}
-    if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
-        scale, shift = scale_and_shift(module)
+    if isinstance(weights, Mean):
+        return {"kind": "shares", "shares": _values(torch.from_numpy(weights.shares(connection.grid)))}
+    if isinstance(weights, Standardized) and weights.is_fixed:
+        scale, shift = weights.scale_and_shift()
         return {"kind": "scale", "scale": _values(scale), "shift": _values(shift)}
-    if reach.kind == "slice":
+    if isinstance(weights, Copy):
+        return {"kind": "function", "slope": _values(torch.ones_like(call.output[0]))}
+    if connection.is_pointwise:
         x = call.input.clone().requires_grad_()
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(run(module, x * 1).sum(), x)
+            (slope,) = torch.autograd.grad(run(call.module, x * 1).sum(), x)
         return {"kind": "function", "slope": _values(slope[0])}
     return {"kind": "unknown"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pellucid.convolution.connectivity import Kernel
 from pellucid.convolution.tracing.calculation import Unit
 from pellucid.convolution.tracing.network import Network
 from pellucid.convolution.tracing.tangent import Full
@@ -88,14 +89,15 @@ def _kernel(
 
     With it come its caption and the layer's largest weight: on a scale of its own, a kernel near zero looks strong.
     """
-    weight = getattr(network.calls[place].module, "weight", None)
-    reach = network.reaches[place]
-    if weight is None or weight.ndim != 4 or reach.kind != "window" or channel_before not in reach.channels(channel):
+    connection = network.connections[place]
+    weights = connection.weights
+    if not isinstance(weights, Kernel) or weights.weight.ndim != 4:
         return None, "", None
-    kernel = weight[channel, channel_before - reach.channels(channel).start].detach().double().cpu().numpy()
-    if max(kernel.shape) > LARGEST_KERNEL:
+    channels = connection.window((channel, *[0] * (len(connection.shape_out) - 1)))[0].tolist()
+    if channel_before not in channels or max(weights.weight.shape[2:]) > LARGEST_KERNEL:
         return None, "", None
-    largest = float(weight.detach().abs().max())
+    kernel = weights.of_feature(channel)[channels.index(channel_before)].double().cpu().numpy()
+    largest = float(weights.weight.detach().abs().max())
     return kernel, f"kernel of channel {channel} over channel {channel_before}", largest
 
 

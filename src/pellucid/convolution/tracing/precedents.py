@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from torch import Tensor, nn
 
+from pellucid.convolution.connectivity import Connection
 from pellucid.convolution.fields.graph import as_type_of
 from pellucid.convolution.tracing.calculation import Immediate, Step, Unit
 from pellucid.convolution.tracing.network import Network, find_layer
@@ -65,7 +66,7 @@ class Trace:
         found = _sum_of_layers(network, head, self.unit)
         if found is None:
             call = network.calls[head]
-            found = immediate(call, network.reaches[head], self.unit, network.label(head), network.sources(head))
+            found = immediate(call, network.connections[head], self.unit, network.label(head), network.sources(head))
         else:
             rest = self.chain
         steps = tuple(
@@ -193,7 +194,7 @@ def trace(
 def _chain(network: Network, place: int, inside: range) -> tuple[int, ...]:
     """Calls of the stage that ends at a place, as far as they belong to the layer asked for."""
     chain = [place]
-    while len(inside) > 1 and network.reaches[chain[0]].kind in ("slice", "reshape"):
+    while len(inside) > 1 and _keeps_units(network.connections[chain[0]]):
         source = network.calls[chain[0]].source
         if source is None or source not in inside or network.shape(source) != network.shape(place):
             break
@@ -201,13 +202,15 @@ def _chain(network: Network, place: int, inside: range) -> tuple[int, ...]:
     return tuple(chain)
 
 
+def _keeps_units(connection: Connection) -> bool:
+    return connection.is_pointwise or connection.is_reshape
+
+
 def _sum_of_layers(network: Network, head: int, unit: Unit) -> Immediate | None:
     """The sum of earlier outputs that a call of a function of single units takes, if it is one."""
     parts, call = network.joins[head], network.calls[head]
-    alike = all(join.plain and join.reach.kind == "slice" and join.reach.offset == 0 for join in parts)
-    if len(parts) < 2 or network.reaches[head].kind != "slice" or not alike:
-        return None
-    if any(join.reach.shape_in != join.reach.shape_out for join in parts):
+    alike = all(join.plain and join.connection.is_pointwise for join in parts)
+    if len(parts) < 2 or not network.connections[head].is_pointwise or not alike:
         return None
     values = np.array([float(_output(network, join.source)[unit]) for join in parts])
     total = float(call.input[(0, *unit)])

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv
 
+from pellucid.convolution.connectivity import Kernel, Standardized
+from pellucid.convolution.connectivity.weights import Weights
 from pellucid.convolution.tracing.calculation import Unit
 from pellucid.convolution.tracing.network import Network
-from pellucid.convolution.tracing.windows import scale_and_shift
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import IMAGE
 from pellucid.inspection.runner import each_call
@@ -103,21 +103,19 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     own = torch.zeros(network.shape(place), device="cpu")
     own[unit] = 1
     weights = [g.double().cpu() for g in [*whole, own]]
-    constant = sum(_added(network.calls[n].module, weights[n + 1]) for n in range(place + 1))
+    constant = sum(_added(network.connections[n].weights, weights[n + 1]) for n in range(place + 1))
     layers = {network.label(n): weights[n + 1].numpy() for n in range(place)}
     return Full(
         float(target.detach()), network.image[0].double().cpu().numpy(), weights[0].numpy(), float(constant), layers
     )
 
 
-def _added(module: nn.Module, weights: Tensor) -> float:
+def _added(made: Weights | None, weights: Tensor) -> float:
     """What a layer's biases add to the activation, given its output's weights."""
-    if isinstance(module, batchnorm._BatchNorm) and module.track_running_stats:
-        bias = scale_and_shift(module)[1]
-    elif isinstance(module, conv._ConvNd | nn.Linear) and module.bias is not None:
-        bias = module.bias.detach().double()
+    if isinstance(made, Standardized) and made.is_fixed:
+        bias, dim = made.scale_and_shift()[1], 0
+    elif isinstance(made, Kernel) and made.bias is not None:
+        bias, dim = made.bias.detach().double(), made.dim - 1
     else:
         return 0.0
-    if isinstance(module, nn.Linear):
-        return float((weights * bias.cpu()).sum())
-    return float((weights.flatten(1).sum(1) * bias.cpu()).sum())
+    return float(weights.movedim(dim, 0).reshape(len(bias), -1).sum(1) @ bias.cpu())

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, conv, pooling
 
+from pellucid.convolution.connectivity import Connection, Kernel, Largest, Mean, Standardized
 from pellucid.convolution.tracing.calculation import Immediate, Unit, inside
-from pellucid.convolution.tracing.reach import OUTSIDE, Reach, run
+from pellucid.convolution.tracing.connections import run
 from pellucid.inspection.calls import Call
 
 
-def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[str, ...]) -> Immediate:
+def immediate(call: Call, connection: Connection, unit: Unit, label: str, source: tuple[str, ...]) -> Immediate:
     """The calculation of one output unit of a call.
 
     Args:
         call: Whose output.
-        reach: Of this call.
+        connection: Of this call.
         unit: (channel, *position).
         label, source: Names of the call and of what its input comes from.
     """
-    channels, places = _window(reach, unit)
+    channels, *axes = connection.window(unit)
+    places = tuple(axes)
     taken = np.ix_(channels, *places)
     values = np.where(inside(places), _array(call.input[0])[taken], 0)
     output = float(call.output[(0, *unit)])
@@ -32,7 +34,7 @@ def immediate(call: Call, reach: Reach, unit: Unit, label: str, source: tuple[st
         label, what_it_does(call.module), source, "weighted", unit[0], unit[1:], tuple(int(c) for c in channels),
         places, values, np.ones_like(values), 0.0, output,
     )  # fmt: skip
-    return _weigh(found, call, reach)
+    return _weigh(found, call, connection)
 
 
 def what_it_does(module: nn.Module) -> str:
@@ -60,60 +62,27 @@ def what_it_does(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def scale_and_shift(module: Any) -> tuple[Tensor, Tensor]:
-    """What batchnorm multiplies each channel by and adds to it in evaluation mode, in float64."""
-    scale = (module.running_var.double() + module.eps).rsqrt()
-    if module.weight is not None:
-        scale = scale * module.weight.detach().double()
-    shift = -module.running_mean.double() * scale
-    return scale, shift if module.bias is None else shift + module.bias.detach().double()
-
-
-def shares(module: Any, reach: Reach) -> np.ndarray:
-    """For average pooling, the weight of each input in a window: one number per output position, (*grid)."""
-    counts = [(axis != OUTSIDE).sum(1) for axis in reach.axes]
-    if isinstance(module, pooling._AvgPoolNd):
-        divisor: Any = getattr(module, "divisor_override", None)
-        if divisor:
-            return np.full(reach.shape_out[1:], 1 / divisor)
-        if module.count_include_pad:
-            counts = [_padded_counts(module, reach, axis) for axis in range(len(reach.axes))]
-    return 1 / np.prod(np.array(np.meshgrid(*counts, indexing="ij")), axis=0)
-
-
-def _weigh(found: Immediate, call: Call, reach: Reach) -> Immediate:
-    module, unit, inside = call.module, (found.channel, *found.position), found.inside
-    if isinstance(module, conv._ConvNd | nn.Linear) and reach.kind == "window" and not getattr(module, "transposed", 0):
-        bias = 0.0 if module.bias is None else float(module.bias[found.channel].detach())
-        weights = _array(module.weight[found.channel]).reshape(found.values.shape)
-        return replace(found, weights=weights, bias=bias)
-    if isinstance(module, pooling._MaxPoolNd | pooling._AdaptiveMaxPoolNd):
+def _weigh(found: Immediate, call: Call, connection: Connection) -> Immediate:
+    weights, unit, inside = connection.weights, (found.channel, *found.position), found.inside
+    if isinstance(weights, Kernel):
+        feature = unit[weights.dim - 1]
+        bias = 0.0 if weights.bias is None else float(weights.bias[feature].detach())
+        return replace(found, weights=_array(weights.of_feature(feature)).reshape(found.values.shape), bias=bias)
+    if isinstance(weights, Largest):
         values = np.where(inside, found.values, -np.inf)
-        weights = np.zeros_like(found.values)
-        weights[np.unravel_index(values.argmax(), values.shape)] = 1
-        return replace(found, kind="largest", weights=weights)
-    if isinstance(module, pooling._AvgPoolNd | pooling._AdaptiveAvgPoolNd):
-        return replace(
-            found, weights=np.where(inside, shares(module, reach)[found.position], np.zeros_like(found.values))
-        )
-    if isinstance(module, batchnorm._BatchNorm) and reach.kind == "slice":
-        scale, shift = (float(each[found.channel]) for each in scale_and_shift(module))
+        chosen = np.zeros_like(found.values)
+        chosen[np.unravel_index(values.argmax(), values.shape)] = 1
+        return replace(found, kind="largest", weights=chosen)
+    if isinstance(weights, Mean):
+        share = weights.shares(connection.grid)[found.position]
+        return replace(found, weights=np.where(inside, share, np.zeros_like(found.values)))
+    if isinstance(weights, Standardized) and weights.is_fixed:
+        scale, shift = (float(each[found.channel]) for each in weights.scale_and_shift())
         return replace(found, weights=np.full_like(found.values, scale, dtype=float), bias=shift)
     gradient = _gradient(call, unit)[np.ix_(np.array(found.channels), *found.places)]
-    weights = np.where(inside, gradient, 0)
-    kind = "function" if reach.kind in ("slice", "reshape") else "tangent"
-    return replace(found, kind=kind, weights=weights, bias=found.sum - float((found.values * weights).sum()))
-
-
-def _window(reach: Reach, unit: Unit) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    if reach.kind == "window":
-        return np.array(reach.channels(unit[0])), reach.places(unit[1:])
-    if reach.kind == "slice":
-        return np.array([unit[0] - reach.offset]), tuple(np.array([p]) for p in unit[1:])
-    if reach.kind == "reshape":
-        place = np.unravel_index(np.ravel_multi_index(unit, reach.shape_out), reach.shape_in)
-        return np.array([place[0]]), tuple(np.array([p]) for p in place[1:])
-    return np.arange(reach.shape_in[0]), tuple(np.arange(n) for n in reach.shape_in[1:])
+    slopes = np.where(inside, gradient, 0)
+    kind = "function" if found.values.size == 1 else "tangent"
+    return replace(found, kind=kind, weights=slopes, bias=found.sum - float((found.values * slopes).sum()))
 
 
 def _gradient(call: Call, unit: Unit) -> np.ndarray:
@@ -126,14 +95,6 @@ def _gradient(call: Call, unit: Unit) -> np.ndarray:
 
 def _array(x: Tensor) -> np.ndarray:
     return x.detach().cpu().double().numpy()
-
-
-def _padded_counts(module: Any, reach: Reach, axis: int) -> np.ndarray:
-    kernel, stride, padding = (
-        np.broadcast_to(value, len(reach.axes))[axis] for value in (module.kernel_size, module.stride, module.padding)
-    )
-    starts = np.arange(reach.shape_out[1 + axis]) * stride
-    return np.minimum(starts + kernel, reach.shape_in[1 + axis] + 2 * padding) - starts
 
 
 def _by(sizes: int | tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Which places of its input each place of an operation's output reads, along one axis and over a whole path."""
+"""The pixels that all units of one tensor see, from first to last along each axis, as if no border cut them off."""
 
 from __future__ import annotations
 
@@ -6,143 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Taps:
-    """The places read along one axis.
-
-    Output place u reads `pattern[u % len(pattern)]`, moved by `advance` for each whole pattern before it; what falls
-    outside the input is padding. Without a pattern every place reads every place, unless a `table` says otherwise.
-
-    Attributes:
-        n_in, n_out: Lengths of the axis.
-        pattern: Places read by the first output places, as if the input had no border.
-        advance: Input places from one pattern to the next.
-        table: One input place for each output place, −1 for none, where the border mirrors or wraps.
-    """
-
-    n_in: int
-    n_out: int
-    pattern: tuple[tuple[int, ...], ...] = ()
-    advance: int = 0
-    table: tuple[int, ...] | None = None
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether every place reads every place."""
-        return not self.pattern and self.table is None
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether every place reads its own."""
-        return self.pattern == ((0,),) and self.advance == 1 and self.n_in == self.n_out and self.table is None
-
-    def boundless(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `places` read in an input without border: places [place, tap] and which of them count, alike."""
-        width = max(map(len, self.pattern))
-        padded = np.array([[*row, *[0] * (width - len(row))] for row in self.pattern], np.int64)
-        counts = np.array([[True] * len(row) + [False] * (width - len(row)) for row in self.pattern])
-        phase, turn = places % len(self.pattern), places // len(self.pattern)
-        return padded.reshape(len(self.pattern), width)[phase] + self.advance * turn[:, None], counts[phase]
-
-    @cached_property
-    def inside(self) -> tuple[np.ndarray, np.ndarray]:
-        """What every output place reads inside the input: places [place, tap], zero where the second is False."""
-        if self.table is not None:
-            read = np.array(self.table)[:, None]
-            counts = read >= 0
-        else:
-            read, counts = self.boundless(np.arange(self.n_out))
-            counts = counts & (read >= 0) & (read < self.n_in)
-        return np.where(counts, read, 0), counts
-
-    @cached_property
-    def matrix(self) -> np.ndarray:
-        """True where an output place reads an input place, [output, input]."""
-        matrix = np.zeros((self.n_out, self.n_in), bool)
-        read, counts = self.inside
-        matrix[np.nonzero(counts)[0], read[counts]] = True
-        return matrix
-
-
-def everything(n_in: int, n_out: int) -> Taps:
-    """Every output place reads every input place."""
-    return Taps(n_in, n_out)
-
-
-def window(n_in: int, n_out: int, size: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Taps:
-    """A window of `size` places, `dilation` apart, that moves by `stride`; the first starts at −`padding`."""
-    return Taps(n_in, n_out, (tuple(-padding + dilation * k for k in range(size)),), stride)
-
-
-def transposed(n_in: int, n_out: int, size: int, stride: int, padding: int, dilation: int) -> Taps:
-    """A transposed window: output u reads input i wherever u = stride · i − padding + dilation · k for a k < size."""
-    starts = [[u + padding - dilation * k for k in range(size)] for u in range(stride)]
-    return Taps(n_in, n_out, tuple(tuple(s // stride for s in row if s % stride == 0) for row in starts), 1)
-
-
-def part(n_in: int, n_out: int, start: int, stride: int = 1) -> Taps:
-    """Output place u is input place start + stride · u: slices; negative starts place an input behind others."""
-    return Taps(n_in, n_out, ((start,),), stride)
-
-
-def rescaled(n_in: int, n_out: int, ratio: Fraction, offset: Fraction, reach: tuple[int, int] | None) -> Taps:
-    """Interpolation at ratio · (u + offset) − offset.
-
-    Args:
-        n_in, n_out: Lengths of the axis.
-        ratio: Input places per output place.
-        offset: One half where places are squares, zero where they are points.
-        reach: First and last neighbour read, counted from the place below; None takes the place that holds the point.
-    """
-    rows = []
-    for u in range(ratio.denominator):
-        if reach is None:
-            rows.append((math.floor(ratio * (u + offset)),))
-        else:
-            at = ratio * (u + offset) - offset
-            below = math.floor(at)
-            rows.append((below,) if at == below else tuple(range(below + reach[0], below + reach[1] + 1)))
-    return Taps(n_in, n_out, tuple(rows), ratio.numerator)
-
-
-def adaptive(n_in: int, n_out: int) -> Taps:
-    """Adaptive pooling: output u reads from ⌊u · n_in / n_out⌋ up to ⌈(u + 1) · n_in / n_out⌉."""
-    if n_out == 1:
-        return everything(n_in, 1)
-    ratio = Fraction(n_in, n_out)
-    rows = [range(math.floor(u * ratio), math.ceil((u + 1) * ratio)) for u in range(ratio.denominator)]
-    return Taps(n_in, n_out, tuple(map(tuple, rows)), ratio.numerator)
-
-
-@dataclass(frozen=True)
-class Gather:
-    """Along one dimension, each output place reads some input places."""
-
-    dim: int
-    taps: Taps
-
-
-@dataclass(frozen=True)
-class Permute:
-    """Output dimension d is input dimension order[d]."""
-
-    order: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Reshape:
-    """The same places in another shape."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-Move = Gather | Permute | Reshape
+from pellucid.convolution.connectivity.axes import OUTSIDE, Taps
+from pellucid.convolution.connectivity.moves import Gather, Move, Permute, same_place
 
 
 @dataclass(frozen=True)
@@ -206,7 +74,7 @@ class Hull:
         if dim in jump and regular:
             jump[dim] *= Fraction(taps.advance, len(taps.pattern))
         if dim not in self.period:
-            low, high = self._read(dim, *taps.inside)
+            low, high = self._read(dim, np.maximum(taps.table, 0), taps.table != OUTSIDE)
             return replace(self, shape=shape, low=low, high=high, jump=jump)
         length, step = self.period[dim]
         patterns = length // math.gcd(length, taps.advance)
@@ -259,7 +127,7 @@ class Hull:
         )
 
     def _reshape(self, shape: tuple[int, ...]) -> Hull:
-        kept = {dim: place for dim in self.axis if (place := _same_place(self.shape, dim, shape)) is not None}
+        kept = {dim: place for dim in self.axis if (place := same_place(self.shape, dim, shape)) is not None}
         hull = self
         for dim in self.period.keys() - kept.keys():
             hull = hull.bounded(dim)
@@ -306,53 +174,6 @@ def union(hulls: Sequence[Hull]) -> Hull:
         axis |= hull.axis
         jump = {dim: n for dim, n in (hull.jump | jump).items() if hull.jump.get(dim, n) == jump.get(dim, n)}
     return Hull(hulls[0].shape, low, high, axis, jump, dict(hulls[0].period))
-
-
-def read_by(mask: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
-    """Which places of an operation's input are read by the places of its output in `mask`.
-
-    Both masks are boolean and broadcast to the tensors' shapes.
-    """
-    for move in reversed(moves):
-        if isinstance(move, Permute):
-            mask = mask.transpose(np.argsort(move.order))
-        elif isinstance(move, Reshape):
-            one = mask.size == 1
-            mask = mask.reshape([1] * len(move.before)) if one else np.broadcast_to(mask, move.after)
-            mask = mask if one else mask.reshape(move.before)
-        elif move.taps.is_everything:
-            mask = np.asarray(mask.any(axis=move.dim, keepdims=True))
-        elif not move.taps.is_identity:
-            mask = _read_along(mask, move.dim, move.taps)
-    return mask
-
-
-def _read_along(mask: np.ndarray, dim: int, taps: Taps) -> np.ndarray:
-    read, counts = taps.inside
-    if mask.shape[dim] == 1:
-        covered = np.zeros(taps.n_in, bool)
-        covered[read[counts]] = True
-        return mask if covered.all() else mask & covered.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
-    last = np.moveaxis(mask, dim, -1)
-    places = read[counts]
-    if counts.shape[1] == 1 and len(np.unique(places)) == len(places):  # slices and concatenations
-        found = np.zeros((*last.shape[:-1], taps.n_in), bool)
-        found[..., places] = last[..., counts[:, 0]]
-    else:  # float32 products of zeros and ones are exact and run in BLAS
-        found = last.astype(np.float32) @ taps.matrix.astype(np.float32) > 0
-    return np.moveaxis(found, -1, dim)
-
-
-def _same_place(before: tuple[int, ...], dim: int, after: tuple[int, ...]) -> int | None:
-    """Where dimension `dim` is found after a reshape that leaves it whole."""
-    outer = math.prod(before[:dim])
-    if before[dim] == 1:  # any 1 looks like it: take the one with the same dimensions behind it
-        place = len(after) - len(before) + dim
-        return place if place > 0 and before[dim:] == after[place:] and math.prod(after[:place]) == outer else None
-    for place, n in enumerate(after):
-        if n == before[dim] and math.prod(after[:place]) == outer:
-            return place
-    return None
 
 
 def _less(mapping: dict, key: int) -> dict:

@@ -1,0 +1,136 @@
+"""From an input to an output in moves: places gathered along axes, axes in another order, another shape.
+
+Masks are boolean, batch axis of one first, and broadcast to the shapes of the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid.convolution.connectivity.axes import OUTSIDE, Taps
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Along one dimension, each output place reads some input places."""
+
+    dim: int
+    taps: Taps
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Output dimension d is input dimension order[d]."""
+
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same places in another shape."""
+
+    before: Shape
+    after: Shape
+
+
+Move = Gather | Permute | Reshape
+
+
+def back(mask: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
+    """Which places of the input are read by the places of the output in `mask`."""
+    for move in reversed(moves):
+        if isinstance(move, Permute):
+            mask = mask.transpose(np.argsort(move.order))
+        elif isinstance(move, Reshape):
+            mask = _reshaped(mask, move.after, move.before)
+        elif move.taps.is_everything:
+            mask = np.asarray(mask.any(axis=move.dim, keepdims=True))
+        elif not move.taps.is_identity:
+            mask = _along(mask, move.dim, move.taps.matrix)
+    return mask
+
+
+def ahead(mask: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
+    """Which places of the output read the places of the input in `mask`."""
+    for move in moves:
+        if isinstance(move, Permute):
+            mask = mask.transpose(move.order)
+        elif isinstance(move, Reshape):
+            mask = _reshaped(mask, move.before, move.after)
+        elif move.taps.is_everything:
+            mask = np.asarray(mask.any(axis=move.dim, keepdims=True))
+        elif not move.taps.is_identity:
+            mask = _along(mask, move.dim, move.taps.matrix.T)
+    return mask
+
+
+def window(moves: Sequence[Move], unit: Sequence[int]) -> list[np.ndarray] | None:
+    """The places of the input that one place of the output reads: for each axis a place per tap, `OUTSIDE` for none.
+
+    None where they are no window: where a shape changes between several places.
+    """
+    places = [np.array([place]) for place in unit]
+    for move in reversed(moves):
+        if isinstance(move, Permute):
+            places = [places[dim] for dim in np.argsort(move.order)]
+        elif isinstance(move, Reshape):
+            if any(len(along) != 1 for along in places):
+                return None
+            at = [int(along[0]) for along in places]
+            if OUTSIDE in at:
+                return [np.array([OUTSIDE])] * len(move.before)
+            at = np.unravel_index(np.ravel_multi_index(at, move.after), move.before)
+            places = [np.array([int(place)]) for place in at]
+        else:
+            outer = places[move.dim]
+            places[move.dim] = np.where((outer == OUTSIDE)[:, None], OUTSIDE, move.taps.read_by(outer)).ravel()
+    return places
+
+
+def gathers(moves: Sequence[Move], n_dims: int) -> list[Taps | None] | None:
+    """For each dimension what is gathered along it, None for its own place; None where there are other moves."""
+    found: list[Taps | None] = [None] * n_dims
+    for move in moves:
+        if not isinstance(move, Gather) or found[move.dim] is not None:
+            return None
+        found[move.dim] = None if move.taps.is_identity else move.taps
+    return found
+
+
+def _reshaped(mask: np.ndarray, before: Shape, after: Shape) -> np.ndarray:
+    if mask.size == 1:
+        return mask.reshape([1] * len(after))
+    return np.broadcast_to(mask, before).reshape(after)
+
+
+def _along(mask: np.ndarray, dim: int, matrix: np.ndarray) -> np.ndarray:
+    """Marks along one dimension from [from, to]; a mask that is the same all along stays so if everything is met."""
+    if mask.shape[dim] == 1 and len(matrix) > 1:
+        met = matrix.any(axis=0)
+        return mask if met.all() else mask & met.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
+    last = np.moveaxis(mask, dim, -1)
+    taken, targets = np.nonzero(matrix)
+    if len(np.unique(taken)) == len(taken) and len(np.unique(targets)) == len(targets):  # slices and concatenations
+        found = np.zeros((*last.shape[:-1], matrix.shape[1]), bool)
+        found[..., targets] = last[..., taken]
+    else:  # float32 products of zeros and ones are exact up to 2²⁴ and run in BLAS
+        found = last.astype(np.float32) @ matrix.astype(np.float32) > 0
+    return np.moveaxis(found, -1, dim)
+
+
+def same_place(before: Shape, dim: int, after: Shape) -> int | None:
+    """Where dimension `dim` is found after a reshape that leaves it whole."""
+    outer = math.prod(before[:dim])
+    if before[dim] == 1:  # any 1 looks like it: take the one with the same dimensions after it
+        place = len(after) - len(before) + dim
+        return place if place > 0 and before[dim:] == after[place:] and math.prod(after[:place]) == outer else None
+    for place, n in enumerate(after):
+        if n == before[dim] and math.prod(after[:place]) == outer:
+            return place
+    return None
