@@ -85,7 +85,7 @@ def forget(key):
 EDITS = {
     "schema 0": described(schema=0),
     "schema −1": described(schema=-1),
-    "schema newer": described(schema=2),
+    "schema newer": described(schema=3),
     "schema text": described(schema="1"),
     "schema true": described(schema=True),
     "schema fraction": described(schema=1.5),
@@ -186,7 +186,7 @@ def test_an_edited_history_is_refused(saved, tmp_path, edit):
     edit(arrays, description)
     save_file(arrays, tmp_path / FILE, metadata={"pellucid": json.dumps(description)})
     text = refused(tmp_path / FILE)
-    assert "damaged, or not a history" in text or "its schema is 2" in text
+    assert "damaged, or not a history" in text or "its schema is 3" in text
 
 
 DESCRIPTIONS = ["", "{", "null", "[]", "3", '"x"', "[" * 100_000, '{"schema": ' + "9" * 5000 + "}", "\x00", "\x1b[31m"]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pellucid
-from pellucid.history.history import History, Section
+from pellucid.history.history import History
+from pellucid.history.record import Section
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "anybodys-loop.md"

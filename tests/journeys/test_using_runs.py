@@ -21,7 +21,8 @@ from pellucid import cli
 from pellucid.data.items import get_image_files
 from pellucid.errors import DataError, UsageError
 from pellucid.files import result_file
-from pellucid.runs import load_run, train
+from pellucid.history.history import History
+from pellucid.runs import load_history, load_run, train
 
 
 def draw(file: Path, bright: bool, rng: np.random.Generator, side: int = 8) -> None:
@@ -280,12 +281,21 @@ def test_sizes_that_cannot_be_are_refused(trained, here, monkeypatch, capsys, si
     assert "such as 1200x800" in capsys.readouterr().err and not list(Path().glob("*.png"))
 
 
+def without_statistics(run: Path, folder: Path) -> None:
+    """A copy of a run as it would be if it had been trained without --stats."""
+    shutil.copytree(run, folder)
+    curves = History().with_curves(load_history(run))
+    assert curves.loss is not None and curves.epochs and not curves.layers
+    curves.save(folder)
+
+
 def test_the_loss_of_a_run_without_statistics_and_of_one_still_going(trained, here, monkeypatch, capsys):
-    shutil.copytree(trained / "run", "plain", ignore=shutil.ignore_patterns("seen"))
+    without_statistics(trained / "run", Path("plain"))
     assert command(monkeypatch, "show", "plain", "--layer", "0") == 2
     assert "--picture loss" in capsys.readouterr().err
     assert command(monkeypatch, "show", "plain", "--picture", "loss", "--out", "plain.svg") == 0
-    shutil.copytree(trained / "run" / "seen", "going/seen")
+    Path("going").mkdir()
+    shutil.copy(trained / "run" / "history.safetensors", "going")
     assert command(monkeypatch, "show", "going", "--picture", "loss", "--out", "going.svg") == 0
     assert "going, not finished" in Path("going.svg").read_text() or Path("going.svg").stat().st_size > 5_000
 
@@ -323,8 +333,7 @@ def test_show_ignores_no_option(trained, here, monkeypatch, capsys, args, messag
 
 
 def test_show_fits_what_there_is(trained, here, monkeypatch, capsys):
-    shutil.copytree(trained / "run", "plain")
-    shutil.rmtree("plain/seen")
+    without_statistics(trained / "run", Path("plain"))
     assert command(monkeypatch, "show", "plain", "--out", "plain.png") == 0
     assert command(monkeypatch, "show", trained / "run", "--picture", "loss", "--out", "loss.png") == 0
     with Image.open("plain.png") as a, Image.open("loss.png") as b:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pellucid.activations.vector import empty, pool
+from pellucid.history.record import as_float32
 
 MAX_COLUMNS = 2048
 AT_ONCE = 128  # columns merged at once: little memory beside the table
@@ -154,9 +155,3 @@ class Means:
         more = [(0, 0)] * self.sums.ndim
         more[axis] = 0, n
         self.sums, self.counts = np.pad(self.sums, more), np.pad(self.counts, more)
-
-
-def as_float32(values: np.ndarray) -> np.ndarray:
-    """The nearest float32; what is too large for one becomes infinite."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)

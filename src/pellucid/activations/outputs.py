@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pellucid.activations.columns import Readings
 from pellucid.activations.inbox import Inbox
 from pellucid.activations.targets import first_tensor, is_activation, is_readable, kind
-from pellucid.history.history import Layer
+from pellucid.history.record import Layer
 
 
 class Outputs:

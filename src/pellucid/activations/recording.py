@@ -40,11 +40,13 @@ class Recording:
         every: int,
         with_hist: bool,
         with_grads: bool,
+        with_hypers: bool,
         capacity: int,
         on_flush: Callable[[], None] | None,
     ):
         self.model, self.every = model, every
-        self.outputs, self.series = Outputs(choose(model, modules), with_hist), Series(model, with_grads)
+        self.outputs = Outputs(choose(model, modules), with_hist)
+        self.series = Series(model, with_grads, with_hypers)
         self.optimizer: Any = None
         self.train = Timeline([self.outputs.train, *self.series.tables], capacity)
         self.valid = Timeline([self.outputs.valid], capacity)
@@ -120,7 +122,7 @@ class Recording:
             list(self.series.params),
             section(self.train, self.outputs.train),
             section(self.valid, self.outputs.valid),
-            self.series.arrays(self.train.n),
+            {"step": self.train.spans[: self.train.n, 1].copy()} | self.series.arrays(self.train.n),
             kernels,
             kernel_steps,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.activations.columns import Readings, Timeline, as_float32
+from pellucid.activations.columns import Readings, Timeline
 from pellucid.activations.vector import FIRST_BIN, HIGH, LOW, M2, MEAN, Count
-from pellucid.history.history import Section
+from pellucid.history.record import Section, as_float32
 
 
 def section(timeline: Timeline, table: Readings) -> Section:

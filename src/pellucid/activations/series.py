@@ -16,14 +16,19 @@ from pellucid.activations.steps import Hyper, hypers, sizes, trained
 class Series:
     """Means over the steps of each column.
 
+    Args:
+        model: Whose gradients and weights are read.
+        with_grads: Read them.
+        with_hypers: Record hyper-parameters, which a learner's Recorder has already.
+
     Attributes:
         params: Name → parameter whose gradients are read.
         saw_gradient: Whether any of them had one at a step.
         moving: Whether the weights were read before a step and not yet after it.
     """
 
-    def __init__(self, model: nn.Module, with_grads: bool):
-        self.model, self.with_grads = model, with_grads
+    def __init__(self, model: nn.Module, with_grads: bool, with_hypers: bool = True):
+        self.model, self.with_grads, self.with_hypers = model, with_grads, with_hypers
         self.params: dict[str, nn.Parameter] = {}
         self.saw_gradient = False
         self._hypers: list[Hyper] = []
@@ -39,7 +44,7 @@ class Series:
     def adopt(self, optimizer: Any) -> None:
         """Record this optimizer from now on, with whatever groups and parameters it has got meanwhile."""
         self.flush()
-        found = hypers(optimizer)
+        found = self._hypers_of(optimizer)
         self._n_hypers = len(found)
         self._hypers += [each for each in found if each not in self._hypers]
         if self.with_grads:
@@ -62,7 +67,7 @@ class Series:
 
     def before_step(self, column: int, optimizer: Any) -> None:
         """Read gradients, weights and hyper-parameters as the optimizer finds them."""
-        found = hypers(optimizer)
+        found = self._hypers_of(optimizer)
         if len(found) != self._n_hypers or (self.with_grads and self._sizes != sizes(optimizer)):
             self.adopt(optimizer)  # `add_param_group`, or a schedule that keeps a number of its own in the groups
         rows, numbers = [], []
@@ -108,7 +113,7 @@ class Series:
             start += tensor.numel()
 
     def arrays(self, n: int) -> dict[str, np.ndarray]:
-        """The first `n` columns under their names in a history."""
+        """The first `n` columns under their names in a history, but for the steps at which their losses end."""
         found: dict[str, np.ndarray] = {}
         if self.params:
             found |= zip((*BEFORE, AFTER), (*self._before.values(n), self._after.values(n)), strict=True)
@@ -116,8 +121,11 @@ class Series:
             found["loss"] = self._losses.values(n)
         rates = self._rates.values(n)
         for name in dict.fromkeys(name for name, _ in self._hypers):
-            found[f"hyper.{name}"] = rates[[row for row, (each, _) in enumerate(self._hypers) if each == name]]
+            found[f"hyper.{name}"] = rates[[row for row, (each, _) in enumerate(self._hypers) if each == name]].T
         return found
+
+    def _hypers_of(self, optimizer: Any) -> dict[Hyper, float | Tensor]:
+        return hypers(optimizer) if self.with_hypers else {}
 
     def _put(self, table: Means, rows: Any, column: int, values: np.ndarray | Tensor) -> None:
         if isinstance(values, Tensor):

@@ -117,6 +117,7 @@ class Watch(Pictures):
             every=every,
             with_hist=with_hist,
             with_grads=with_grads,
+            with_hypers=loss or not by_hand,  # by hand and without losses, a Recorder has both
             capacity=capacity,
             on_flush=None if self._autosave is None else self._autosave.save_if_due,
         )

@@ -1,7 +1,20 @@
-"""What was seen during a run, as plain arrays with names and shapes: the contract that pictures and tools stand on.
+"""What happened in a run, as plain arrays with names and shapes: the contract that pictures and tools stand on.
 
 `history.safetensors` holds the arrays below and, in its header, the JSON that `history.json` repeats for people. It
 replaces its predecessor in one move, so it can be read at any time while a run writes it. Neither file needs torch.
+
+Losses and hyper-parameters, of a Recorder or a watch. A value stands for one step, or in long runs for several:
+
+| array | shape | |
+|---|---|---|
+| `step` | [value] int64 | training steps done at the end of the value |
+| `loss` | [value] float32 | mean of the value's steps |
+| `smooth_loss` | [value] float32 | exponential mean of the loss over the whole fit, at the end of the value |
+| `hyper.<name>` | [value, group] float32 | at the end of the value (a Recorder's) or its mean (a watch's) |
+| `epoch_end` | [epoch] int64 | training steps done |
+| `epoch_values` | [epoch, column] float32 | `epoch_columns` of the header names them: train_loss, valid_loss, metrics |
+
+What layers did, if they were watched; a column stands for one step or several, up to 2,048 columns:
 
 | array | shape | |
 |---|---|---|
@@ -11,14 +24,14 @@ replaces its predecessor in one move, so it can be read at any time while a run 
 | `train.hist` | [layer, column, bin] int64 | 80 bins on [−10, 10], if asked for |
 | `valid.…` | as `train` | a column per validation pass, at the training step it followed |
 | `grad.norm`, `mean_abs`, `zero`; `weight.norm`; `update.ratio` | [parameter, column] float32 | means of steps |
-| `loss` | [column] float32 | mean of the column's steps |
-| `hyper.<name>` | [group, column] float32 | mean of the column's steps |
 | `kernels`, `kernel_steps` | [snapshot, out, in, row, column], [snapshot] | weights of the first convolution |
+
+This is version 2. Version 1 had the two tables in two files, and the `hyper.…` of a watch as [group, column].
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,72 +41,14 @@ from pellucid.errors import UsageError
 from pellucid.history import file as history_file
 from pellucid.history import wording
 from pellucid.history.pictures import Pictures
-from pellucid.inspection.lookup import MOST_NAMES, Lookup, listed
-from pellucid.text import first_few
+from pellucid.history.record import Layer, Record, Section
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-AWAKE = 0.9  # share near zero below which a layer that began at zero counts as trained
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A watched module.
-
-    Attributes:
-        name: Its name in the model.
-        kind: Class name.
-        shape: Output shape of one item, without the batch axis; empty if it was never called.
-        role: `layer`, or `activation` for the activation functions of `torch.nn`.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    role: str
-
 
 @dataclass(frozen=True, repr=False)
-class Section:
-    """Statistics of layer outputs, shapes as in the module's table.
-
-    Attributes:
-        steps: Step range of each column, first and one after the last.
-        count: Finite values seen.
-        mean, std, min, max: Of those; std with n − 1.
-        near_zero: Values ≤ 0.05, negative ones included: what a following ReLU silences, and what the chapter plots.
-        near_zero_abs: Values with |x| ≤ 0.05.
-        zero: Values that are exactly 0.
-        nonfinite: Values that are nan or infinite; they count nowhere else.
-        underflow, overflow: Values below −10 and above 10.
-        hist: Counts in 80 bins of 0.25 on [−10, 10], or None.
-    """
-
-    steps: np.ndarray
-    count: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    min: np.ndarray
-    max: np.ndarray
-    near_zero: np.ndarray
-    near_zero_abs: np.ndarray
-    zero: np.ndarray
-    nonfinite: np.ndarray
-    underflow: np.ndarray
-    overflow: np.ndarray
-    hist: np.ndarray | None = None
-
-    def __repr__(self) -> str:
-        return wording.said_of_section(self)
-
-    def share(self, name: str) -> np.ndarray:
-        """A count as fraction of all finite values, such as `share('near_zero')`; nan where there are none."""
-        return np.where(self.count > 0, getattr(self, name) / np.maximum(self.count, 1), np.nan).astype(np.float32)
-
-
-@dataclass(frozen=True, repr=False)
-class History(Pictures):
+class History(Record, Pictures):
     """Everything recorded of a run; see the module for names and shapes of the arrays it is saved as.
 
     Attributes:
@@ -104,14 +59,6 @@ class History(Pictures):
         kernels, kernel_steps: Snapshots of the first convolution's weights and their steps.
     """
 
-    layers: list[Layer]
-    params: list[str]
-    train: Section
-    valid: Section
-    series: dict[str, np.ndarray] = field(default_factory=dict)
-    kernels: np.ndarray | None = None
-    kernel_steps: np.ndarray | None = None
-
     def __repr__(self) -> str:
         return wording.said(self)
 
@@ -120,89 +67,42 @@ class History(Pictures):
         """Itself."""
         return self
 
-    @property
-    def loss(self) -> np.ndarray | None:
-        """Training loss per column, or None."""
-        return self.series.get("loss")
-
-    @property
-    def hypers(self) -> dict[str, np.ndarray]:
-        """Hyper-parameter → its values, [group, column]."""
-        return {k.removeprefix("hyper."): v for k, v in self.series.items() if k.startswith("hyper.")}
-
-    def index(self, layer: int | str) -> int:
-        """Row of a layer, given by name or by its number among the layers with parameters (negative from the end).
-
-        A container stands for its last layer.
-
-        Raises:
-            UsageError: there is none; the message lists what there is.
-        """
-        names = [each.name for each in self.layers]
-        numbered = [each for each in self.layers if each.role == "layer"] or self.layers
-        found = Lookup(names, [each.name for each in numbered]).find(layer)
-        if found:
-            return found[-1]
-        if isinstance(layer, int):
-            counted = listed([f"{i} {each.name}" for i, each in enumerate(numbered)], [each.kind for each in numbered])
-            raise UsageError(f"there is no layer {layer}; the {len(numbered)} watched ones are {counted}")
-        raise UsageError(f"no layer {layer!r} was watched; there are {first_few(names, MOST_NAMES)}")
-
-    def dead(self) -> np.ndarray:
-        """Share of each layer's training outputs that a ReLU behind it silences (≤ 0.05), [layer, column].
-
-        It is nan where nothing was seen, and as long as a layer that began with zeros alone has not put out more: the
-        last norm of a residual branch and an adapter are initialised so, in order that the branch adds nothing at
-        first, which is waiting and not dead.
-        """
-        x, share = self.train, self.train.share("near_zero")
-        if share.size:
-            rows, first = np.arange(len(share)), np.argmax(x.count > 0, axis=1)
-            began_at_zero = x.zero[rows, first] == x.count[rows, first]
-            awake = np.maximum.accumulate(share < AWAKE, axis=1)
-            share[began_at_zero[:, None] & ~awake] = np.nan
-        return share
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """The arrays under their saved names."""
-        arrays = {
-            f"{phase}.{name}": value
-            for phase in ("train", "valid")
-            for name, value in vars(getattr(self, phase)).items()
-            if value is not None
-        }
-        if self.kernels is not None and self.kernel_steps is not None:
-            arrays |= {"kernels": self.kernels, "kernel_steps": self.kernel_steps}
-        return arrays | self.series
+    def with_curves(self, other: Record) -> History:
+        """This history with the losses, hyper-parameters and epochs of another one."""
+        own = {name: values for name, values in self.series.items() if name in history_file.GRADIENTS}
+        return replace(self, series=own | other.series, epoch_columns=other.epoch_columns)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `history.safetensors` and `history.json` into a folder; returns the first.
+        """Write `history.safetensors` into a folder, and `history.json` if there are layers; returns the first.
 
         Raises:
             UsageError: they cannot be written.
         """
-        return history_file.write(folder, self.to_arrays(), [asdict(layer) for layer in self.layers], self.params)
+        try:
+            return history_file.write(folder, self)
+        except OSError as error:
+            raise history_file.unwritable(Path(folder), error) from error
 
     @classmethod
     def load(cls, folder: str | Path) -> History:
-        """Read what `save` wrote, from its folder or the file itself, which may be anybody's.
+        """Read what `save` wrote, from its folder or the file itself, which may be anybody's; version 1 too.
 
         Raises:
             UsageError: there is none, a newer version of pellucid wrote it, or it is damaged or not a history.
         """
-        arrays, layers, params = history_file.read(folder)
-        sections = {
-            phase: Section(**{k.removeprefix(f"{phase}."): v for k, v in arrays.items() if k.startswith(f"{phase}.")})
-            for phase in ("train", "valid")
-        }
-        own = {"kernels", "kernel_steps"}
-        series = {k: v for k, v in arrays.items() if k not in own and not k.startswith(("train.", "valid."))}
+        arrays, description = history_file.read(folder)
+        sections = {}
+        if description["layers"]:
+            for phase in ("train", "valid"):
+                names = [name for name in arrays if name.startswith(f"{phase}.")]
+                sections[phase] = Section(**{name.removeprefix(f"{phase}."): arrays.pop(name) for name in names})
         return cls(
-            [Layer(each["name"], each["kind"], tuple(each["shape"]), each["role"]) for each in layers],
-            params,
-            series=series,
-            kernels=arrays.get("kernels"),
-            kernel_steps=arrays.get("kernel_steps"),
+            [Layer(each["name"], each["kind"], tuple(each["shape"]), each["role"]) for each in description["layers"]],
+            description["params"],
+            kernels=arrays.pop("kernels", None),
+            kernel_steps=arrays.pop("kernel_steps", None),
+            series=arrays,
+            epoch_columns=description["epoch_columns"],
             **sections,
         )
 

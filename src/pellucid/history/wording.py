@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from pellucid.history.record import Record, Section
 from pellucid.tables import columns
 from pellucid.text import counted, printable
-
-if TYPE_CHECKING:
-    from pellucid.history.history import History, Section
 
 MOST_LAYERS = 20
 _HEAD = ("layer", "kind", "outputs", "mean", "std", "near zero")
 
 
-def said(history: History) -> str:
+def said(history: Record) -> str:
     """What was recorded, and a row for each layer as it was last seen."""
+    if not history.layers:
+        return headline(history)
     last = [_last(history.train, history.valid, row) for row in range(len(history.layers))]
     table: list[tuple[str, ...]] = [_HEAD]
     for layer, (x, row, column) in list(zip(history.layers, last, strict=True))[:MOST_LAYERS]:
@@ -32,9 +30,13 @@ def said(history: History) -> str:
     return "\n".join([headline(history), *lines, *[f"  … and {more} more layers"] * (more > 0)])
 
 
-def headline(history: History) -> str:
+def headline(history: Record) -> str:
     """What was recorded, in a line."""
-    parts = [_counted(len(history.layers), "layer"), _counted(_end(history.train), "training step")]
+    n_steps = max(history.train.end, *history.steps[-1:].tolist(), 0)
+    parts = [_counted(len(history.layers), "layer")] if history.layers else []
+    parts.append(_counted(n_steps, "training step"))
+    if len(history.series.get("epoch_end", ())):
+        parts.append(_counted(len(history.series["epoch_end"]), "epoch"))
     if len(history.valid.steps):
         parts.append(_counted(len(history.valid.steps), "validation pass", "es"))
     if history.params:
@@ -48,14 +50,6 @@ def headline(history: History) -> str:
     return f"History of {', '.join(parts)}"
 
 
-def said_of_section(section: Section) -> str:
-    """The shape of a table, in a line."""
-    rows, columns = section.count.shape
-    bins = "without histograms" if section.hist is None else f"with {section.hist.shape[2]} bins"
-    last = f", steps {section.steps[0, 0]} to {_end(section) - 1}" if columns else ""
-    return f"Section of {_counted(rows, 'layer')} × {_counted(columns, 'column')}{last}, {bins}"
-
-
 def _last(train: Section, valid: Section, row: int) -> tuple[Section, int, int]:
     """The table, row and column in which a layer was last seen in training, else in validation; −1 for never."""
     for section in (train, valid):
@@ -63,10 +57,6 @@ def _last(train: Section, valid: Section, row: int) -> tuple[Section, int, int]:
         if len(seen):
             return section, row, int(seen[-1])
     return train, row, -1
-
-
-def _end(section: Section) -> int:
-    return int(section.steps[-1, 1]) if len(section.steps) else 0
 
 
 def _counted(n: int, what: str, plural: str = "s") -> str:

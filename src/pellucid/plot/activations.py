@@ -104,6 +104,7 @@ def plot_sheet(
     titles: Sequence[str],
     nonfinite: np.ndarray,
     loss: np.ndarray | None = None,
+    loss_steps: np.ndarray | None = None,
 ) -> Figure:
     """Show all layers on one sheet, a row each: colours (if there are histograms), mean ± std, percentage near zero.
 
@@ -116,7 +117,8 @@ def plot_sheet(
         hist: Counts in bins on [0, 10], [layer, column, bin], or None.
         titles: Of the layers.
         nonfinite: Outputs that were nan or infinite, [layer, column]; columns with any are hatched.
-        loss: Of each column, or None.
+        loss: Values of the loss, [value], or None.
+        loss_steps: Step ranges of those, [value, 2]; None means those of the columns.
     """
     n, top = len(titles), int(loss is not None)
     widths = [2, 1, 1] if hist is not None else [1, 1]
@@ -128,11 +130,12 @@ def plot_sheet(
     if loss is not None:
         for spare in grid[0, 1:]:
             spare.remove()
-        grid[0, 0].plot(x, loss, linewidth=1.2)
+        spans = steps if loss_steps is None else loss_steps
+        grid[0, 0].plot(centres(spans), loss, linewidth=1.2)
         grid[0, 0].set_title("loss", fontsize="small", loc="left")
         grid[0, 0].tick_params(labelsize="small")
         clip_explosion(grid[0, 0], loss)
-        mark_nonfinite(grid[0, 0], steps, ~np.isfinite(loss))
+        mark_nonfinite(grid[0, 0], spans, ~np.isfinite(loss))
     grid = grid[top:]
     for row, title in enumerate(titles):
         axes = list(grid[row])

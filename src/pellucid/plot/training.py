@@ -25,8 +25,8 @@ LONG_NAMES = {
 
 def plot_loss(
     train: Sequence[float] | np.ndarray,
-    valid: Sequence[float] = (),
-    valid_at: Sequence[int] = (),
+    valid: Sequence[float] | np.ndarray = (),
+    valid_at: Sequence[int] | np.ndarray = (),
     *,
     train_at: Sequence[int] | np.ndarray | None = None,
     skip_start: int = 5,

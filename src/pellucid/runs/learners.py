@@ -15,7 +15,6 @@ from pellucid.importing import json_arguments
 from pellucid.inspection.looking import looking
 from pellucid.runs.architectures import described, make, name_of
 from pellucid.runs.reserving import reserved
-from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import Trained, describe, save_run
 from pellucid.seed import kept_rng
 from pellucid.text import printable
@@ -42,9 +41,6 @@ def save_learner(learn: Trained, folder: str | Path, arch: Any, arguments: Mappi
         try:
             reservation.release()
             save_run(learn, reservation.folder, settings)
-            stats = getattr(learn, "activation_stats", None)
-            if stats is not None and stats.watch is not None:
-                stats.history.save(reservation.folder / STATS)
         except OSError as error:
             raise PellucidError(f"{printable(folder)}: cannot be written ({error.strerror or error})") from None
         return reservation.folder
@@ -62,7 +58,7 @@ def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], desc
         again.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(
-            f"{call} makes another model than this learner's: {printable(str(error).splitlines()[-1].strip())}. Give "
+            f"{call} makes another model than this learner's: {printable(str(error).splitlines()[-1].strip(' .\t'))}. Give "
             "the function or class that made it, and its arguments: learn.save_run(folder, nets.small, {'width': 64})"
         ) from None
     again.to(learn.dls.device)

@@ -118,10 +118,10 @@ class Run:
 
     @property
     def history(self) -> History:
-        """What its layers did while it trained.
+        """Losses and hyper-parameters of its training, and what its layers did if it recorded statistics.
 
         Raises:
-            UsageError: it was trained without statistics.
+            UsageError: there is none, or it is damaged.
         """
         return load_history(self.folder)
 

@@ -1,75 +1,52 @@
-"""What a run folder holds besides the model: losses and hyper-parameters, and what every layer did."""
+"""What a run folder holds besides the model: its history."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from pellucid.errors import UsageError
-from pellucid.files import read_json, regular_file
+from pellucid.files import read_json
+from pellucid.history.file import FILE
 from pellucid.history.history import History
 from pellucid.runs.schema import check
 from pellucid.text import counted, printable
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
-RECORD = "history.safetensors"  # losses and hyper-parameters
-STATS = "seen"  # the folder of layer statistics
-
-
-def has_record(folder: Path) -> bool:
-    """Whether a run has written its losses: it is finished, or was ended."""
-    return (folder / RECORD).exists()
-
-
-def has_statistics(folder: Path) -> bool:
-    """Whether a run records what its layers do."""
-    return (folder / STATS).is_dir()
+RECORD = FILE
+STATS = "seen"  # the folder that runs of version 1 had for what their layers did
 
 
 def load_history(folder: str | Path) -> History:
-    """Open the layer statistics of a run, finished or still going.
+    """Open the history of a run: losses and hyper-parameters, and what its layers did if it recorded statistics.
+
+    A run that is still going has one if it records statistics.
 
     Raises:
-        UsageError: there are none in this folder, or they are damaged.
+        UsageError: there is none in this folder, or it is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"{printable(folder)}: no such folder; `pellucid train --stats` makes one")
-    if not has_statistics(folder) and not (folder / DESCRIPTION).exists():
+        raise UsageError(f"{printable(folder)}: no such folder; `pellucid train` makes one")
+    files = [file for file in (folder / STATS / FILE, folder / FILE) if file.exists() or file.is_symlink()]
+    if not files and not (folder / DESCRIPTION).exists():
         raise UsageError(f"{printable(folder)}: is no run folder; `pellucid train` makes one")
-    if not has_statistics(folder):
-        raise UsageError(
-            f"{printable(folder)}: was trained without statistics; use `pellucid train --stats`, or look at its loss "
-            "with --picture loss"
-        )
-    return History.load(folder / STATS)
+    if not files:
+        raise UsageError(f"{printable(folder / FILE)}: is missing, so nothing is known of this run's training")
+    history, *more = map(History.load, files)
+    for curves in more:
+        history = history.with_curves(curves)
+    return history
 
 
 def load_record(folder: str | Path) -> dict[str, np.ndarray]:
-    """Losses and hyper-parameters of a finished run, as `Recorder.to_arrays` names them.
+    """Losses and hyper-parameters of a run, and what else its history holds, under their names in the file.
 
     Raises:
         UsageError: there are none in this folder, or they are damaged.
     """
-    file = regular_file(Path(folder) / RECORD, "a run that is not finished has no record yet")
-    try:
-        arrays = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{printable(file)}: truncated or damaged ({printable(error)})") from None
-    arrays.setdefault("step", np.arange(1, 1 + len(arrays.get("loss", ()))))  # before 0.2 each batch had its value
-    ranks = {"step": 1, "loss": 1, "smooth_loss": 1, "epoch_values": 2, "epoch_end": 1}
-    for name, rank in ranks.items():
-        if name not in arrays:
-            raise UsageError(f"{printable(file)}: damaged, {name!r} is missing")
-        if arrays[name].ndim != rank and arrays[name].size:
-            raise UsageError(f"{printable(file)}: damaged, {name!r} has {arrays[name].ndim} axes instead of {rank}")
-    n_values = {len(arrays[name]) for name in ("step", "loss", "smooth_loss")}
-    if len(n_values) > 1 or len(arrays["epoch_values"]) != len(arrays["epoch_end"]):
-        raise UsageError(f"{printable(file)}: damaged, its arrays are not of the same length")
-    return arrays
+    return load_history(folder).to_arrays()
 
 
 def describe_run(folder: str | Path) -> str:

@@ -23,7 +23,6 @@ from pellucid.output import say
 from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
 from pellucid.runs.sources import open_source
-from pellucid.runs.statistics import STATS
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import counted, printable
@@ -73,7 +72,7 @@ def train(
         out: The run folder; None makes one under `runs/`.
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
         on_error: What to do about damaged images: `raise` or `skip`.
-        stats: Record what every layer does, for `show`; `seen/history.safetensors` is kept up to date meanwhile.
+        stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
         label_col: Likewise of labels.
         suffix: Of a label file, put after each file's name, such as `.jpg` after ids.
@@ -110,7 +109,7 @@ def _learner(dls: DataLoaders, asked: dict[str, Any], folder: Path) -> tuple[Lea
     arch = asked["arch"] or ("simple_cnn" if shape[0] == 1 else "small_resnet")
     set_seed(asked["seed"])  # the weights do not depend on how the data was opened
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
-    seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder / STATS)] if asked["stats"] else []
+    seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if asked["stats"] else []
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
     n_parameters = sum(p.numel() for p in model.parameters())
     say(

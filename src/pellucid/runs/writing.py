@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from pellucid.activations.columns import MAX_COLUMNS
@@ -24,10 +23,12 @@ from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
-from pellucid.files import appearing_file, write_text
+from pellucid.files import write_text
+from pellucid.history.file import write as write_history
+from pellucid.history.history import History
 from pellucid.nn.losses import activation_name
 from pellucid.runs.schema import VERSION
-from pellucid.runs.statistics import DESCRIPTION, RECORD, WEIGHTS
+from pellucid.runs.statistics import DESCRIPTION, WEIGHTS
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 from pellucid.training.callbacks.curves import EXACT
@@ -58,11 +59,16 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         save_weights(learn.model, folder / WEIGHTS)
-        with appearing_file(folder / RECORD) as scratch:
-            save_file(learn.recorder.to_arrays(), scratch)
+        write_history(folder, _history(learn))
     except SafetensorError as error:  # its word for a full disk, too
         raise OSError(str(error)) from error
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def _history(learn: Trained) -> History:
+    """Of the last fit, with what its layers did if that was recorded."""
+    stats = getattr(learn, "activation_stats", None)
+    return learn.recorder.history if stats is None or stats.watch is None else stats.history
 
 
 def save_run_somewhere(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
+from pellucid.history.history import History
+from pellucid.history.pictures import CurvePictures
 from pellucid.metrics import Evaluation, column_names
 from pellucid.optim.optimizers import hypers
-from pellucid.plot.figure import AxesOptions, FigureOptions, finished, given_axes
-from pellucid.plot.training import plot_loss, plot_sched
 from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.curves import Curve, Curves
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 FLUSH_EVERY = 50
 BETA = 0.98
-SCHEDULED = ("lr", "mom")
 ALWAYS = {"train_metrics": False, "valid_metrics": True, "add_time": True}  # settings of fastai's recorder
 
 
-class Recorder(Callback):
+class Recorder(Callback, CurvePictures):
     """What happened in the last fit.
 
     The values of a batch are there from its `after_batch` on, for callbacks with a higher `order`. Reading a loss waits
@@ -98,7 +93,7 @@ class Recorder(Callback):
     def hypers(self) -> dict[str, Curve]:
         """Hyper-parameter → its value at each batch, one per parameter group; nan for a group that was not there."""
         self._keep_hypers()
-        return {name: Curve(self._hyper(name)) for name in dict.fromkeys(name for name, _ in self._rows)}
+        return {name: Curve(self._hyper(name)) for name in self._names}
 
     @property
     def hps(self) -> dict[str, Curve]:
@@ -110,6 +105,18 @@ class Recorder(Callback):
         """Batches trained at each value: 1, 2, 3, … for the first 131,072 batches; int64."""
         self._keep_hypers()
         return self._hypers.steps
+
+    @property
+    def history(self) -> History:
+        """Losses, hyper-parameters and values of epochs, as a history without layers."""
+        self.flush()
+        hypers = {f"hyper.{name}": self._hyper(name) for name in self._names}
+        curves = {"step": self.steps, "loss": self._raw.values[:, 0], "smooth_loss": self._smooth.values[:, 0]}
+        epochs = {
+            "epoch_end": np.array(self.iters, np.int64),
+            "epoch_values": np.reshape(self.values, (len(self.values), len(self._columns))).astype(float),
+        }
+        return History(series=curves | hypers | epochs, epoch_columns=list(self._columns))
 
     def before_fit(self) -> None:
         self._clear()
@@ -139,6 +146,7 @@ class Recorder(Callback):
         n_columns = len(self.metric_names) - 3  # but epoch, train_loss and time
         measured = self._evaluation.values() if self._evaluation else [float("nan")] * n_columns
         losses = self.losses
+        self._columns = self.metric_names[1:-1]
         self.values.append([float(losses[-1]) if losses else float("nan"), *measured])
         self.iters.append(self._raw.n)
         self.seconds.append(time.perf_counter() - self._started)
@@ -163,62 +171,9 @@ class Recorder(Callback):
         self._raw.extend(np.array(raw)[:, None])
         self._smooth.extend(np.array(smooth)[:, None])
 
-    def plot_loss(
-        self,
-        skip_start: int = 5,
-        with_valid: bool = True,
-        log: bool = False,
-        show_epochs: bool = False,
-        **options: Unpack[AxesOptions],
-    ) -> Figure:
-        """Plot the smoothed training loss, and the validation loss at the end of each epoch.
-
-        Args:
-            skip_start: First batches left out, whose loss would stretch the axis.
-            with_valid: Show the validation loss.
-            log: Logarithmic axes.
-            show_epochs: Mark the ends of epochs.
-            options: `ax`, `figsize`, `dpi`, `title`, `suptitle`.
-        """
-        valid = [row[1] for row in self.values] if with_valid else []
-        ends = self.iters[: len(valid)]
-        ax = plot_loss(self.losses, valid, ends, train_at=self.steps, skip_start=skip_start, ax=given_axes(options))
-        if log:
-            ax.set(xscale="log", yscale="log")
-        for end in self.iters if show_epochs else []:
-            ax.axvline(end, color="grey", linestyle=":", linewidth=1)
-        return finished(ax, options)
-
-    def plot_sched(self, keys: str | Sequence[str] | None = SCHEDULED, **options: Unpack[FigureOptions]) -> Figure:
-        """Plot hyper-parameters over the batches, one panel each, with a line per parameter group where they differ.
-
-        Args:
-            keys: Which; the default are learning rate and momentum (if the optimizer has it), None all there are.
-            options: `figsize`, `dpi`, `title`, `suptitle`.
-
-        Raises:
-            UsageError: nothing was trained yet, or the optimizer has no hyper-parameter of that name.
-        """
-        recorded = self.hypers
-        if not recorded:
-            raise UsageError("nothing was recorded yet: train at least one batch first")
-        keys = list(recorded) if keys is None else [keys] if isinstance(keys, str) else keys
-        missing = [name for name in keys if name not in recorded]
-        if missing and tuple(keys) != SCHEDULED:
-            raise UsageError(f"no hyper-parameter {missing[0]!r} was recorded; there are {', '.join(recorded)}")
-        chosen = {name: recorded[name] for name in keys if name in recorded}
-        return finished(plot_sched(chosen, at=self.steps), options)
-
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The record as arrays.
-
-        `loss [value]`, `smooth_loss [value]`, `hyper.<name> [value, group]`, each value after `step [value]` batches;
-        `epoch_values [epoch, column]`, `epoch_end [epoch]` (batches).
-        """
-        arrays = {"loss": np.array(self.raw_losses, np.float32), "smooth_loss": np.array(self.losses, np.float32)}
-        arrays |= {f"hyper.{name}": np.array(values, np.float32) for name, values in self.hypers.items()}
-        arrays |= {"step": self.steps, "epoch_values": np.array(self.values, np.float32)}
-        return arrays | {"epoch_end": np.array(self.iters, np.int64)}
+        """The record as the arrays of a history; see `pellucid.history.history` for their names and shapes."""
+        return self.history.to_arrays()
 
     def _keep_hypers(self) -> None:
         """Put hyper-parameters in their rows, which follow when parameter groups or the optimizer change."""
@@ -231,6 +186,11 @@ class Recorder(Callback):
             table = np.full((len(settings), len(self._rows)), np.nan)
             table[:, rows] = settings
             self._hypers.extend(table)
+
+    @property
+    def _names(self) -> list[str]:
+        self._keep_hypers()
+        return list(dict.fromkeys(name for name, _ in self._rows))
 
     def _hyper(self, name: str) -> np.ndarray:
         self._keep_hypers()
@@ -245,6 +205,7 @@ class Recorder(Callback):
         self._settings: list[dict[str, list[float]]] = []
         self._mean = 0.0
         self.values: list[list[float]] = []
+        self._columns: list[str] = []
         self.iters: list[int] = []
         self.seconds: list[float] = []
         self.log: list[Any] = []

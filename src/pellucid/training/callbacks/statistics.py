@@ -87,6 +87,17 @@ class HookCallback(Callback):
         self.hooks = Hooks(modules, self.hook, self.is_forward, self.detach, self.cpu)
 
 
+class _WatchOfLearner(Watch):
+    """A watch whose history has the losses, hyper-parameters and epochs of the learner's recorder, if it has one."""
+
+    recorder: Any = None
+
+    @property
+    def history(self) -> History:
+        seen = super().history
+        return seen if self.recorder is None else seen.with_curves(self.recorder.history)
+
+
 class ActivationStats(Callback, Pictures, Lists):
     """Record what every layer puts out in each training batch: mean, standard deviation, share near zero, histogram.
 
@@ -114,7 +125,7 @@ class ActivationStats(Callback, Pictures, Lists):
     ):
         self.with_hist, self.modules, self.every, self.with_grads = with_hist, modules, every or 1, with_grads
         self.folder = folder
-        self.watch: Watch | None = None
+        self.watch: _WatchOfLearner | None = None
         self._ended_well = False
 
     def __repr__(self) -> str:
@@ -135,12 +146,15 @@ class ActivationStats(Callback, Pictures, Lists):
             raise UsageError("nothing was recorded yet: train at least one batch first")
         return self.watch.history
 
+    def _recorder(self) -> Any:
+        return getattr(self.learn, "recorder", None)
+
     def before_fit(self) -> None:
         self._ended_well = False
-        watch = Watch(
+        watch = _WatchOfLearner(
             self.learn.model,
             self.learn.opt,
-            loss=True,
+            loss=self._recorder() is None,
             modules=self.modules,
             every=self.every,
             with_hist=self.with_hist,
@@ -148,10 +162,11 @@ class ActivationStats(Callback, Pictures, Lists):
             folder=self.folder,
             by_hand=True,
         )
+        watch.recorder = self._recorder()
         self.watch = watch.start()
 
     def after_loss(self) -> None:
-        if self.learn.training and self.watch is not None:
+        if self.learn.training and self.watch is not None and self.watch.recorder is None:
             self.watch.recording.loss(self.learn.loss)
 
     def before_step(self) -> None:
