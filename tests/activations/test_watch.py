@@ -386,7 +386,7 @@ print(h.train.mean.shape, h.loss.shape)
     for name, array in seen.history.to_arrays().items():
         np.testing.assert_array_equal(array, again.to_arrays()[name])
         assert array.dtype in (np.float32, np.int64)
-    assert json.loads((tmp_path / "history.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "history.json").read_text())["schema"] == 2
     frame = again.to_pandas()
     assert len(frame) == 4 * 60
     assert frame[frame.layer == "4"]["mean"].to_numpy()[3] == again.train.mean[3, 3]
@@ -432,7 +432,7 @@ def test_wrong_input(tmp_path):
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="truncated or damaged"):
         pellucid.History.load(tmp_path)
-    file.write_bytes(whole.replace(b'\\"schema\\": 1', b'\\"schema\\": 9'))
+    file.write_bytes(whole.replace(b'\\"schema\\": 2', b'\\"schema\\": 9'))
     with pytest.raises(UsageError, match=r"its schema is 9.*update pellucid"):
         pellucid.History.load(tmp_path)
 

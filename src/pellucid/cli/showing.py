@@ -80,7 +80,7 @@ def _drawn(history: History, layer: str | None, kind: str | None, step: int | No
         if value is not None and kind not in kinds:
             raise UsageError(f"{name} is for --picture {' or '.join(kinds)}, not for {kind}")
     if picture.of_layer:
-        options["idx"] = layer_of(layer)
+        options["idx"] = None if layer is None else layer_of(layer)
     if picture.of_step:
         options["step"] = step
     return picture.draw(history, **options)

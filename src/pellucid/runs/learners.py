@@ -57,8 +57,9 @@ def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], desc
     try:
         again.load_state_dict(state)
     except RuntimeError as error:
+        why = printable(str(error).splitlines()[-1].strip().rstrip("."))
         raise UsageError(
-            f"{call} makes another model than this learner's: {printable(str(error).splitlines()[-1].strip(' .\t'))}. Give "
+            f"{call} makes another model than this learner's: {why}. Give "
             "the function or class that made it, and its arguments: learn.save_run(folder, nets.small, {'width': 64})"
         ) from None
     again.to(learn.dls.device)
