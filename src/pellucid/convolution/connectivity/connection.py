@@ -59,6 +59,7 @@ class Connection:
     def window(self, unit: Unit) -> tuple[np.ndarray, ...]:
         """The units that one unit reads: for each axis of the input a place per tap, `OUTSIDE` where padding is."""
         windows = [along.window(moves, (0, *unit)) for moves in self.reads]
+        # A shuffle is many reads, of which one meets each unit; a norm's own place and statistics meet together.
         met = [w for w in windows if w and all((places != OUTSIDE).any() for places in w)] or windows[:1]
         if len(met) == 1 and met[0] and None not in windows:
             return tuple(met[0][1:])
@@ -110,7 +111,7 @@ def connection_of(module: nn.Module, shape_in: Shape, shape_out: Shape) -> Conne
     reads, known = reads_of((1, *shape_out), module, [x], {})
     if not known:
         return None
-    weights = reads[0].weights
+    weights = reads[0].weights  # the reads of one input differ in where they read, not in what becomes of it
     return Connection(shape_in, shape_out, tuple(tuple(_moved(read.moves)) for read in reads), weights)
 
 
@@ -121,6 +122,7 @@ def is_convolution(module: nn.Module, shape_in: Shape, shape_out: Shape) -> bool
 
 
 def _moved(moves: tuple[Move, ...]) -> list[Move]:
+    # A rule written for whole tensors may gather along the batch axis, which has one place here.
     return [move for move in moves if not (isinstance(move, Gather) and (move.dim == 0 or move.taps.is_identity))]
 
 

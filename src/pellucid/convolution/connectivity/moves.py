@@ -49,7 +49,7 @@ def back(mask: np.ndarray, moves: Sequence[Move]) -> np.ndarray:
             mask = mask.transpose(np.argsort(move.order))
         elif isinstance(move, Reshape):
             mask = _reshaped(mask, move.after, move.before)
-        elif move.taps.is_everything:
+        elif move.taps.is_everything:  # the axis keeps a length of one: what is alike along it is held once
             mask = np.asarray(mask.any(axis=move.dim, keepdims=True))
         elif not move.taps.is_identity:
             mask = _along(mask, move.dim, move.taps.matrix)
@@ -104,7 +104,7 @@ def gathers(moves: Sequence[Move], n_dims: int) -> list[Taps | None] | None:
 
 
 def _reshaped(mask: np.ndarray, before: Shape, after: Shape) -> np.ndarray:
-    if mask.size == 1:
+    if mask.size == 1:  # all alike, and it may stay so small
         return mask.reshape([1] * len(after))
     return np.broadcast_to(mask, before).reshape(after)
 

@@ -87,7 +87,8 @@ def reads_of(out: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any])
         kwargs = (_attributes(found, target) if found else {}) | kwargs
     else:
         name = target if isinstance(target, str) else target.__name__
-        found = RULES.get(name.strip("_"))
+        found = RULES.get(name.strip("_"))  # relu_ works in place, __add__ is an operator: they read the same
+    # torch calls the first tensor input, rules call it x; a tensor to write into is not read.
     kwargs = {"x" if name == "input" else name: value for name, value in kwargs.items() if name != "out"}
     reads = found(out, *args, **kwargs) if found and _takes(found, out, args, kwargs) else None
     if reads is not None:
@@ -114,6 +115,7 @@ def per_axis(value: Any, n: int) -> tuple[Any, ...]:
 def whole(out: Any, x: Input) -> list[Read]:
     """Every output place reads every input place."""
     shape = out[0] if isinstance(out, list) else out
+    # Over a single number in between, so that neither side needs a table of all pairs.
     gathers = [Gather(dim, everything(n, 1)) for dim, n in enumerate(x.shape)]
     ones = Reshape((1,) * len(x.shape), (1,) * len(shape))
     return [Read(x, (*gathers, ones, *(Gather(dim, everything(1, n)) for dim, n in enumerate(shape))))]
@@ -121,7 +123,7 @@ def whole(out: Any, x: Input) -> list[Read]:
 
 def _takes(found: Rule, *call: Any) -> bool:
     out, args, kwargs = call
-    try:
+    try:  # torch has overloads, of which a rule may describe one: max(x) and max(x, other)
         inspect.signature(found).bind(out, *args, **kwargs)
     except TypeError:
         return False

@@ -159,6 +159,7 @@ def flip(out: Shape, x: Input, *dims: Any) -> list[Read]:
 @rule("pixel_shuffle PixelShuffle")
 def pixel_shuffle(out: Shape, x: Input, upscale_factor: int) -> list[Read]:
     """Blocks of channels laid out as blocks of pixels."""
+    # Channel c·r² + row·r + column becomes pixel (row, column) of each block of channel c: a read for each of the r².
     r = upscale_factor
     reads = []
     for row in range(r):

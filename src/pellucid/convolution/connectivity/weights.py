@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pellucid.convolution.connectivity.axes import Taps
@@ -40,23 +39,13 @@ class Kernel:
         """Numbers in the shape of `weight` as (output feature, input feature of its group, *tap)."""
         if not self.transposed:
             return values
-        first, second, *taps = values.shape
+        first, second, *taps = values.shape  # torch: (in, out of each group, *tap)
         grouped = values.reshape(self.groups, first // self.groups, second, *taps)
         return grouped.swapaxes(1, 2).reshape(self.groups * second, first // self.groups, *taps)
 
     def of_feature(self, feature: int) -> Tensor:
         """The weights of one output feature: (input feature of its group, *tap)."""
         return self.arranged(self.weight.detach())[feature]
-
-    @property
-    def values(self) -> Tensor:
-        """All different weights, flat."""
-        return self.weight.flatten()
-
-    def places(self, shape_out: Sequence[int], n_taps: Sequence[int]) -> np.ndarray:
-        """For every feature and tap, which of `values` it is."""
-        index = self.arranged(np.arange(self.weight.numel()).reshape(self.weight.shape))
-        return index.reshape(len(index), *n_taps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +64,7 @@ class Mean:
         """How many taps of each output place count, along one axis of the grid."""
         if taps.is_everything:
             return np.full(taps.n_out, taps.n_in)
+        # In ceil mode the last window may stick out beyond the padding; what lies there is never counted.
         read, meets = taps.boundless(np.arange(taps.n_out))
         counted = self.counted[axis] if self.counted else 0
         return (meets & (read >= -counted) & (read < taps.n_in + counted)).sum(1)
@@ -143,11 +133,6 @@ class Standardized:
 
 
 Weights = Kernel | Mean | Largest | Copy | Function | Standardized
-
-
-def ones() -> Tensor:
-    """The one weight of a copy."""
-    return torch.ones(1, device="cpu")
 
 
 def _known(values: Any) -> Tensor:

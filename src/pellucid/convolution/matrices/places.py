@@ -35,6 +35,7 @@ def _of_read(connection: Connection, moves: Sequence[Move]) -> tuple[np.ndarray,
     axes = [taps or part(n, m, 0) for taps, n, m in zip(along[1:], shape_in, shape_out, strict=True)]
     outputs, inputs, taps = (np.zeros(1, np.int64) for _ in range(3))
     for axis in axes:
+        # Axes are independent: every (output, tap) of this one goes with every one of those before.
         out, tap = np.nonzero(axis.table != OUTSIDE)
         sizes = (axis.n_out, axis.n_in, axis.table.shape[1])
         outputs, inputs, taps = (

@@ -63,6 +63,7 @@ function windowBy(read, unit) {
   return places;
 }
 
+// An axis of the input is found under its number in the order.
 const inverse = (order) => order.reduce((found, from, to) => ((found[from] = to), found), []);
 
 /** Every (tap, position) of a window. */
@@ -89,7 +90,7 @@ function alongAxis(marks, shape, axis, table, n, toInput) {
   return moved;
 }
 
-/** Marks repeated along axes of length one, and its shape. */
+/** Marks repeated along axes of length one. */
 function spread(marks, shape, full) {
   if (product(shape) === product(full)) return marks;
   const moved = new Uint8Array(product(full));
@@ -204,6 +205,7 @@ function reader(connection) {
   const channelsOf = [];
   return (at) => {
     const channel = Math.floor(at / n), position = at % n;
+    // Without shuffles, channels and positions do not depend on each other: each is looked up once.
     let places = apart ? known[position] : null, channels = apart ? channelsOf[channel] : null;
     if (!places || !channels) {
       const found = windowOf(connection, [channel, ...unitAt(grid, position)]);
