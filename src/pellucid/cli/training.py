@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from pellucid.runs import Run
 
 ARCHS = lambda: ["simple_cnn", "plain_cnn", "small_resnet"]
-SCHEDULES = lambda: ["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
+
+
+def _schedules() -> list[str]:
+    from pellucid.runs import SCHEDULES
+
+    return list(SCHEDULES)
 
 
 def _data_sets() -> list[str]:
@@ -53,7 +58,10 @@ def train(
     workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes; default one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default a new one under runs/.")] = None,
     schedule: Annotated[
-        str, typer.Option(help="one_cycle, one_cycle_linear, flat_cos or constant.", autocompletion=SCHEDULES)
+        str,
+        typer.Option(
+            help="Such as one_cycle or constant (of a wrong name, all are listed).", autocompletion=_schedules
+        ),
     ] = "one_cycle",
     on_error: Annotated[
         str,

@@ -16,7 +16,6 @@ from pellucid.runs.statistics import describe_run as describe_run
 from pellucid.runs.statistics import load_history as load_history
 from pellucid.runs.statistics import load_record as load_record
 from pellucid.runs.training import SCHEDULES as SCHEDULES
-from pellucid.runs.training import ScheduleName as ScheduleName
 from pellucid.runs.training import suggested_batch_size as suggested_batch_size
 from pellucid.runs.training import torch_device as torch_device
 from pellucid.runs.training import train as train

@@ -6,10 +6,10 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -30,8 +30,13 @@ from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.training.learner import Learner
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-SCHEDULES = ("one_cycle", "one_cycle_linear", "flat_cos", "constant")
-ScheduleName = Literal["one_cycle", "one_cycle_linear", "flat_cos", "constant"]
+# How each named schedule trains a learner, given epochs and the highest rate; the command line knows all of them.
+SCHEDULES: dict[str, Callable[[Learner, int, float], None]] = {
+    "one_cycle": lambda learn, epochs, lr: learn.fit_one_cycle(epochs, lr),
+    "one_cycle_linear": lambda learn, epochs, lr: learn.fit_one_cycle(epochs, lr, legs="linear"),
+    "flat_cos": lambda learn, epochs, lr: learn.fit_flat_cos(epochs, lr),
+    "constant": lambda learn, epochs, lr: learn.fit(epochs, lr),
+}
 
 
 def train(
@@ -47,7 +52,7 @@ def train(
     device: str | None = None,
     workers: int | None = None,
     out: str | Path | None = None,
-    schedule: ScheduleName = "one_cycle",
+    schedule: str = "one_cycle",
     on_error: OnError = "raise",
     stats: bool = False,
     path_col: str | None = None,
@@ -123,7 +128,7 @@ def _learner(dls: DataLoaders, asked: dict[str, Any], folder: Path) -> tuple[Lea
 def _train(learn: Learner, settings: dict[str, Any], reservation: Reservation) -> None:
     """Fit, and write the run whatever happens: what was trained before an error is work, too."""
     try:
-        _fit(learn, settings["epochs"], settings["lr"], settings["schedule"])
+        SCHEDULES[settings["schedule"]](learn, settings["epochs"], settings["lr"])
     except BaseException as error:
         if not learn.train_iter:  # nothing was trained
             raise
@@ -193,12 +198,3 @@ def torch_device(name: str | None) -> torch.device:
             why = f"use one of {', '.join(DEVICES)}"  # torch lists twenty, most of them for its own developers
         raise UsageError(f"device {name!r} cannot be used: {why}") from None
     return device
-
-
-def _fit(learn: Learner, epochs: int, lr: float, schedule: ScheduleName) -> None:
-    if schedule == "constant":
-        learn.fit(epochs, lr)
-    elif schedule == "flat_cos":
-        learn.fit_flat_cos(epochs, lr)
-    else:
-        learn.fit_one_cycle(epochs, lr, legs="linear" if schedule == "one_cycle_linear" else "cosine")

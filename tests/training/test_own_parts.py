@@ -1,0 +1,90 @@
+"""A metric, a schedule and a callback are written in one place and then work everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from pellucid.cli import app
+from pellucid.metrics import accuracy
+from pellucid.nn.models import simple_cnn
+from pellucid.runs import load_record, load_run, training
+from pellucid.training.callbacks.core import Callback
+from pellucid.training.callbacks.schedule import ParamScheduler
+from pellucid.vision.all import ImageDataLoaders, Learner
+
+
+class Surest:
+    """A metric: the largest output of a whole set."""
+
+    name = "surest"
+
+    def reset(self) -> None:
+        self.value = -torch.inf
+
+    def update(self, output: Tensor, y: Tensor) -> None:
+        self.value = max(self.value, output.max().item())
+
+    def compute(self) -> float:
+        return self.value
+
+
+class Steps(Callback):
+    """A callback: counts steps."""
+
+    def before_fit(self) -> None:
+        self.n = 0
+
+    def after_step(self) -> None:
+        self.n += 1
+
+
+def staircase(start: float):
+    """A schedule: half of it in the second half."""
+    return lambda pos: start if pos < 0.5 else start / 2
+
+
+@pytest.fixture
+def learn(mnist_sample):
+    dls = ImageDataLoaders.from_folder(mnist_sample, train="train", valid="valid", bs=512)
+    return Learner(dls, simple_cnn(3, 2), metrics=[accuracy, Surest()], cbs=Steps())
+
+
+def test_a_metric_is_in_table_record_and_run_folder(learn, tmp_path, capsys):
+    learn.fit(1, 0.01)
+    assert "surest" in capsys.readouterr().out
+    largest = learn.get_preds(act=lambda output: output)[0].max().item()
+    assert [learn.final_record[-1], learn.validate()[-1]] == pytest.approx([largest] * 2, rel=1e-5)
+    learn.save_run(tmp_path / "run", simple_cnn, {"n_in": 3, "n_out": 2})
+    assert load_run(tmp_path / "run").results[-1]["surest"] == pytest.approx(largest, rel=1e-5)
+
+
+def test_a_callback_is_called_and_found(learn):
+    with learn.no_logging():
+        learn.fit(1, 0.01)
+    assert learn.steps.n == len(learn.dls.train) == learn.train_iter
+
+
+def test_a_schedule_sets_the_rate_and_is_recorded(learn, tmp_path):
+    with learn.no_logging():
+        learn.fit(2, 0.02, cbs=ParamScheduler({"lr": staircase(0.02)}))
+    n = 2 * len(learn.dls.train)
+    expected = [0.02 if k / n < 0.5 else 0.01 for k in range(n)]
+    np.testing.assert_allclose(learn.recorder.lrs, expected, rtol=1e-6)
+
+
+def test_a_schedule_that_is_named_is_known_to_the_command_line(photos, tmp_path, monkeypatch):
+    fit = lambda learn, epochs, lr: learn.fit(epochs, lr, cbs=ParamScheduler({"lr": staircase(lr)}))
+    monkeypatch.setitem(training.SCHEDULES, "staircase", fit)
+    run = tmp_path / "run"
+    command = ["train", str(photos), "--schedule", "staircase", "--epochs", "2", "--size", "32", "--out", str(run)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    rates = load_record(run)["hyper.lr"]
+    assert rates.max() == pytest.approx(5e-3) and rates.min() == pytest.approx(2.5e-3)
+    assert load_run(run).settings["settings"]["schedule"] == "staircase"
+    refused = CliRunner().invoke(app, [*command, "--schedule", "stairs"])
+    assert "staircase" in str(refused.exception)
