@@ -58,7 +58,7 @@ def test_a_metric_is_in_table_record_and_run_folder(learn, tmp_path, capsys):
     assert "surest" in capsys.readouterr().out
     largest = learn.get_preds(act=lambda output: output)[0].max().item()
     assert [learn.final_record[-1], learn.validate()[-1]] == pytest.approx([largest] * 2, rel=1e-5)
-    learn.save_run(tmp_path / "run", simple_cnn, {"n_in": 3, "n_out": 2})
+    learn.save_run(tmp_path / "run", simple_cnn)
     assert load_run(tmp_path / "run").results[-1]["surest"] == pytest.approx(largest, rel=1e-5)
 
 
