@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
 from pellucid.errors import UsageError
 
 NormKind = Literal["batch", "group", "instance", "layer"]
+Norm = TypeVar("Norm", bound=type[nn.Module])
+
+_NORMS: list[type[nn.Module]] = [
+    *(nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+]
+
+
+def norm(cls: Norm) -> Norm:
+    """Class decorator: the layer is a norm. Its own parameters do not decay, and train in groups that are frozen.
+
+    ```
+    @norm
+    class ScaleNorm(nn.Module): ...
+    ```
+    """
+    _NORMS.append(cls)
+    return cls
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm of torch's, or one that `norm` has registered."""
+    return isinstance(module, tuple(_NORMS))
+
+
+def norm_params(model: nn.Module) -> set[int]:
+    """Identities of the parameters that belong to norms."""
+    return {id(p) for m in model.modules() if is_norm(m) for p in m.parameters(recurse=False)}
 
 
 class NormType(Enum):

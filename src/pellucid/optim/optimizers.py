@@ -17,17 +17,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from pellucid.errors import UsageError
+from pellucid.nn.norms import norm_params
 from pellucid.number import is_number, number
 
 OptFunc = Callable[..., Optimizer]
-
-NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
 
 # Moments with a value for each element, in torch's optimizers.
 ELEMENTWISE = "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sum"
@@ -194,7 +187,7 @@ def param_groups(
     """
     exempt: set[int] = set()
     if not decay_all:
-        exempt |= {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+        exempt |= norm_params(model)
         exempt |= {id(p) for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"}
     seen: set[int] = set()
     made: list[dict[str, Any]] = []

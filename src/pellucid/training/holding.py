@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import kept_modes
 from pellucid.nn.layers import CallableModel
+from pellucid.nn.norms import norm_params
 from pellucid.optim.groups import LearningRate, Splitter, split, spread
 from pellucid.optim.optimizers import (
-    NORMS,
     OptFunc,
     carry_state,
     hypers,
@@ -139,8 +139,7 @@ class HasOptimizer:
 
         Without `train_bn` the norms of those before are frozen as well.
         """
-        kept = self.model.modules() if self.train_bn else ()
-        norms = {id(p) for m in kept if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+        norms = norm_params(self.model) if self.train_bn else set()
         groups = self._groups()
         if not -len(groups) <= n < len(groups):
             raise UsageError(f"freeze_to({n}) leaves nothing to train: the parameter groups are 0 to {len(groups) - 1}")
