@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.nn.losses import check_tensors, paired
+from pellucid.nn.pairing import check_tensors, paired
 
 
 def accuracy(pred: Tensor, targ: Tensor, axis: int = -1) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.errors import UsageError
 from pellucid.metrics.batch import HINT, chosen
 from pellucid.metrics.whole import Metric
-from pellucid.nn.losses import paired
+from pellucid.nn.pairing import paired
 
 AVERAGES = ("binary", "micro", "macro", "weighted")
 

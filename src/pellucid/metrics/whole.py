@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.nn.losses import check_tensors, paired, widened
+from pellucid.nn.pairing import check_tensors, paired, widened
 from pellucid.text import snake_case
 
 BatchMetric = Callable[..., Any]
