@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pellucid.activations.watch import watch
 from pellucid.errors import UsageError
-from pellucid.optim.optimizers import SGD, Adam, align_state, has_momentum, hypers, param_groups, set_hyper
+from pellucid.optim.hypers import has_momentum, hypers, set_hyper
+from pellucid.optim.optimizers import SGD, Adam, align_state, param_groups
 
 
 def model() -> nn.Sequential:
@@ -69,6 +71,27 @@ def test_hypers_have_one_name_for_every_optimizer():
     opt = torch.optim.RMSprop(param_groups(net, groups), 0.1)
     set_hyper(opt, "alpha", 0.5)
     assert hypers(opt)["alpha"] == [0.5, 0.5]
+
+
+MAKERS = {
+    "SGD": lambda params: torch.optim.SGD(params, lr=np.float32(0.5), momentum=0.25, weight_decay=1),
+    "AdamW": lambda params: torch.optim.AdamW(params, lr=torch.tensor(0.5), betas=(0.25, 0.75), weight_decay=1),
+    "RMSprop": lambda params: torch.optim.RMSprop(params, lr=0.5, alpha=0.125, momentum=0.25, weight_decay=1),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_watch_and_a_schedule_call_them_the_same(make):
+    net = model()
+    opt = make(net.parameters())
+    found = {name: [float(value) for value in values] for name, values in hypers(opt).items()}
+    assert {"lr": [0.5], "mom": [0.25], "wd": [1]}.items() <= found.items()
+    with watch(net, opt) as seen:
+        net(torch.ones(4, 3)).sum().backward()
+        opt.step()
+    recorded = {name: values[:, 0].tolist() for name, values in seen.history.hypers.items()}
+    for name, values in found.items():
+        assert recorded[name] == pytest.approx(values)
 
 
 def test_wrong_hyper_names_and_numbers():

@@ -16,7 +16,8 @@ from pellucid.errors import TrainingError, UsageError
 from pellucid.metrics import accuracy, error_rate, top_k_accuracy
 from pellucid.nn.losses import LabelSmoothingCrossEntropy
 from pellucid.optim.groups import params, split_at, trainable_params
-from pellucid.optim.optimizers import SGD, hypers
+from pellucid.optim.hypers import hypers
+from pellucid.optim.optimizers import SGD
 from pellucid.schedule import exponential, one_cycle
 from pellucid.seed import set_seed
 from pellucid.training.callbacks.core import (

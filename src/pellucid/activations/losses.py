@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.activations import graph
 from pellucid.activations.recording import Recording
-from pellucid.activations.steps import parameters_of
+from pellucid.optim.groups import parameters_of
 
 
 class Losses:

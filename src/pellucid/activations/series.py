@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from pellucid.activations.columns import Means
 from pellucid.activations.parameters import AFTER, BEFORE, Parameters
-from pellucid.activations.steps import Hyper, hypers, sizes, trained
+from pellucid.activations.steps import sizes, trained
+from pellucid.optim.groups import groups_of
+from pellucid.optim.hypers import numbers
+
+Hyper = tuple[str, int]  # name, parameter group
 
 
 class Series:
@@ -70,15 +74,15 @@ class Series:
         found = self._hypers_of(optimizer)
         if len(found) != self._n_hypers or (self.with_grads and self._sizes != sizes(optimizer)):
             self.adopt(optimizer)  # `add_param_group`, or a schedule that keeps a number of its own in the groups
-        rows, numbers = [], []
+        rows, values = [], []
         for row, hyper in enumerate(self._hypers):
             number = found.get(hyper, np.nan)
             if isinstance(number, Tensor):
                 self._put(self._rates, row, column, number.detach().reshape(()))
             else:
                 rows.append(row)
-                numbers.append(number)
-        self._rates.add(rows, column, numbers)
+                values.append(number)
+        self._rates.add(rows, column, values)
         self._steps += 1
         for name, p in self._left_out.items():
             if p.grad is not None and name not in self._idle:
@@ -125,7 +129,8 @@ class Series:
         return found
 
     def _hypers_of(self, optimizer: Any) -> dict[Hyper, float | Tensor]:
-        return hypers(optimizer) if self.with_hypers else {}
+        groups = groups_of(optimizer) if self.with_hypers else []
+        return {(name, i): value for i, group in enumerate(groups) for name, value in numbers(group).items()}
 
     def _put(self, table: Means, rows: Any, column: int, values: np.ndarray | Tensor) -> None:
         if isinstance(values, Tensor):

@@ -1,21 +1,21 @@
-"""The steps of an optimizer, whoever made it: when they happen, with which hyper-parameters, on which parameters."""
+"""The steps of an optimizer, whoever made it: when they happen, and on which parameters."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-_STEP = torch.optim.Optimizer.profile_hook_step(lambda _: None).__code__  # torch's wrapper around every `step`
-SHORT = {"momentum": "mom", "weight_decay": "wd"}
-NO_HYPERS = ("params", "group")  # `group` is the number of the user's group in our optimizers' finer ones
-Hyper = tuple[str, int]  # name, parameter group
+from pellucid.optim.groups import groups_of, parameters_of
+
+# The code of the wrapper that torch puts around the `step` of every class of optimizer, by which its frames are known.
+_STEP = torch.optim.Optimizer.profile_hook_step(lambda _: None).__code__
 
 
 def unwrapped(optimizer: Any) -> Any:
@@ -36,6 +36,8 @@ def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], N
         with _removing([optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]):
             yield
         return
+    # In the object and not in its class, so that other optimizers of the class stay as they are; one stand-in for all
+    # watches, so that they may close in any order.
     observed = vars(optimizer).get("step")
     if not isinstance(observed, _Observed):
         optimizer.step = observed = _Observed(optimizer)
@@ -59,7 +61,7 @@ class _Observed:
     def __call__(self, *args: Any, **options: Any) -> Any:
         for before, _ in self.around:
             before()
-        result = self.step(*args, **options)
+        result = self.step(*args, **options)  # a step that raises has not ended: it is not counted
         for _, after in self.around:
             after()
         return result
@@ -88,25 +90,10 @@ def first_step_hooks(
             adopt(optimizer)
         return optimizer is found
 
+    # torch's hooks on all optimizers: the trainer makes its own later, inside the block.
     begin, end = _hooks(is_it, before, after)
     with _removing([register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)]):
         yield
-
-
-def hypers(optimizer: Any) -> dict[Hyper, float | Tensor]:
-    """Every number in the optimizer's parameter groups, under fastai's short names; `betas` are `mom` and `sqr_mom`."""
-    found: dict[Hyper, float | Tensor] = {}
-    for i, group in enumerate(_groups(optimizer)):
-        for name, value in group.items():
-            if name in NO_HYPERS:
-                continue
-            if name == "betas":
-                found[("mom", i)], found[("sqr_mom", i)] = value
-            elif (isinstance(value, int | float) and not isinstance(value, bool)) or (
-                isinstance(value, Tensor) and value.numel() == 1
-            ):
-                found[(SHORT.get(name, name), i)] = value
-    return found
 
 
 def trained(optimizer: Any, model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
@@ -119,18 +106,9 @@ def trained(optimizer: Any, model: nn.Module) -> tuple[dict[str, nn.Parameter], 
     return ours, others
 
 
-def parameters_of(optimizer: Any) -> list[Tensor]:
-    """The tensors an optimizer moves."""
-    return [p for group in _groups(optimizer) for p in group.get("params", ())]
-
-
 def sizes(optimizer: Any) -> list[int]:
     """How many tensors each group holds."""
-    return [len(group.get("params", ())) for group in _groups(optimizer)]
-
-
-def _groups(optimizer: Any) -> list[Mapping[str, Any]]:
-    return list(getattr(optimizer, "param_groups", None) or getattr(optimizer, "hypers", []))
+    return [len(group.get("params", ())) for group in groups_of(optimizer)]
 
 
 def _holds_any(optimizer: Any, model: nn.Module) -> bool:
@@ -144,6 +122,7 @@ def _hooks(
     def begin(optimizer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not is_it(optimizer) or _is_inner(optimizer):
             return None
+        # torch hands a hook the arguments of `step` with the optimizer itself first, and takes back both or None.
         closure = args[1] if len(args) > 1 else options.get("closure")
         if closure is None:
             before()
@@ -159,6 +138,7 @@ def _hooks(
 
 
 def _then(closure: Callable[[], Any], before: Callable[[], None]) -> Callable[[], Any]:
+    # LBFGS evaluates its closure up to 25 times a step, all but the first at weights that have moved already.
     fresh = True
 
     def evaluated() -> Any:
@@ -174,7 +154,8 @@ def _then(closure: Callable[[], Any], before: Callable[[], None]) -> Callable[[]
 
 def _is_inner(optimizer: Any) -> bool:
     """Whether the step whose hook is running was called by another step of the same optimizer, by `super().step()`."""
-    frame: FrameType | None = sys._getframe(2)
+    # Both steps are wrapped and call the hooks, and torch says nothing of which it is: only the stack tells them apart.
+    frame: FrameType | None = sys._getframe(2)  # past this function and the hook
     steps = 0
     while frame is not None and steps < 2:
         steps += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer

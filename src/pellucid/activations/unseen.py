@@ -11,8 +11,8 @@ from torch import nn
 
 from pellucid.activations.outputs import Outputs
 from pellucid.activations.recording import Recording
-from pellucid.activations.steps import parameters_of
 from pellucid.activations.vector import Count
+from pellucid.optim.groups import parameters_of
 from pellucid.text import first_few
 
 FUSED = (

@@ -1,11 +1,11 @@
-"""Parameter groups of a model, from its input on, and the learning rate of each.
+"""Parameter groups: of a model, from its input on, and the learning rate of each; and those an optimizer has.
 
 A splitter takes a model and gives its groups: a list of lists of parameters, or one flat list for a single group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -83,6 +83,16 @@ def split(model: nn.Module, splitter: Splitter) -> list[list[nn.Parameter]]:
     seen: set[int] = set()
     first = [[p for p in group if id(p) not in seen and not seen.add(id(p))] for group in made]
     return [group for group in first if group] or [[]]
+
+
+def groups_of(optimizer: Any) -> list[Mapping[str, Any]]:
+    """The parameter groups of an optimizer of torch's, or the settings of the groups of one of fastai's."""
+    return list(getattr(optimizer, "param_groups", None) or getattr(optimizer, "hypers", []))
+
+
+def parameters_of(optimizer: Any) -> list[Tensor]:
+    """The tensors an optimizer moves."""
+    return [p for group in groups_of(optimizer) for p in group.get("params", ())]
 
 
 def spread(lr: LearningRate, n_groups: int) -> list[float]:

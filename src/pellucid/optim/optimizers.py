@@ -1,4 +1,4 @@
-"""Optimizers are torch's, with the chapter's defaults; hyper-parameters go by one name whichever optimizer it is.
+"""Optimizers are torch's, with the chapter's defaults and fastai's names of hyper-parameters.
 
 A learner's parameter groups (from its splitter) each become up to two torch groups, so that norms and biases keep out
 of weight decay; the key `group` of a torch group is the number of the learner's it belongs to, and `exempt` marks those
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from pellucid.errors import UsageError
 from pellucid.nn.norms import norm_params
-from pellucid.number import is_number, number
+from pellucid.optim.hypers import hyper
 
 OptFunc = Callable[..., Optimizer]
 
@@ -48,6 +47,7 @@ class _SGD(_Eager, torch.optim.SGD):
 class _SGDW(_Eager, torch.optim.SGD):
     """SGD whose weight decay scales the weights and stays out of gradient and momentum."""
 
+    # torch's SGD can only add decay to the gradient; fastai's default, and so ours, is this.
     _step = inspect.unwrap(torch.optim.SGD.step)
 
     @torch.no_grad()
@@ -57,6 +57,7 @@ class _SGDW(_Eager, torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         decays = [group["weight_decay"] for group in self.param_groups]
+        # The weights decay first, so that a step of the gradient is not shortened by it, as in torch's AdamW.
         for group in self.param_groups:
             kept = 1 - group["lr"] * group["weight_decay"]
             if kept != 1:
@@ -66,7 +67,7 @@ class _SGDW(_Eager, torch.optim.SGD):
             group["weight_decay"] = 0.0  # or torch would add it to the gradient as well
         try:
             self._step()
-        finally:
+        finally:  # also after an error, or the next step would go without decay
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
         return loss
@@ -118,21 +119,6 @@ def SGD(
     """
     kind = _SGDW if decouple_wd else _SGD
     return kind(_listed(params), hyper(lr, "lr"), momentum=hyper(mom, "mom"), weight_decay=hyper(wd, "wd"))
-
-
-def hyper(value: Any, name: str) -> float:
-    """A value of a hyper-parameter as a Python float.
-
-    Raises:
-        UsageError: it is no finite number, or one that makes no sense: `lr`, `wd` and `eps` start at 0, and so do `mom`
-            and `sqr_mom`, which stay below 1. Other names are the optimizer's own and may have any value.
-    """
-    found = number(value, name)
-    if name in _DECAYS and not 0 <= found < 1:
-        raise UsageError(f"{name} is the share that is kept at each step, at least 0 and below 1, got {found}")
-    if name in _TORCH and found < 0:
-        raise UsageError(f"{name} must be at least 0, got {found}")
-    return found
 
 
 def _listed(params: Iterable[Any]) -> list[Any]:
@@ -195,57 +181,10 @@ def param_groups(
         params = [p for p in group if id(p) not in seen and not seen.add(id(p))]
         decayed = [p for p in params if id(p) not in exempt]
         plain = [p for p in params if id(p) in exempt]
+        # `exempt` and not only a decay of 0: a schedule may take the others to 0 and back.
         made += [{"params": decayed, "group": i}] if decayed else []
         made += [{"params": plain, "group": i, "weight_decay": 0.0, "exempt": True}] if plain else []
     return made
-
-
-def hypers(opt: Optimizer) -> dict[str, list[float]]:
-    """Every hyper-parameter as `name → one value per learner group`: lr, mom, sqr_mom, eps, wd, and torch's own names.
-
-    The value of a group is that of its first torch group; the zero weight decay of norms and biases is not listed.
-    """
-    first = _first_of_each(opt, _places(opt))
-    return {name: [_get(group, name) for group in first] for name in _names(first[0])}
-
-
-def set_hyper(opt: Optimizer, name: str, values: float | Sequence[float]) -> None:
-    """Set a hyper-parameter, one value for all learner groups or one each.
-
-    Raises:
-        UsageError: the optimizer has no such hyper-parameter, the number of values is not that of the groups, or one of
-            them is no number or out of range, see `hyper`.
-    """
-    places = _places(opt)
-    first = opt.param_groups[places.index(0)]
-    if name not in _names(first):
-        raise UsageError(f"{type(opt).__name__} has no hyper-parameter {name!r}; it has {', '.join(_names(first))}")
-    n_groups = max(places) + 1
-    one = is_number(values) or isinstance(values, str) or not isinstance(values, Iterable)
-    each = [values] * n_groups if one else list(values)  # pyright: ignore[reportArgumentType]
-    if len(each) != n_groups:
-        raise UsageError(f"{len(each)} values of {name} for {n_groups} parameter groups")
-    each = [hyper(value, name) for value in each]
-    for place, group in zip(places, opt.param_groups, strict=True):
-        if not (name == "wd" and group.get("exempt")):
-            _set(group, name, each[place])
-
-
-def has_momentum(opt: Optimizer) -> bool:
-    """Whether it was made to use momentum; SGD of momentum 0 keeps no mean of gradients that a schedule could decay."""
-    groups = _first_of_each(opt, _places(opt))
-    return any("betas" in group or group.get("momentum", 0) != 0 for group in groups)
-
-
-def snapshot_hypers(opt: Optimizer) -> list[dict[str, Any]]:
-    """Copy the settings of every torch group, to put back with `restore_hypers`."""
-    return [{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups]
-
-
-def restore_hypers(opt: Optimizer, snapshot: list[dict[str, Any]]) -> None:
-    """Put settings back that `snapshot_hypers` copied."""
-    for group, settings in zip(opt.param_groups, snapshot, strict=True):
-        group.update(settings)
 
 
 def carry_state(old: Optimizer, new: Optimizer, set_aside: dict[Tensor, Any]) -> dict[Tensor, Any]:
@@ -259,7 +198,7 @@ def carry_state(old: Optimizer, new: Optimizer, set_aside: dict[Tensor, Any]) ->
     Returns:
         The moments of parameters that `new` does not hold, such as frozen ones that a splitter leaves out.
     """
-    if type(old) is not type(new):
+    if type(old) is not type(new):  # a moment of the same name may mean something else
         return {}
     known = {**set_aside, **old.state}
     held = list(_tensors(new.param_groups))
@@ -277,6 +216,7 @@ def align_state(opt: Optimizer) -> None:
         del opt.state[p]
     for p, state in opt.state.items():
         for name, value in state.items():
+            # `step` has the shape of a parameter that is one number, and stays float32: float16 counts to 2,048 only.
             if name == "step" or not isinstance(value, Tensor) or value.shape != p.shape:
                 continue
             dtype = p.dtype if value.is_floating_point() else value.dtype
@@ -287,44 +227,3 @@ def align_state(opt: Optimizer) -> None:
 def _misshapen(p: Tensor, moment: tuple[str, Any]) -> bool:
     name, value = moment
     return name in ELEMENTWISE and isinstance(value, Tensor) and value.shape != p.shape
-
-
-# The functions below run several times a batch, for every schedule and for the record of it.
-def _places(opt: Optimizer) -> list[int]:
-    """For each torch group the place of its learner group; a group that is not ours stands for itself."""
-    numbers = [group.get("group", i) for i, group in enumerate(opt.param_groups)]
-    order = {n: place for place, n in enumerate(sorted(set(numbers)))}
-    return [order[n] for n in numbers]
-
-
-def _first_of_each(opt: Optimizer, places: list[int]) -> list[dict[str, Any]]:
-    return [opt.param_groups[places.index(place)] for place in range(max(places) + 1)]
-
-
-_DECAYS = "mom", "sqr_mom"
-_TORCH = {"lr": "lr", "eps": "eps", "wd": "weight_decay"}
-_OWN = {"group", "momentum", *_TORCH.values()}  # known under our names, or no hyper-parameter
-
-
-def _names(group: dict[str, Any]) -> list[str]:
-    names = ["lr"]
-    if "betas" in group or "momentum" in group:
-        names.append("mom")
-    if "betas" in group:
-        names.append("sqr_mom")
-    # Adafactor's `eps` is a pair: such settings have no single value that could be recorded or scheduled.
-    names += [ours for ours in ("eps", "wd") if is_number(group.get(_TORCH[ours]))]
-    return names + [k for k, v in group.items() if isinstance(v, float) and k not in _OWN]
-
-
-def _get(group: dict[str, Any], name: str) -> float:
-    if name == "mom":
-        return group["betas"][0] if "betas" in group else group["momentum"]
-    return group["betas"][1] if name == "sqr_mom" else group[_TORCH.get(name, name)]
-
-
-def _set(group: dict[str, Any], name: str, value: float) -> None:
-    if name in ("mom", "sqr_mom") and "betas" in group:
-        group["betas"] = (value, group["betas"][1]) if name == "mom" else (group["betas"][0], value)
-    else:
-        group["momentum" if name == "mom" else _TORCH.get(name, name)] = value

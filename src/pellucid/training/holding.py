@@ -17,15 +17,8 @@ from pellucid.inspection.looking import kept_modes
 from pellucid.nn.layers import CallableModel
 from pellucid.nn.norms import norm_params
 from pellucid.optim.groups import LearningRate, Splitter, split, spread
-from pellucid.optim.optimizers import (
-    OptFunc,
-    carry_state,
-    hypers,
-    makes_decay,
-    param_groups,
-    restore_hypers,
-    snapshot_hypers,
-)
+from pellucid.optim.hypers import hypers, restore_hypers, snapshot_hypers
+from pellucid.optim.optimizers import OptFunc, carry_state, makes_decay, param_groups
 from pellucid.text import first_few
 
 

@@ -20,7 +20,8 @@ from pellucid.inspection.looking import looking
 from pellucid.nn.layers import CallableModel
 from pellucid.number import count
 from pellucid.optim.groups import LearningRate, Splitter, params
-from pellucid.optim.optimizers import Adam, OptFunc, has_momentum, hyper, set_hyper
+from pellucid.optim.hypers import has_momentum, hyper, set_hyper
+from pellucid.optim.optimizers import Adam, OptFunc
 from pellucid.plot.training import plot_lr_find
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.training.callbacks.guard import NonFiniteGuard

@@ -14,7 +14,8 @@ from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
 from pellucid.metrics import accuracy
 from pellucid.optim.groups import split_at
-from pellucid.optim.optimizers import SGD, Adam, hypers
+from pellucid.optim.hypers import hypers
+from pellucid.optim.optimizers import SGD, Adam
 from pellucid.schedule import linear
 from pellucid.seed import set_seed
 from pellucid.training.callbacks import recorder as home

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pellucid.errors import TrainingError, UsageError
-from pellucid.optim.optimizers import set_hyper
+from pellucid.optim.hypers import set_hyper
 from pellucid.schedule import exponential
 from pellucid.training.callbacks.core import Callback, CancelFitException, CancelValidException
 

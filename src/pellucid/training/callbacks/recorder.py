@@ -14,7 +14,7 @@ from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.history.pictures import CurvePictures
 from pellucid.metrics import Evaluation, column_names
-from pellucid.optim.optimizers import hypers
+from pellucid.optim.hypers import hypers
 from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.curves import Curve, Curves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pellucid.optim.optimizers import set_hyper
+from pellucid.optim.hypers import set_hyper
 from pellucid.schedule import Schedule
 from pellucid.training.callbacks.core import Callback
 
