@@ -208,7 +208,7 @@ def test_every_file_of_a_run_has_the_permissions_of_a_new_file(noise, mask, mode
     finally:
         os.umask(before)
     files = [file for file in Path("run").rglob("*") if file.is_file()]
-    assert len(files) == 5 and {file.stat().st_mode & 0o777 for file in files} == {mode}
+    assert len(files) == 4 and {file.stat().st_mode & 0o777 for file in files} == {mode}
 
 
 def test_results_that_are_no_number_are_kept_as_null(noise, monkeypatch):

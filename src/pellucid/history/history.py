@@ -70,7 +70,8 @@ class History(Record, Pictures):
     def with_curves(self, other: Record) -> History:
         """This history with the losses, hyper-parameters and epochs of another one."""
         own = {name: values for name, values in self.series.items() if name in history_file.GRADIENTS}
-        return replace(self, series=own | other.series, epoch_columns=other.epoch_columns)
+        curves = {name: values for name, values in other.series.items() if name not in history_file.GRADIENTS}
+        return replace(self, series=own | curves, epoch_columns=other.epoch_columns)
 
     def save(self, folder: str | Path) -> Path:
         """Write `history.safetensors` into a folder, and `history.json` if there are layers; returns the first.
