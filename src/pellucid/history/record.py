@@ -39,7 +39,7 @@ class Section:
         count: Finite values seen.
         mean, std, min, max: Of those; std with n − 1.
         near_zero: Values ≤ 0.05, negative ones included: what a following ReLU silences, and what the chapter plots.
-        near_zero_abs: Values with |x| ≤ 0.05.
+        near_zero_abs: Values of a size up to 0.05.
         zero: Values that are exactly 0.
         nonfinite: Values that are nan or infinite; they count nowhere else.
         underflow, overflow: Values below −10 and above 10.
@@ -113,12 +113,12 @@ class Record:
 
     @property
     def loss(self) -> np.ndarray | None:
-        """Training loss, [value], or None: the mean of the steps that a value stands for."""
+        """Training loss, [value], or None; each is the mean of the steps that it stands for."""
         return self.series.get("loss")
 
     @property
     def spans(self) -> np.ndarray:
-        """Step range of each value, [value, 2]: the step after the last value's, and the one after its own last."""
+        """Step range of each value, [value, 2], from the one after the last value's to the one after its own last."""
         return np.stack([np.concatenate([[0], self.steps])[:-1], self.steps], axis=1).astype(np.int64)
 
     @property
