@@ -38,6 +38,11 @@ class Call:
     input: Tensor
     output: Tensor
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of input and output, without the batch axis."""
+        return tuple(self.input.shape[1:]), tuple(self.output.shape[1:])
+
 
 def as_batch(image: Any) -> Tensor:
     """An image as float batch of one: (row, column), (channel, row, column) or (1, channel, row, column).

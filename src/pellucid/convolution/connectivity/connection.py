@@ -68,16 +68,17 @@ class Connection:
         return tuple(np.unique(places) for places in np.nonzero(self.back(mask)))
 
     @cached_property
-    def taps(self) -> tuple[Taps | None, ...] | None:
-        """For each axis, channels first, what is read along it, None for its own place; None if it is no window."""
-        found = along.gathers(self.reads[0], len(self.shape_in) + 1) if len(self.reads) == 1 else None
-        return None if found is None or len(self.shape_in) != len(self.shape_out) else tuple(found[1:])
+    def taps(self) -> tuple[Taps, ...] | None:
+        """For each axis, channels first, what is read along it; None if it is no window."""
+        found = (
+            along.gathers(self.reads[0], (1, *self.shape_in), (1, *self.shape_out)) if len(self.reads) == 1 else None
+        )
+        return None if found is None else tuple(found[1:])
 
-    @cached_property
+    @property
     def grid(self) -> tuple[Taps, ...]:
         """What is read along each axis of the grid, of a connection that is a window."""
-        taps, sizes = self.taps or (), zip(self.shape_in[1:], self.shape_out[1:], strict=True)
-        return tuple(found or part(*sizes_of, 0) for found, sizes_of in zip(taps[1:], sizes, strict=True))
+        return self.taps[1:] if self.taps else ()
 
     def exported(self) -> dict[str, Any]:
         """As JSON, for the page."""
@@ -126,9 +127,9 @@ def _moved(moves: tuple[Move, ...]) -> list[Move]:
     return [move for move in moves if not (isinstance(move, Gather) and (move.dim == 0 or move.taps.is_identity))]
 
 
-def pointwise(shape: Shape, weights: Weights | None = None) -> Connection:
+def pointwise(shape: Shape) -> Connection:
     """Each unit reads the one at its own place."""
-    return Connection(shape, shape, ((),), weights)
+    return Connection(shape, shape, ((),))
 
 
 def inserted(shape_in: Shape, shape_out: Shape, offset: int) -> Connection:

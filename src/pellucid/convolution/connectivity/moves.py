@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pellucid.convolution.connectivity.axes import OUTSIDE, Taps
+from pellucid.convolution.connectivity.axes import OUTSIDE, Taps, part
 
 Shape = tuple[int, ...]
 
@@ -93,14 +93,16 @@ def window(moves: Sequence[Move], unit: Sequence[int]) -> list[np.ndarray] | Non
     return places
 
 
-def gathers(moves: Sequence[Move], n_dims: int) -> list[Taps | None] | None:
-    """For each dimension what is gathered along it, None for its own place; None where there are other moves."""
-    found: list[Taps | None] = [None] * n_dims
+def gathers(moves: Sequence[Move], before: Shape, after: Shape) -> list[Taps] | None:
+    """For each dimension what is gathered along it, at least its own place; None where there are other moves."""
+    found: dict[int, Taps] = {}
     for move in moves:
-        if not isinstance(move, Gather) or found[move.dim] is not None:
+        if not isinstance(move, Gather) or move.dim in found:
             return None
-        found[move.dim] = None if move.taps.is_identity else move.taps
-    return found
+        found[move.dim] = move.taps
+    if len(before) != len(after):
+        return None
+    return [found.get(dim, part(*sizes, 0)) for dim, sizes in enumerate(zip(before, after, strict=True))]
 
 
 def _reshaped(mask: np.ndarray, before: Shape, after: Shape) -> np.ndarray:

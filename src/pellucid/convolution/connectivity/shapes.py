@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
-from pellucid.convolution.connectivity.axes import Border, every_nth, part, shuffled
+from pellucid.convolution.connectivity.axes import FOLDS, every_nth, part, shuffled
 from pellucid.convolution.connectivity.moves import Gather, Move, Permute, Reshape, Shape
 from pellucid.convolution.connectivity.registry import Input, Read, rule, whole
 from pellucid.convolution.connectivity.values import repeated
 from pellucid.convolution.connectivity.weights import Copy
-
-BORDERS: dict[str, Border] = {"reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
 def _copied(x: Input, *moves: Move) -> list[Read]:
@@ -118,8 +117,9 @@ def getitem(out: Shape, x: Input, index: Any) -> list[Read]:
 def pad(out: Shape, x: Input, pad: Any, mode: str = "constant", value: Any = None) -> list[Read]:
     """Places around, empty or filled from inside; the first pair is for the last axis, and negative numbers crop."""
     dims = range(len(out) - 1, -1, -1)
+    border: Any = mode if mode in FOLDS else "zeros"
     borders = [
-        Gather(dim, part(x.shape[dim], out[dim], -before, border=BORDERS.get(mode, "zeros")))
+        Gather(dim, part(x.shape[dim], out[dim], -before, border=border))
         for dim, before in zip(dims, pad[::2], strict=False)
     ]
     return [Read(x, tuple(borders), Copy() if not value else None)]
@@ -162,10 +162,9 @@ def pixel_shuffle(out: Shape, x: Input, upscale_factor: int) -> list[Read]:
     # Channel c·r² + row·r + column becomes pixel (row, column) of each block of channel c: a read for each of the r².
     r = upscale_factor
     reads = []
-    for row in range(r):
-        for column in range(r):
-            grid = [Gather(d, every_nth(x.shape[d], out[d], r, phase)) for d, phase in ((2, row), (3, column))]
-            reads += _copied(x, Gather(1, part(x.shape[1], out[1], row * r + column, r * r)), *grid)
+    for row, column in product(range(r), repeat=2):
+        grid = [Gather(d, every_nth(x.shape[d], out[d], r, phase)) for d, phase in ((2, row), (3, column))]
+        reads += _copied(x, Gather(1, part(x.shape[1], out[1], row * r + column, r * r)), *grid)
     return reads
 
 
@@ -174,10 +173,9 @@ def pixel_unshuffle(out: Shape, x: Input, downscale_factor: int) -> list[Read]:
     """Blocks of pixels laid out as blocks of channels."""
     r = downscale_factor
     reads = []
-    for row in range(r):
-        for column in range(r):
-            grid = [Gather(d, part(x.shape[d], out[d], start, r)) for d, start in ((2, row), (3, column))]
-            reads += _copied(x, Gather(1, every_nth(x.shape[1], out[1], r * r, row * r + column)), *grid)
+    for row, column in product(range(r), repeat=2):
+        grid = [Gather(d, part(x.shape[d], out[d], start, r)) for d, start in ((2, row), (3, column))]
+        reads += _copied(x, Gather(1, every_nth(x.shape[1], out[1], r * r, row * r + column)), *grid)
     return reads
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pellucid.convolution.connectivity import Connection, Kernel, Mean
-from pellucid.convolution.connectivity.axes import OUTSIDE, Taps, part
+from pellucid.convolution.connectivity.axes import OUTSIDE
 from pellucid.convolution.connectivity.moves import Move, gathers, window
 
 
@@ -28,11 +28,10 @@ def places(connection: Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _of_read(connection: Connection, moves: Sequence[Move]) -> tuple[np.ndarray, ...]:
-    shape_in, shape_out = connection.shape_in, connection.shape_out
-    along = gathers(moves, len(shape_in) + 1)
-    if along is None or len(shape_in) != len(shape_out):
+    found = gathers(moves, (1, *connection.shape_in), (1, *connection.shape_out))
+    if found is None:
         return _unit_by_unit(connection, moves)
-    axes = [taps or part(n, m, 0) for taps, n, m in zip(along[1:], shape_in, shape_out, strict=True)]
+    axes = found[1:]
     outputs, inputs, taps = (np.zeros(1, np.int64) for _ in range(3))
     for axis in axes:
         # Axes are independent: every (output, tap) of this one goes with every one of those before.
@@ -42,10 +41,10 @@ def _of_read(connection: Connection, moves: Sequence[Move]) -> tuple[np.ndarray,
             (before[:, None] * n + more).ravel()
             for before, n, more in zip((outputs, inputs, taps), sizes, (out, axis.table[out, tap], tap), strict=True)
         )
-    return outputs, inputs, _weights(connection, axes, outputs, taps)
+    return outputs, inputs, _weights(connection, outputs, taps)
 
 
-def _weights(connection: Connection, axes: Sequence[Taps], outputs: np.ndarray, taps: np.ndarray) -> np.ndarray:
+def _weights(connection: Connection, outputs: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Which of the different weights meets, given flat outputs and the flat tap of each."""
     weights, position = connection.weights, np.unravel_index(outputs, connection.shape_out)
     if isinstance(weights, Kernel):

@@ -77,8 +77,8 @@ class _Window(Layer):
     def __init__(self, connection: Connection, title: str, details: str, counted: Pair | None = None):
         """`counted` is the padding on each axis that is drawn; None draws all that a window meets."""
         super().__init__(title, details)
-        self.channels = (connection.taps or (None,))[0]
-        self.axes: tuple[Taps, Taps] = (connection.grid[0], connection.grid[1])
+        assert connection.taps  # layer_of asked for them
+        self.channels, *self.axes = connection.taps
         self.windows = [_windows(taps) for taps in self.axes]
         sides = [_sides(taps, windows) for taps, windows in zip(self.axes, self.windows, strict=True)]
         if counted is not None:
@@ -86,7 +86,7 @@ class _Window(Layer):
         self.frame = Frame(*sides[0], *sides[1], mode=self.axes[0].border)
 
     def sources(self, channel: int) -> list[int]:
-        return [channel] if self.channels is None else self.channels.read_by(np.array([channel]))[0].tolist()
+        return self.channels.read_by(np.array([channel]))[0].tolist()
 
     def drawn(self, place: Pair) -> tuple[list[int | None], list[int | None]]:
         """Rows and columns of the window at a place, counted from the map's first cell; None for a tap that meets none.
@@ -246,7 +246,7 @@ def layer_of(call: Call, number: int) -> Layer | None:
         UsageError: a sheet has no formula for it.
     """
     module, kind = call.module, type(call.module).__name__
-    found = connection_of(module, tuple(call.input.shape[1:]), tuple(call.output.shape[1:]))
+    found = connection_of(module, *call.shapes)
     weights = found.weights if found else None
     if found is not None and len(found.shape_in) == len(found.shape_out) == 3:
         if isinstance(weights, Kernel) and found.taps:

@@ -159,8 +159,8 @@ def _chosen(
 
 
 def _is_convolution(call: Call) -> bool:
-    shapes = (tuple(tensor.shape[1:]) for tensor in (call.input, call.output))
-    return isinstance(call.module, nn.Conv2d) or (call.output.ndim == 4 and is_convolution(call.module, *shapes))
+    is_map = call.output.ndim == 4
+    return isinstance(call.module, nn.Conv2d) or (is_map and is_convolution(call.module, *call.shapes))
 
 
 def _joined(found: list[Call], i: int) -> bool:

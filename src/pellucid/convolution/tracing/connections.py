@@ -12,7 +12,7 @@ from pellucid.inspection.calls import Call
 
 def connection(call: Call) -> Connection:
     """Which inputs each output of a call reads. What is not known to read less counts as reading everything."""
-    shape_in, shape_out = tuple(call.input.shape[1:]), tuple(call.output.shape[1:])
+    shape_in, shape_out = call.shapes
     found = connection_of(call.module, shape_in, shape_out)
     if found is not None:
         return found

@@ -54,8 +54,7 @@ def joins(model: nn.Module, image: Any, found: Sequence[Call]) -> list[tuple[Joi
     all of them.
     """
     known: list[tuple[Join, ...]] = [
-        () if call.source is None else (Join(call.source, pointwise(tuple(call.input.shape[1:])), True),)
-        for call in found
+        () if call.source is None else (Join(call.source, pointwise(call.shapes[0]), True),) for call in found
     ]
     if all(call.source is not None for call in found):
         return known
