@@ -38,11 +38,33 @@ def train(rank: int, folder: str) -> None:
                 model(batch[:5])
                 model.train()
     seen.history.save(f"{folder}/{rank}")
+    end()
+
+
+def end() -> None:
+    """End this process."""
     dist.destroy_process_group()
     # gloo's threads live on and may let go of a tensor while the interpreter ends, which aborts the process.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def fit(rank: int, folder: str) -> None:
+    """As `train`, by a learner with statistics, for two epochs."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    rows = slice(0, 10) if rank == 0 else slice(10, 16)
+    batches = [(batch[rows], Y[rows]) for batch in X]
+    dls = pellucid.DataLoaders(batches, batches)
+    stats = pellucid.ActivationStats()
+    learn = pellucid.Learner(dls, model, loss_func=nn.CrossEntropyLoss(), cbs=stats)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 0.1)
+    stats.history.save(f"{folder}/{rank}")
+    np.save(f"{folder}/{rank}.npy", learn.recorder.raw_losses)
+    end()
 
 
 def test_ranks_record_what_one_process_would(tmp_path):
@@ -70,3 +92,15 @@ def test_ranks_record_what_one_process_would(tmp_path):
                 assert h.train.min[row, column] == pytest.approx(x.min().item(), rel=1e-4)
         assert h.valid.steps[:, 0].tolist() == [1, 3]
         assert h.valid.count[0].tolist() == [40, 40]
+
+
+def test_a_learners_statistics_have_the_loss_of_all_ranks(tmp_path):
+    mp.spawn(fit, (str(tmp_path),), nprocs=2)
+    own = np.stack([np.load(tmp_path / f"{rank}.npy") for rank in range(2)])
+    assert np.abs(own[0] - own[1]).min() > 0.001
+    for rank in range(2):
+        h = pellucid.History.load(tmp_path / str(rank))
+        np.testing.assert_allclose(h.loss, own.mean(0), rtol=1e-5)
+        assert h.train.count[0].tolist() == [16 * 8] * 6
+        np.testing.assert_allclose(h.hypers["lr"], [[0.1] * 6] * 2, rtol=1e-6)  # weights, biases
+        assert list(h.epochs) == ["train_loss", "valid_loss"] and len(h.epochs["valid_loss"]) == 2

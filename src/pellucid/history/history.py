@@ -73,6 +73,11 @@ class History(Record, Pictures):
         curves = {name: values for name, values in other.series.items() if name not in history_file.GRADIENTS}
         return replace(self, series=own | curves, epoch_columns=other.epoch_columns)
 
+    def with_epochs(self, other: Record) -> History:
+        """This history with the values of epochs of another one."""
+        epochs = {name: values for name, values in other.series.items() if name.startswith("epoch_")}
+        return replace(self, series=self.series | epochs, epoch_columns=other.epoch_columns)
+
     def save(self, folder: str | Path) -> Path:
         """Write `history.safetensors` into a folder, and `history.json` if there are layers; returns the first.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pellucid.activations.hook import HookFunc, Hooks, has_params
 from pellucid.activations.lists import Lists
@@ -88,14 +89,24 @@ class HookCallback(Callback):
 
 
 class _WatchOfLearner(Watch):
-    """A watch whose history has the losses, hyper-parameters and epochs of the learner's recorder, if it has one."""
+    """A watch whose history has the losses, hyper-parameters and epochs of the learner's recorder, if it has one.
 
-    recorder: Any = None
+    A recorder knows this rank only. So where layers are pooled over the ranks, the watch keeps losses and
+    hyper-parameters itself, and only the values of epochs are this rank's.
+    """
+
+    def __init__(self, learn: Any, **settings: Any):
+        self.recorder = getattr(learn, "recorder", None)
+        self.keeps_losses = self.recorder is None or isinstance(learn.model, DistributedDataParallel)
+        super().__init__(learn.model, learn.opt, loss=self.keeps_losses, by_hand=True, **settings)
 
     @property
     def history(self) -> History:
         seen = super().history
-        return seen if self.recorder is None else seen.with_curves(self.recorder.history)
+        if self.recorder is None:
+            return seen
+        recorded = self.recorder.history
+        return seen.with_epochs(recorded) if self.keeps_losses else seen.with_curves(recorded)
 
 
 class ActivationStats(Callback, Pictures, Lists):
@@ -146,27 +157,20 @@ class ActivationStats(Callback, Pictures, Lists):
             raise UsageError("nothing was recorded yet: train at least one batch first")
         return self.watch.history
 
-    def _recorder(self) -> Any:
-        return getattr(self.learn, "recorder", None)
-
     def before_fit(self) -> None:
         self._ended_well = False
         watch = _WatchOfLearner(
-            self.learn.model,
-            self.learn.opt,
-            loss=self._recorder() is None,
+            self.learn,
             modules=self.modules,
             every=self.every,
             with_hist=self.with_hist,
             with_grads=self.with_grads,
             folder=self.folder,
-            by_hand=True,
         )
-        watch.recorder = self._recorder()
         self.watch = watch.start()
 
     def after_loss(self) -> None:
-        if self.learn.training and self.watch is not None and self.watch.recorder is None:
+        if self.learn.training and self.watch is not None and self.watch.keeps_losses:
             self.watch.recording.loss(self.learn.loss)
 
     def before_step(self) -> None:
