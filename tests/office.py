@@ -9,6 +9,8 @@ from pathlib import Path
 import openpyxl
 from openpyxl.worksheet.worksheet import Worksheet
 
+from hanging import HUNG_S
+
 
 def recalculate(program: str, files: Sequence[Path], folder: Path) -> list[Worksheet]:
     """The sheets after LibreOffice computed all of them anew."""
@@ -20,5 +22,5 @@ def recalculate(program: str, files: Sequence[Path], folder: Path) -> list[Works
         "--convert-to",
         "xlsx",
     ]
-    subprocess.run([*command, "--outdir", folder / "out", *files], check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, "--outdir", folder / "out", *files], check=True, capture_output=True, timeout=HUNG_S)
     return [openpyxl.load_workbook(folder / "out" / file.name, data_only=True).active for file in files]

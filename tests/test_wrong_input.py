@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from hanging import HUNG_S
 from pellucid.data.block import DataBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImage, PILImageBW, Resize
@@ -439,7 +440,7 @@ def test_ctrl_c_while_building_leaves_no_half_store(pets, monkeypatch):
 
 def train(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pellucid", "train", *map(str, args), "--out", "run"]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
 
 
 def test_the_command_line_names_an_empty_folder(tmp_path):

@@ -16,6 +16,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from hanging import HUNG_S
+
 CELLS = Path(__file__).with_name("cells.py")
 SEED = "from pellucid import set_seed\nset_seed(0)"
 PICTURE, REST = "<picture>", "…"
@@ -154,7 +156,11 @@ def run(cells: list[Cell], kernel: str, folder: Path) -> NotebookNode:
     codes = [SEED, *(cell.code for cell in cells)]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
     client = NotebookClient(
-        notebook, kernel_name=kernel, timeout=300, startup_timeout=120, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        kernel_name=kernel,
+        timeout=HUNG_S,
+        startup_timeout=HUNG_S,
+        resources={"metadata": {"path": str(folder)}},
     )
     try:
         return client.execute()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hanging import HUNG_S
 from pellucid import convolution as cv
 from pellucid.convolution.fields.receptive import receptive_field
 from pellucid.errors import UsageError
@@ -187,7 +188,7 @@ def test_wrong_input_is_named(call, message):
 
 def pellucid(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pellucid", "arithmetic", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
 
 
 def test_the_command_prints_the_table(tmp_path):

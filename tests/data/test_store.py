@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hanging import HUNG_S
 from pellucid.data import store as store_module
 from pellucid.data.images import Decoding, Resize
 from pellucid.data.store import PixelStore, evict, store_key, stores_folder
@@ -194,7 +195,7 @@ print(store.PixelStore.open(files, Decoding("RGB")).pixels.tobytes().hex())
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
     (tmp_path / "go").touch()
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=HUNG_S) for process in processes]
     for process, (out, err) in zip(processes, answers, strict=True):
         assert process.returncode == 0, err
         assert bytes.fromhex(out) == decoded(files).tobytes()

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hanging import HUNG_S
 from pellucid.experiments import EXPERIMENTS
 
 
 def experiment(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pellucid", "experiment", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
 
 
 def test_an_experiment_from_the_command_line(tmp_path):

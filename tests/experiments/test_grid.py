@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from hanging import HUNG_S
 from pellucid.errors import UsageError
 from pellucid.experiments import EXPERIMENTS, Experiment, experiment_named, run
 from pellucid.experiments.results import read_cells
@@ -142,7 +143,8 @@ run(grid, 3, "out", report=None)
 
 def test_a_killed_process_goes_on_where_it_was(tmp_path):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "MPLBACKEND": "Agg"}
+    here = Path(__file__).parent  # the script takes `measured` from this module, which takes more from the folder above
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "MPLBACKEND": "Agg"}
     command = [sys.executable, "script.py"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout and process.stdout.readline() == "hanging\n"
@@ -153,7 +155,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path):
     assert len([json.loads(file.read_text()) for file in cells.iterdir()]) == 3
     before = {file: file.stat().st_mtime_ns for file in cells.iterdir()}
     (tmp_path / "again").touch()
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=HUNG_S)
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
     called = (tmp_path / "calls").read_text().splitlines()
     assert called == ["0 0.0", "0 0.05", "1 0.0", "1 0.05", "1 0.05", "2 0.0", "2 0.05"]

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pellucid
+from hanging import HUNG_S
 
 TRAINING = """
 import sys, torch, pellucid
@@ -31,8 +32,8 @@ def test_reading_while_a_run_writes_and_after_it_was_killed(tmp_path):
     command = [sys.executable, "-c", TRAINING, tmp_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        deadline = time.monotonic() + 60
-        while len(set(covered)) < 5 and time.monotonic() < deadline:
+        deadline = time.monotonic() + HUNG_S
+        while len(set(covered)) < 5 and process.poll() is None and time.monotonic() < deadline:
             process.stdout.readline()
             if (tmp_path / "history.safetensors").exists():
                 history = pellucid.History.load(tmp_path)

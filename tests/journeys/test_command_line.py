@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from hanging import HUNG_S
+
 
 def pellucid(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pellucid", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_ctrl_c_keeps_what_was_trained(mnist_sample, tmp_path):
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HUNG_S)
     assert process.returncode == 1 and "interrupted" in stderr and "Traceback" not in stderr
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["settings"]["interrupted"] is True and run["results"]

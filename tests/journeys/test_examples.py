@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hanging import HUNG_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -110,7 +112,7 @@ def test_readme_commands(photos, mnist_sample):
         trained = sorted(folder.glob("runs/photos-*"))
         words = shorter(line, f"runs/{trained[0].name}" if trained else "")
         command = [sys.executable, "-W", "error", "-m", *words]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=HUNG_S)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         if "--out" in words or "--xlsx" in words:
             option = "--out" if "--out" in words else "--xlsx"

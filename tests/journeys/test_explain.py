@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_model
 
+from hanging import HUNG_S
 from pellucid import cli
 from pellucid import convolution as cv
 from pellucid.data.factories import ImageDataLoaders
@@ -80,7 +81,7 @@ def test_a_page_opens_at_the_activation(run, digit, tmp_path):
         "trace.html",
     ]
     done = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HUNG_S
     )
     assert done.returncode == 0, done.stderr
     t = cv.trace(load_run(run).model, pixels(digit), "1", (3, 5))

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hanging import HUNG_S
 from pellucid import cli
 from pellucid.errors import TrainingError, UsageError
 from pellucid.metrics import accuracy
@@ -59,7 +60,7 @@ def obey_hang_ups() -> None:
 
 def ended(process: subprocess.Popen[str]) -> str:
     try:
-        stderr = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=HUNG_S)[1]
     finally:
         process.kill()  # one that goes on would slow down everything after it
     assert "Traceback" not in stderr
@@ -111,8 +112,8 @@ def test_an_interruption_before_the_first_batch_leaves_nothing(noise, monkeypatc
 
 def test_what_a_killed_training_left_is_not_taken_for_this_run(noise):
     process = started(noise, *LONG, "--stats", cwd=noise.parent)
-    seen, deadline = noise.parent / "run" / "history.safetensors", time.monotonic() + 60
-    while not seen.exists() and time.monotonic() < deadline:
+    seen, deadline = noise.parent / "run" / "history.safetensors", time.monotonic() + HUNG_S
+    while not seen.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.kill()
     process.communicate()

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from hanging import HUNG_S
 from pellucid import cli
 from pellucid.data.home import home
 from pellucid.data.loader import DataLoaders
@@ -46,7 +47,9 @@ def pellucid(*args: object, cwd: Path, shell: str = "", **environment: str) -> s
     """Run a command whose output goes where `shell` says."""
     words = [sys.executable, "-m", "pellucid", *map(str, args)]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, check=False, timeout=120, env=os.environ | environment)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, check=False, timeout=HUNG_S, env=os.environ | environment
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437"])
@@ -93,7 +96,7 @@ def test_whatever_is_printed_on_a_full_disk(words, tmp_path):
 def test_a_reader_that_leaves(photos):
     done = subprocess.run(
         ["bash", "-c", f"'{sys.executable}' -m pellucid {' '.join(TRAIN)} | head -n 1"],
-        cwd=photos, capture_output=True, text=True, check=False, timeout=120,
+        cwd=photos, capture_output=True, text=True, check=False, timeout=HUNG_S,
     )  # fmt: skip
     assert done.stderr == "" and len(done.stdout.splitlines()) == 1
     assert len(load_run(photos / "run").results) == 2
@@ -110,7 +113,7 @@ def test_a_terminal_that_closes(photos):
     while b"train_loss" not in output:
         output += os.read(master, 4096)
     os.close(master)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HUNG_S)
     assert b"Traceback" not in stderr
     assert len(load_run(photos / "run").results) == 2
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import pellucid
+from hanging import HUNG_S
 from pellucid import cli
 from pellucid.data.items import get_image_files
 from pellucid.errors import DataError, UsageError
@@ -158,7 +159,7 @@ def test_an_empty_argument_is_not_the_current_folder(trained, monkeypatch, capsy
 def test_a_full_disk_behind_standard_output_is_reported(trained, words):
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "pellucid", *words.split()]
-        done = subprocess.run(command, cwd=trained, stdout=full, stderr=subprocess.PIPE, check=False, timeout=120)
+        done = subprocess.run(command, cwd=trained, stdout=full, stderr=subprocess.PIPE, check=False, timeout=HUNG_S)
     assert done.returncode == 1
     assert done.stderr == b"error: standard output cannot be written (No space left on device)\n"
 

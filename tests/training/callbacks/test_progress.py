@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from hanging import HUNG_S
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.progress import NotebookDisplay
 
@@ -115,7 +116,7 @@ def test_another_logger_takes_the_tables_place(capsys):
 
 def test_a_notebook_gets_one_table(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(TRAIN)])
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=HUNG_S, resources={"metadata": {"path": str(tmp_path)}}).execute()
     (output,) = notebook.cells[0].outputs
     html = output["data"]["text/html"]
     assert re.findall(r"<th>(.*?)</th>", html) == COLUMNS
