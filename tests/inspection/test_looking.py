@@ -21,6 +21,7 @@ from pellucid.inspection.looking import kept_modes, looking
 from pellucid.nn.layers import Flatten
 from pellucid.seed import set_seed
 from pellucid.training.callbacks.progress import ProgressCallback
+from pellucid.training.forward import passed
 from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
 
@@ -173,7 +174,7 @@ def test_predictions_are_those_of_evaluation_mode_whatever_the_modes_are():
 def test_a_look_that_is_given_up_half_way_also_leaves_no_trace():
     learn = learner(torch_loaders())
     before = state(learn)
-    outputs = learn._outputs(learn.dls.valid)
+    outputs = passed(learn.model, learn.dls, learn.dls.valid)
     next(outputs)
     outputs.close()
     assert state(learn) == before

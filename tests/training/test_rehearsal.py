@@ -133,7 +133,7 @@ def test_modules_keep_their_modes():
     learn = learner(metrics=accuracy)
     learn.model.train()
     learn.model[3].eval()
-    rehearse(learn)
+    rehearse(learn, learn.metrics)
     assert [m.training for m in learn.model] == [True, True, True, False, True, True]
 
 

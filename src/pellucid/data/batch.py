@@ -43,6 +43,11 @@ def take_apart(batch: Any, device: torch.device | str, n_inp: int | None = None)
     return moved[:n_inp], moved[n_inp:]
 
 
+def parts_of(batch: Any, dls: Any) -> tuple[Parts, Parts]:
+    """Inputs and targets of a batch of these loaders, on their device; `dls.n_inp` says how many are inputs, if set."""
+    return take_apart(batch, dls.device, getattr(dls, "n_inp", None))
+
+
 def check_loader(loader: Any, role: str) -> None:
     """See that a loader can be gone through in every epoch and has a length.
 

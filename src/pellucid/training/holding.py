@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -118,6 +119,15 @@ class HasOptimizer:
         """Give an optimizer made by hand its own settings back, so that the user finds and changes these."""
         if self._holding is not None and self._holding.by_hand and self._holding.is_of(self.opt.param_groups):
             restore_hypers(self.opt, self._holding.hypers)
+
+    def _copy_opt(self, held: Sequence[Tensor]) -> None:
+        """Go on with a copy of the optimizer, of the same parameters."""
+        if self.opt is None:
+            return
+        known, own = self._holding, copy.deepcopy(self.opt, {id(p): p for p in held})
+        if known is not None and known.opt is self.opt:
+            self._holding = replace(known, opt=own)
+        self.opt = own
 
     def freeze(self) -> None:
         """Train only the last parameter group, and the norms of the others."""

@@ -18,6 +18,7 @@ from pellucid.plot.figure import GridOptions, finished, given_axes
 from pellucid.plot.images import show_grid
 from pellucid.seed import kept_rng
 from pellucid.text import drawable
+from pellucid.training.forward import item_losses, passed
 from pellucid.training.learner import Learner
 
 if TYPE_CHECKING:
@@ -77,12 +78,12 @@ class ClassificationInterpretation:
         dl = dl.in_order() if isinstance(dl, DataLoader) else dl
         activation = act or activation_of(learn.loss_func)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for pred, yb in learn._outputs(dl):
+        for _, pred, yb in passed(learn.model, learn.dls, dl):
             if yb is None:
                 raise UsageError("interpretation compares predictions with labels, this loader has none")
             if not (isinstance(pred, Tensor) and isinstance(yb, Tensor)):
                 raise UsageError("interpretation needs one output and one label of each item, these are several")
-            parts.append((activation(pred).cpu(), yb.cpu(), learn._losses(pred, yb)))
+            parts.append((activation(pred).cpu(), yb.cpu(), item_losses(learn.loss_func, pred, yb)))
         if not parts:
             raise UsageError("the loader has no batch to interpret")
         preds, targs, losses = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from pellucid.convolution.fields.graph import as_type_of
 from pellucid.convolution.summary import ModelSummary, summarize
+from pellucid.data.batch import parts_of
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
@@ -31,9 +31,10 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
+from pellucid.training.forward import output_of
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
-from pellucid.training.loop import LossFunc
+from pellucid.training.loop import LossFunc, TrainingLoop
 from pellucid.training.memory import keep_freed_memory
 from pellucid.training.predicting import Predicting
 from pellucid.training.rehearsal import rehearse
@@ -48,7 +49,7 @@ def _with_gradients(method: Method) -> Method:
     return torch.inference_mode(False)(torch.enable_grad()(method))
 
 
-class Learner(Predicting, HasOptimizer):
+class Learner(TrainingLoop, Predicting, HasOptimizer):
     """A model with all that is needed to train it.
 
     Args:
@@ -158,7 +159,7 @@ class Learner(Predicting, HasOptimizer):
             set_hyper(self.opt, "wd", decay)
         try:
             with self.added_cbs(cbs), channels_last(self.model, self.opt, [self.loss_func, *self.cbs]):
-                rehearse(self)
+                rehearse(self, self.metrics)
                 self._run(n_epoch)
         finally:
             self._leave_opt()
@@ -316,7 +317,7 @@ class Learner(Predicting, HasOptimizer):
             return summarize(model, as_type_of(model, xb) if xb.is_floating_point() else xb, notes)
         except RuntimeError:
             with looking(self.model), torch.no_grad():
-                self._output((xb,))  # which says what does not fit
+                output_of(self.model, (xb,), None)  # which says what does not fit
             raise
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
@@ -383,19 +384,15 @@ class Learner(Predicting, HasOptimizer):
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:
         """A learner on the same model, with a copy of the optimizer, a recorder of its own and no other callbacks."""
-        trial = copy.copy(self)
-        for cb in self.cbs:
-            vars(trial).pop(cb.name, None)
-        trial.cbs, trial.metrics, trial.logger = [], [], nothing
+        with self.removed_cbs(self.cbs):
+            trial = copy.copy(self)
+        trial.metrics, trial.logger = [], nothing
         trial.add_cb(Recorder)
-        if self.opt is not None:
-            trial.opt = copy.deepcopy(self.opt, {id(p): p for p in held})
-            if self._holding is not None and self._holding.opt is self.opt:
-                trial._holding = replace(self._holding, opt=trial.opt)
+        trial._copy_opt(held)
         return trial
 
     def _some_inputs(self) -> Sequence[Any]:
-        return self._split(self.dls.one_batch())[0]
+        return parts_of(self.dls.one_batch(), self.dls)[0]
 
     def _model_file(self, name: str | Path) -> Path:
         return self.path / self.model_dir / f"{str(name).removesuffix('.safetensors')}.safetensors"

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import take_apart
-from pellucid.errors import TrainingError, UsageError
-from pellucid.nn.losses import unwrapped
+from pellucid.data.batch import parts_of
+from pellucid.errors import UsageError
 from pellucid.optim.optimizers import needs_closure
 from pellucid.training.callbacks.core import (
     CancelBackwardException,
@@ -22,10 +21,9 @@ from pellucid.training.callbacks.core import (
     CancelValidException,
 )
 from pellucid.training.callbacks.holder import HasCallbacks
-from pellucid.training.misfit import input_misfit, misfit, silent_misfit
+from pellucid.training.forward import described, floating_type, loss_of, name_of, output_of
 
 LossFunc = Callable[..., Tensor]
-NO_VARIANCE = "Expected more than 1 value per channel"  # torch's words, in every kind of batchnorm
 
 
 class TrainingLoop(HasCallbacks):
@@ -59,7 +57,7 @@ class TrainingLoop(HasCallbacks):
     def __repr__(self) -> str:
         parameters = [p for p in self.model.parameters() if not nn.parameter.is_lazy(p)]
         n_parameters = f"{sum(p.numel() for p in parameters):,} parameters"
-        lines = [f"{type(self).__name__}: {type(self.model).__name__} of {n_parameters}, {_name(self.loss_func)}"]
+        lines = [f"{type(self).__name__}: {type(self.model).__name__} of {n_parameters}, {name_of(self.loss_func)}"]
         lines += [repr(self.dls), f"callbacks: {', '.join(cb.name for cb in self.cbs) or 'none'}"]
         return "\n".join(lines + [repr(cb) for cb in self.cbs if cb.name == "recorder"])
 
@@ -167,7 +165,7 @@ class TrainingLoop(HasCallbacks):
         n_batches = self.n_iter * self.n_epoch
         for i, batch in enumerate(self.dl):
             self.iter = i
-            self._xb, self._yb = self._split(batch)
+            self._xb, self._yb = parts_of(batch, self.dls)
             try:
                 self._call("before_batch")
                 self._batch()
@@ -178,46 +176,16 @@ class TrainingLoop(HasCallbacks):
                 self.pct_train = (self.epoch * self.n_iter + i + 1) / n_batches
             self._call("after_batch")
 
-    def _split(self, batch: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Inputs and targets of a batch, on the device; no targets if the batch has one tensor only."""
-        return take_apart(batch, self.dls.device, getattr(self.dls, "n_inp", None))
-
     def _batch(self) -> None:
-        self.pred = self._output(self._xb)
+        self.pred = output_of(self.model, self._xb, self._float)
         self._call("after_pred")
-        self.loss, self._loss_grad = self._loss(self.pred, self._yb), None
+        self.loss, self._loss_grad = loss_of(self.loss_func, self.pred, self._yb), None
         self._call("after_loss")
         if not self.training:
             return
         self._phase("backward", CancelBackwardException, self._backward)
         self._phase("step", CancelStepException, self._step)
         self.opt.zero_grad()
-
-    def _output(self, inputs: tuple[Any, ...]) -> Any:
-        """What the model makes of a batch, given to it in the type of its weights."""
-        if self._float is not None and any(map(self._is_other, inputs)):
-            inputs = tuple(x.to(self._float) if self._is_other(x) else x for x in inputs)
-        try:
-            pred = self.model(*inputs)
-        except RuntimeError as error:
-            if reason := input_misfit(error, inputs):
-                raise TrainingError(reason) from error
-            raise
-        except ValueError as error:
-            if not (self.training and NO_VARIANCE in str(error)):
-                raise
-            n = len(inputs[0])
-            raise TrainingError(
-                f"a batchnorm layer needs several values of each channel, and this training batch has {n} "
-                f"item{'' if n == 1 else 's'}, with one value each there: take larger batches, and leave the last "
-                "incomplete one out (drop_last=True)"
-            ) from error
-
-        # Losses and metrics of others may call `view`, which the channels-last output of a convolution does not allow.
-        return pred.contiguous() if isinstance(pred, Tensor) and pred.dim() == 4 else pred
-
-    def _is_other(self, x: Any) -> bool:
-        return isinstance(x, Tensor) and x.is_floating_point() and x.dtype is not self._float
 
     def _backward(self) -> None:
         (self.loss if self._loss_grad is None else self._loss_grad).backward()
@@ -233,73 +201,18 @@ class TrainingLoop(HasCallbacks):
                 return known.pop()
             self.opt.zero_grad()
             with torch.enable_grad():
-                loss = self._loss(self._output(self._xb), self._yb)
+                pred = output_of(self.model, self._xb, self._float)
+                loss = loss_of(self.loss_func, pred, self._yb)
                 loss.backward()
             return loss
 
         self.opt.step(closure)
 
-    def _loss(self, pred: Any, targets: tuple[Any, ...]) -> Tensor:
-        if not targets:
-            raise UsageError("the batch has no labels: fit and validate need (input, label); for predictions get_preds")
-        yb = targets[0]
-        silent = silent_misfit(self.loss_func, pred, yb)
-        if silent:
-            raise TrainingError(f"{_misfitting(self.loss_func, pred, yb)}: {silent}")
-        try:
-            loss = self.loss_func(pred, *targets)
-        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            if not getattr(unwrapped(self.loss_func), "__module__", "").startswith(("torch.", "pellucid.")):
-                # the user's own code: leave its traceback alone
-                error.add_note(f"(the loss was given model output {_described(pred)} and labels {_described(yb)})")
-                raise
-            reason = misfit(self.loss_func, pred, yb) or str(error)
-            raise TrainingError(f"{_misfitting(self.loss_func, pred, yb)}: {reason}") from error
-        return loss if isinstance(loss, Tensor) and not loss.dim() else _one_value(self.loss_func, loss)
-
-
-def floating_type(model: nn.Module) -> torch.dtype | None:
-    """The type of all floating weights of a model, None where there are several or none."""
-    found = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
-    return found.pop() if len(found) == 1 else None
-
-
-def _misfitting(loss_func: Any, pred: Any, yb: Any) -> str:
-    labels = _described(yb)
-    if isinstance(yb, Tensor) and yb.numel() and not yb.is_floating_point() and not yb.is_complex():
-        labels += f" with highest label {int(yb.max())}"
-    return f"{_name(loss_func)} does not fit model output {_described(pred)} and labels {labels}"
-
-
-def _one_value(loss_func: Any, loss: Any) -> Tensor:
-    if isinstance(loss, Tensor) and loss.numel() == 1:
-        return loss.reshape(())
-    if isinstance(loss, Tensor):
-        raise TrainingError(
-            f"{_name(loss_func)} gives a loss of shape {tuple(loss.shape)}, training needs one number: take its mean, "
-            "or leave reduction='none' out"
-        )
-    raise TrainingError(
-        f"{_name(loss_func)} gives a {type(loss).__name__}, training needs a tensor of one number that leads back to "
-        "the outputs"
-    )
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{'×'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
-    return type(value).__name__
-
-
-def _name(function: Any) -> str:
-    function = unwrapped(function)
-    return getattr(function, "__name__", None) or type(function).__name__
-
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
         raise UsageError(
-            f"learn.{name} is a tuple of tensors, got {_described(value)}: assign (tensor,); a single one is read as "
+            f"learn.{name} is a tuple of tensors, got {described(value)}: assign (tensor,); a single one is read as "
             f"learn.{name[0]}"
         )
     return tuple(value)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pellucid.data.batch import first_batch, photos, target_name, viewable
+from pellucid.data.batch import first_batch, parts_of, photos, target_name, viewable
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
-from pellucid.inspection.looking import looking
 from pellucid.metrics import Evaluation
-from pellucid.nn.losses import activation_of, decoded, each_loss
+from pellucid.nn.losses import activation_of, decoded
 from pellucid.plot.figure import GridOptions
 from pellucid.plot.images import show_grid
 from pellucid.seed import kept_rng
 from pellucid.text import drawable
-from pellucid.training.loop import TrainingLoop, floating_type
+from pellucid.training.forward import item_losses, loss_of, passed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,13 +27,17 @@ NO_CLASSES = "predicted classes need a model whose output is one tensor (batch, 
 OUTPUTS = "; get_preds without with_decoded gives them as they are"
 
 
-class Predicting(TrainingLoop):
+class Predicting:
     """Validation and predictions, which leave the model, its modes and all random numbers as they were.
 
     Attributes:
+        model, dls, loss_func: As of `Learner`.
         metrics: What `validate` computes besides the loss.
     """
 
+    model: nn.Module
+    dls: Any
+    loss_func: Any
     metrics: list[Any]
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
@@ -48,11 +51,11 @@ class Predicting(TrainingLoop):
             UsageError: there is no such loader, or it has no labels.
         """
         evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
-        for pred, yb in self._outputs(self._loader(ds_idx, dl)):
+        for _, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl)):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
             targets: Any = yb if isinstance(yb, tuple) else (yb,)
-            evaluation.update(self._loss(pred, targets), pred, targets)
+            evaluation.update(loss_of(self.loss_func, pred, targets), pred, targets)
         return evaluation.values()
 
     def get_preds(
@@ -81,14 +84,14 @@ class Predicting(TrainingLoop):
         """
         activation = act or activation_of(self.loss_func)
         seen = _Seen()
-        for inputs, pred, yb in self._passed(self._loader(ds_idx, dl)):
+        for inputs, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl)):
             if yb is None and with_loss:
                 raise UsageError("with_loss needs labels, this loader has none")
             seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []
             # What a loss implies is for one tensor of outputs; what several mean its user knows.
             seen.preds.append(_joined([activation(pred) if act or isinstance(pred, Tensor) else pred]))
             seen.labels += [] if yb is None else [yb]
-            seen.losses += [self._losses(pred, yb)] if with_loss and yb is not None else []
+            seen.losses += [item_losses(self.loss_func, pred, yb)] if with_loss and yb is not None else []
         if not seen.preds:
             raise UsageError("the loader has no batch to predict")
         preds = _joined(seen.preds)
@@ -127,7 +130,7 @@ class Predicting(TrainingLoop):
         ours = isinstance(dl, DataLoader)
         with kept_rng(dl):
             batch = dl.sample(max_n) if ours else first_batch(dl)
-        inputs, targets = ([part[:max_n] for part in side] for side in self._split(batch))
+        inputs, targets = ([part[:max_n] for part in side] for side in parts_of(batch, self.dls))
         *_, guesses = self.get_preds(dl=[(*inputs, *targets)] if targets else [inputs], with_decoded=True)
         if targets and guesses.dtype == torch.bool and guesses.numel() == len(guesses):
             targets = [targets[0] > 0.5]  # one yes or no each: labels 1, 1.0 and [1.0] are then the same class
@@ -142,31 +145,10 @@ class Predicting(TrainingLoop):
             figure.suptitle("label / prediction" if targets else "prediction")
         return figure
 
-    def _losses(self, pred: Tensor, yb: Tensor) -> Tensor:
-        """Loss of each item of a batch, on the CPU."""
-        try:
-            return each_loss(self.loss_func, pred, yb).cpu()
-        except RuntimeError:
-            self._loss(pred, (yb,))  # which says what does not fit
-            raise
-
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         """The loader that is meant, ours in order and whole."""
         loader = self.dls[ds_idx] if dl is None else dl
         return loader.in_order() if isinstance(loader, DataLoader) else loader
-
-    def _outputs(self, dl: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
-        """Output and target of each batch; None for the target where there is none."""
-        for _, pred, yb in self._passed(dl):
-            yield pred, yb
-
-    def _passed(self, dl: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], Tensor, Any]]:
-        self.model.to(self.dls.device)
-        with looking(self.model, dl), torch.no_grad():
-            self._float = floating_type(self.model)
-            for batch in dl:
-                inputs, targets = self._split(batch)
-                yield inputs, self._output(inputs), targets[0] if len(targets) == 1 else targets or None
 
 
 @dataclass

@@ -14,12 +14,13 @@ from pellucid.inspection.looking import looking
 from pellucid.metrics import Evaluation
 from pellucid.metrics.whole import as_number
 from pellucid.training.callbacks.core import Callback
-from pellucid.training.predicting import Predicting
+from pellucid.training.forward import loss_of, passed
+from pellucid.training.loop import TrainingLoop
 
 PREPARING = "before_fit", "before_epoch", "before_validate", "before_batch", "after_pred", "after_loss"
 
 
-def rehearse(learn: Predicting) -> None:
+def rehearse(learn: TrainingLoop, metrics: Sequence[Any]) -> None:
     """Measure the first validation batch and forget it; neither the model nor random numbers nor the data change.
 
     It is left out where it could find fault with what is right: a callback of the user may prepare batches or
@@ -29,14 +30,14 @@ def rehearse(learn: Predicting) -> None:
         UsageError: something among the metrics is none, or its value is not one number.
         Exception: whatever a metric of the user raises.
     """
-    evaluation = Evaluation(learn.metrics, learn.dls.device, learn.loss_func)
-    if not learn.metrics or _prepared(learn):
+    evaluation = Evaluation(metrics, learn.dls.device, learn.loss_func)
+    if not metrics or _prepared(learn):
         return
     with looking(learn.model, learn.dls.valid), unseen():
         try:
-            pred, yb = next(iter(learn._outputs(_first_batches(learn.dls.valid))), (None, None))
+            _, pred, yb = next(passed(learn.model, learn.dls, _first_batches(learn.dls.valid)), (None, None, None))
             targets = yb if isinstance(yb, tuple) else (yb,)
-            loss = None if yb is None else learn._loss(pred, targets)
+            loss = None if yb is None else loss_of(learn.loss_func, pred, targets)
         except Exception:  # any: training comes to the model and the loss at once, and reports it there
             return
         if loss is not None:
@@ -57,7 +58,7 @@ def _try(evaluation: Evaluation, loss: Tensor, pred: Any, targets: tuple[Any, ..
         as_number(value, name)
 
 
-def _prepared(learn: Predicting) -> bool:
+def _prepared(learn: TrainingLoop) -> bool:
     ours = lambda cb: type(cb).__module__.startswith("pellucid.") and type(cb) is not Callback
     return not all(ours(cb) for event in PREPARING for cb in learn.ordered_cbs(event))
 
