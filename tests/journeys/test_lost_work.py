@@ -22,7 +22,7 @@ from hanging import HUNG_S
 from pellucid import cli
 from pellucid.errors import TrainingError, UsageError
 from pellucid.metrics import accuracy
-from pellucid.runs import load_run, reserving, train, training
+from pellucid.runs import Settings, load_run, reserving, train, training
 from pellucid.training.callbacks.recorder import Recorder
 
 LONG = ("--epochs", "100000", "--size", "0", "--bs", "8", "--out", "run")
@@ -82,7 +82,7 @@ def test_whatever_signal_ends_it_the_run_is_kept(noise, name):
 
 def test_a_loss_that_is_no_number_leaves_a_run(noise):
     with pytest.raises(TrainingError, match=r"the training loss became .*; what was trained so far is in run"):
-        train(str(noise), size=0, epochs=50, lr=1e30, out="run")
+        train(Settings(str(noise), size=0, epochs=50, lr=1e30), out="run")
     kept = load_run("run")  # refuses weights that are not finite
     assert "the training loss became" in kept.settings["settings"]["stopped"]
 
@@ -93,7 +93,7 @@ def test_an_error_of_any_kind_leaves_a_run(noise, monkeypatch):
 
     monkeypatch.setattr(Recorder, "after_epoch", fails)
     with pytest.raises(RuntimeError, match="hums") as error:
-        train(str(noise), size=0, epochs=3, out="run")
+        train(Settings(str(noise), size=0, epochs=3), out="run")
     assert error.value.__notes__ == ["what was trained so far is in run"]
     assert "hums" in load_run("run").settings["settings"]["stopped"]
 
@@ -119,21 +119,21 @@ def test_what_a_killed_training_left_is_not_taken_for_this_run(noise):
     process.communicate()
     assert not (noise.parent / "run" / "run.json").exists()
     with pytest.raises(UsageError, match=r"left of a training that was killed \(history.safetensors\)"):
-        train(str(noise), size=0, epochs=1, out="run")
+        train(Settings(str(noise), size=0, epochs=1), out="run")
     seen.unlink()
     (noise.parent / "run" / ".model.safetensors.12345678.tmp").write_text("half of it")
-    train(str(noise), size=0, epochs=1, out="run")
+    train(Settings(str(noise), size=0, epochs=1), out="run")
     assert not list((noise.parent / "run").glob(".*"))
 
 
 def test_two_trainings_do_not_share_a_folder(noise):
     first = started(noise, *LONG, cwd=noise.parent)
     with pytest.raises(UsageError, match="another training writes into it"):
-        train(str(noise), size=0, epochs=1, out="run")
+        train(Settings(str(noise), size=0, epochs=1), out="run")
     first.send_signal(signal.SIGTERM)
     ended(first)
     with pytest.raises(UsageError, match="holds a run already"):
-        train(str(noise), size=0, epochs=1, out="run")
+        train(Settings(str(noise), size=0, epochs=1), out="run")
 
 
 def test_two_trainings_of_one_second_have_folders_of_their_own(noise, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_is_reported_before_anything_is_read(noise, make
     for file in noise.rglob("*.png"):
         file.write_bytes(b"no picture")  # reading them would be reported
     with pytest.raises(UsageError, match=re.escape(message)):
-        train(str(noise), out=out)
+        train(Settings(str(noise)), out=out)
     assert sorted(path.name for path in noise.parent.iterdir()) == (["noise", "there"] if make else ["noise"])
 
 
@@ -177,11 +177,11 @@ def full_beyond(n_bytes: int) -> Iterator[None]:
 
 
 def test_a_disk_without_room_is_reported_before_the_first_epoch(noise, capsys):
-    train(str(noise), size=0, epochs=1, out="first")  # decodes
+    train(Settings(str(noise), size=0, epochs=1), out="first")  # decodes
     for room, said in ((40_000, ""), (90_000, "training")):  # for the probe, for the weights
         capsys.readouterr()
         with full_beyond(room), pytest.raises(UsageError, match=r"run: has no room for the \d+\.\d MB that this run"):
-            train(str(noise), size=0, epochs=1, out="run")
+            train(Settings(str(noise), size=0, epochs=1), out="run")
         output = capsys.readouterr().out
         assert said in output and "train_loss" not in output
         assert not (noise.parent / "run").exists()
@@ -205,7 +205,7 @@ def test_a_run_that_can_no_longer_be_written_goes_to_another_place(noise):
 def test_every_file_of_a_run_has_the_permissions_of_a_new_file(noise, mask, mode):
     before = os.umask(mask)
     try:
-        train(str(noise), size=0, epochs=1, stats=True, out="run")
+        train(Settings(str(noise), size=0, epochs=1, stats=True), out="run")
     finally:
         os.umask(before)
     files = [file for file in Path("run").rglob("*") if file.is_file()]
@@ -217,7 +217,7 @@ def test_results_that_are_no_number_are_kept_as_null(noise, monkeypatch):
         return accuracy(pred, targ) * float("nan")
 
     monkeypatch.setattr(training, "accuracy", undefined)
-    kept = train(str(noise), size=0, epochs=1, out="run")
+    kept = train(Settings(str(noise), size=0, epochs=1), out="run")
     assert kept.results[0]["undefined"] is None
     assert "NaN" not in Path("run/run.json").read_text()  # which is no JSON
     assert json.loads(Path("run/run.json").read_text())["results"]

@@ -23,7 +23,7 @@ from pellucid.data.home import home
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
 from pellucid.output import complain, is_terminal, say
-from pellucid.runs import load_run, train
+from pellucid.runs import Settings, load_run, train
 from pellucid.training.learner import Learner
 
 CLASSES = "Käse", "日本\x1b[31m"
@@ -63,7 +63,7 @@ def test_an_encoding_without_our_signs(photos, encoding):
 
 
 def test_predictions_of_names_that_no_terminal_shows(photos, capsys, monkeypatch):
-    train("photos", size=0, epochs=1, out="run")
+    train(Settings("photos", size=0, epochs=1), out="run")
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["pellucid", "predict", "run", "photos", "missing\x07.png"])
     with pytest.raises(SystemExit, match="2"):
@@ -194,7 +194,7 @@ def test_a_home_that_is_given_as_a_word_makes_no_folder_of_that_name(monkeypatch
 
 
 def test_json_output_is_plain_ascii(photos, capsys, monkeypatch):
-    train("photos", size=0, epochs=1, out="run")
+    train(Settings("photos", size=0, epochs=1), out="run")
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["pellucid", "predict", "run", "photos", "--json"])
     with pytest.raises(SystemExit, match="0"):

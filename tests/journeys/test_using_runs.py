@@ -23,7 +23,7 @@ from pellucid.data.items import get_image_files
 from pellucid.errors import DataError, UsageError
 from pellucid.files import result_file
 from pellucid.history.history import History
-from pellucid.runs import load_history, load_run, train
+from pellucid.runs import Settings, load_history, load_run, train
 
 
 def draw(file: Path, bright: bool, rng: np.random.Generator, side: int = 8) -> None:
@@ -41,7 +41,7 @@ def trained(tmp_path_factory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        train("photos", size=0, epochs=2, lr=0.01, bs=16, stats=True, out="run")
+        train(Settings("photos", size=0, epochs=2, lr=0.01, bs=16, stats=True), out="run")
     finally:
         os.chdir(before)
     return folder
@@ -170,15 +170,15 @@ def test_a_seed_that_torch_does_not_take_is_refused(trained, seed):
         pellucid.set_seed(seed)
     if isinstance(seed, int):
         with pytest.raises(UsageError, match="a seed must"):
-            train(str(trained / "photos"), seed=seed, out=trained / "unused")
+            train(Settings(str(trained / "photos"), seed=seed), out=trained / "unused")
         assert not (trained / "unused").exists()
 
 
 def test_an_empty_path_of_a_function_is_refused(trained, monkeypatch):
     monkeypatch.chdir(trained)
-    for given in ({"source": ""}, {"source": "photos", "out": ""}):
+    for source, out in (("", None), ("photos", "")):
         with pytest.raises(UsageError, match="is empty"):
-            train(**given, epochs=1, size=0)
+            train(Settings(source, epochs=1, size=0), out)
     with pytest.raises(UsageError, match="name a file"), result_file(""):
         pass
     assert not (trained / "run.json").exists() and not (trained / "runs").exists()
@@ -195,7 +195,7 @@ def test_numbers_that_cannot_train_are_refused(trained, here, monkeypatch, capsy
 @pytest.mark.parametrize("option", ["bs", "size", "epochs", "workers"])
 def test_counts_below_their_least_are_refused(trained, here, option):
     with pytest.raises(UsageError, match=f"^{option} must be at least"):
-        train(str(trained / "photos"), **{option: -1})
+        train(Settings(str(trained / "photos"), **{option: -1}))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_images_are_enlarged_only_with_a_word(tmp_path, monkeypatch, capsys, sid
     rng = np.random.default_rng(0)
     for n in range(12):
         draw(tmp_path / "photos" / "ab"[n % 2] / f"{n}.png", bool(n % 2), rng, side)
-    run = train("photos", arch="simple_cnn", size=size, epochs=1, out="run")
+    run = train(Settings("photos", arch="simple_cnn", size=size, epochs=1), out="run")
     assert run.settings["input_shape"] == [3, trained_at, trained_at]
     output = capsys.readouterr().out
     assert (said in output) if said else ("half of the images" not in output)
@@ -226,7 +226,7 @@ def test_the_side_is_read_from_the_files_of_a_csv(tmp_path, monkeypatch, capsys)
     for n in range(20):
         draw(tmp_path / f"{n}.png", bool(n % 2), rng, 36)
     Path("labels.csv").write_text("\n".join(["file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(20))]))
-    run = train("labels.csv", arch="simple_cnn", epochs=1, out="run")
+    run = train(Settings("labels.csv", arch="simple_cnn", epochs=1), out="run")
     assert run.settings["input_shape"] == [3, 36, 36] and "brought to 36" in capsys.readouterr().out
 
 

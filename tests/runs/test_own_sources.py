@@ -18,7 +18,7 @@ from pellucid.data.catalogue import data_set, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import PILImageBW
 from pellucid.errors import UsageError
-from pellucid.runs import load_run, sources, train
+from pellucid.runs import Settings, load_run, sources, train
 from pellucid.runs.sources import source_kind
 
 
@@ -57,7 +57,7 @@ def command(monkeypatch, *args: object) -> int:
 
 
 def test_a_kind_of_source_trains_from_python_and_predicts(arrays):
-    run = train("digits.npz", epochs=1, valid_pct=0.25, out="run", device="cpu", bs=10)
+    run = train(Settings("digits.npz", epochs=1, valid_pct=0.25, device="cpu", bs=10), out="run")
     assert run.vocab == ["left", "none"] and run.settings["n_valid"] == 10 and run.settings["input_shape"] == [1, 8, 8]
     images = list(np.load(arrays)["images"])
     assert load_run("run").predict(images) == run.predict(images)
@@ -94,7 +94,7 @@ def test_a_source_of_no_kind_names_the_kinds_there_are(arrays):
     with pytest.raises(
         UsageError, match=r"none of what can be trained on: files of arrays \(.npz\), data sets of pell"
     ):
-        train("notes.txt")
+        train(Settings("notes.txt"))
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def stripes(tmp_path, monkeypatch) -> None:
 def test_a_named_set_works_by_name_and_address(stripes, monkeypatch, capsys):
     folder = untar_data("pellucid://stripes")
     assert sorted(file.name for file in (folder / "train").iterdir()) == ["across", "along"]
-    run = train("stripes", epochs=1, device="cpu", out="by-name", arch="simple_cnn")
+    run = train(Settings("stripes", epochs=1, device="cpu", arch="simple_cnn"), out="by-name")
     assert run.vocab == ["across", "along"] and run.settings["input_shape"] == [3, 8, 8]
     assert command(monkeypatch, "train", "pellucid://stripes", "--epochs", 1, "--arch", "simple_cnn", "--size", 4) == 0
     assert "24 training and 24 validation images (3×4×4)" in capsys.readouterr().out
@@ -124,10 +124,10 @@ def test_a_named_set_works_by_name_and_address(stripes, monkeypatch, capsys):
     with pytest.raises(UsageError, match=r"pellucid://mnist_sample, pellucid://stripes nor"):
         untar_data("nowhere")
     with pytest.raises(UsageError, match=r"no data set of that name \(mnist, mnist_sample, stripes\)"):
-        train("nowhere")
+        train(Settings("nowhere"))
 
 
 def test_ones_own_folder_of_a_sets_name_is_not_passed_over(stripes):
     Path("stripes").mkdir()
     with pytest.raises(UsageError, match=r"write \./stripes for what is here, or pellucid://stripes"):
-        train("stripes")
+        train(Settings("stripes"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -64,10 +64,7 @@ def train(
         ),
     ] = "one_cycle",
     on_error: Annotated[
-        str,
-        typer.Option(
-            help="Damaged images: raise lists them, skip leaves them out.", autocompletion=lambda: ["raise", "skip"]
-        ),
+        Literal["raise", "skip"], typer.Option(help="Damaged images: raise lists them, skip leaves them out.")
     ] = "raise",
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
@@ -78,9 +75,27 @@ def train(
     """Train a classifier and write a run folder."""
     from pellucid import runs
 
-    options = {name: value for name, value in locals().items() if name not in ("source", "runs")}
+    settings = runs.Settings(
+        source,
+        arch=arch,
+        epochs=epochs,
+        lr=lr,
+        bs=bs,
+        size=size,
+        valid_pct=valid_pct,
+        seed=seed,
+        device=device,
+        workers=workers,
+        schedule=schedule,
+        on_error=on_error,
+        stats=stats,
+        path_col=path_col,
+        label_col=label_col,
+        suffix=suffix,
+        image_folder=image_folder,
+    )
     try:
-        run = runs.train(source, **options)
+        run = runs.train(settings, out)
     except KeyboardInterrupt as stop:
         raise PellucidError(f"interrupted; {str(stop) or 'nothing was trained yet'}") from None
     say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}")

@@ -10,6 +10,7 @@ from pellucid.runs.opening import load_run as load_run
 from pellucid.runs.predictions import Prediction as Prediction
 from pellucid.runs.predictions import Run as Run
 from pellucid.runs.schema import VERSION as VERSION
+from pellucid.runs.settings import Settings as Settings
 from pellucid.runs.statistics import RECORD as RECORD
 from pellucid.runs.statistics import STATS as STATS
 from pellucid.runs.statistics import describe_run as describe_run

@@ -1,0 +1,76 @@
+"""What a training is asked to do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+from pellucid.data.sources import OnError
+from pellucid.errors import UsageError
+from pellucid.nn.models import ARCHITECTURES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a training, as `pellucid train` takes them and `run.json` keeps them.
+
+    Args:
+        source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
+        arch: A name of `pellucid.nn.models`; None takes `simple_cnn` for grey digits, `small_resnet` for folders.
+        epochs: Passes over the training images.
+        lr: Highest learning rate.
+        bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
+        size: Side in pixels that images are brought to; None means 128 for folders and CSV, or what half of their files
+            have if that is less, 0 the files' own size.
+        valid_pct: Share of the images to validate on, at random; None uses train/valid sub-folders, else 0.2.
+        seed: Of the split, the weights and the order of the images.
+        device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
+        workers: Decoder processes; None takes one a core.
+        schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
+        on_error: What to do about damaged images: `raise` or `skip`.
+        stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
+        path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
+        label_col: Likewise of labels.
+        suffix: Of a label file, put after each file's name, such as `.jpg` after ids.
+        image_folder: Of a label file, the folder its files are in; None means its own.
+
+    Raises:
+        UsageError: a number makes no sense, or there is no architecture of this name.
+    """
+
+    source: str
+    _: KW_ONLY
+    arch: str | None = None
+    epochs: int = 5
+    lr: float = 5e-3
+    bs: int | None = None
+    size: int | None = None
+    valid_pct: float | None = None
+    seed: int = 42
+    device: str | None = None
+    workers: int | None = None
+    schedule: str = "one_cycle"
+    on_error: OnError = "raise"
+    stats: bool = False
+    path_col: str | None = None
+    label_col: str | None = None
+    suffix: str = ""
+    image_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        fits = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "lr": (0 < self.lr < math.inf, "a positive number: at 0 nothing is learnt, below it the loss rises"),
+            "bs": (self.bs is None or self.bs >= 1, "at least 1"),
+            "size": (self.size is None or self.size >= 0, "at least 1, or 0 for the files' own size"),
+            "valid_pct": (
+                self.valid_pct is None or 0 < self.valid_pct < 1,
+                "a share between 0 and 1, such as 0.2",
+            ),
+            "workers": (self.workers is None or self.workers >= 1, "at least 1"),
+        }
+        for name, (does, what) in fits.items():
+            if not does:
+                raise UsageError(f"{name} must be {what}, got {getattr(self, name)}")
+        if self.arch is not None and self.arch not in ARCHITECTURES:
+            raise UsageError(f"architecture {self.arch!r} does not exist: use one of {', '.join(ARCHITECTURES)}")
