@@ -122,9 +122,11 @@ def plot_sheet(
     """
     n, top = len(titles), int(loss is not None)
     widths = [2, 1, 1] if hist is not None else [1, 1]
+    from pellucid.plot.sheet import Grid
+
     figure, grid = new_figure(
-        n + top, len(widths), figsize=(12, 1.7 * (n + top) + 0.6), sharex=True, squeeze=False, layout="constrained",
-        width_ratios=widths,
+        n + top, len(widths), figsize=(12, 1.7 * (n + top) + 0.6), sharex="col", squeeze=False,
+        layout=Grid(n + top, len(widths)), width_ratios=widths,
     )  # fmt: skip
     x = centres(steps)
     if loss is not None:
@@ -155,6 +157,7 @@ def plot_sheet(
             ax.set_xlabel(BATCH if row == n - 1 else "")
             ax.tick_params(labelsize="small")
             ax.yaxis.label.set_size("small")
+            ax.set_xlim(steps[0, 0], steps[-1, 1])
     return figure
 
 
