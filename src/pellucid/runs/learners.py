@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.data.loader import DataLoader
+from pellucid.data.adapter import adapted
 from pellucid.errors import PellucidError, UsageError
 from pellucid.importing import json_arguments
 from pellucid.inspection.looking import looking
@@ -51,8 +51,7 @@ def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], desc
     call = described(arch, arguments)
     with kept_rng(learn.dls.valid):
         again = make(arch, arguments, tuple(description["input_shape"]), len(description["vocab"]))
-        valid = learn.dls.valid
-        xb = (valid.sample(2) if isinstance(valid, DataLoader) else next(iter(valid)))[0][:2].to(learn.dls.device)
+        xb = adapted(learn.dls.valid).sample(2)[0][:2].to(learn.dls.device)
     state = plain_model(learn.model).state_dict()
     try:
         again.load_state_dict(state)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
 from pellucid.data.home import home
-from pellucid.data.loader import DataLoader
 from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
 from pellucid.files import write_text
@@ -127,14 +126,13 @@ def describe(learn: Trained, settings: dict[str, Any]) -> dict[str, Any]:
         dict(zip(names, map(_finite, values), strict=True)) | {"seconds": seconds}
         for values, seconds in zip(recorder.values, recorder.seconds, strict=True)
     ]
-    ours = isinstance(dls.valid, DataLoader)
     return {
         "version": VERSION,
         "settings": {name: _plain(value) for name, value in settings.items()},
         "versions": {name: version(name) for name in ("pellucid", "torch", "numpy", "pillow")}
         | {"python": platform.python_version()},
         "activation": activation_name(learn.loss_func),
-        **(_from_files(learn) if ours else _from_batches(learn)),
+        **(_from_files(learn) if dls.pipeline else _from_batches(learn)),
         "results": results,
     }
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.data.batch import take_apart, viewable
+from pellucid.data.adapter import adapted
+from pellucid.data.batch import take_apart
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
 from pellucid.nn.losses import activation_of
@@ -55,7 +56,7 @@ class ClassificationInterpretation:
                 f"{len(outside)} labels are not among the classes 0 to {n - 1}, {int(outside[0])} for one: pass a "
                 "loader without those items"
             )
-        self.dl, self.preds, self.targs, self.losses = dl, preds, targs, losses
+        self.dl, self.preds, self.targs, self.losses = adapted(dl), preds, targs, losses
         self.vocab = list(vocab) if len(vocab) == preds.shape[1] else list(range(preds.shape[1]))
         self.decoded = preds.argmax(1)
 
@@ -74,8 +75,7 @@ class ClassificationInterpretation:
         Raises:
             UsageError: the loader has no labels or no batch, or the model is no classifier.
         """
-        dl = learn.dls[ds_idx] if dl is None else dl
-        dl = dl.in_order() if isinstance(dl, DataLoader) else dl
+        dl = adapted(learn.dls[ds_idx] if dl is None else dl).in_order()
         activation = act or activation_of(learn.loss_func)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for _, pred, yb in passed(learn.model, learn.dls, dl):
@@ -143,7 +143,7 @@ class ClassificationInterpretation:
         values, positions = self.losses.topk(k, largest=largest)
         if not items:
             return values, positions
-        if not (isinstance(self.dl, DataLoader) and len(self.dl.items) == len(self.losses)):
+        if len(self.dl.items) != len(self.losses):
             raise UsageError("this loader does not know what its images were made from; leave `items` out")
         return values, positions, [self.dl.items[i] for i in positions.tolist()]
 
@@ -190,7 +190,7 @@ class ClassificationInterpretation:
 
     def _images(self, positions: Tensor) -> list[Tensor]:
         """Images to show at these positions of the loader, values on [0, 1]."""
-        if isinstance(self.dl, DataLoader) and self.dl.n == len(self.losses):
+        if isinstance(self.dl, DataLoader) and self.dl.n == len(self.losses):  # none was left out as damaged
             return list(self.dl.decode(self.dl.take(positions)[0]))
         wanted, found, start = set(positions.tolist()), {}, 0
         for batch in self.dl:
@@ -203,7 +203,7 @@ class ClassificationInterpretation:
                 )
             for i in here:
                 image = xb[i - start : i - start + 1]
-                found[i] = (self.dl.decode if isinstance(self.dl, DataLoader) else viewable)(image)[0]
+                found[i] = self.dl.decode(image)[0]
             start += len(yb)
             if len(found) == len(wanted):
                 break

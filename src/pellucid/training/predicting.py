@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import first_batch, parts_of, photos, target_name, viewable
+from pellucid.data.adapter import AnyLoader, adapted
+from pellucid.data.batch import parts_of, photos, target_name
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation
 from pellucid.nn.losses import activation_of, decoded
 from pellucid.plot.figure import GridOptions
 from pellucid.plot.images import show_grid
-from pellucid.seed import kept_rng
 from pellucid.text import drawable
 from pellucid.training.forward import item_losses, loss_of, passed
 
@@ -127,17 +127,14 @@ class Predicting:
             options: `nrows`, `ncols`, `figsize`, `dpi`, `title` and `suptitle`.
         """
         dl = self._loader(ds_idx, dl)
-        ours = isinstance(dl, DataLoader)
-        with kept_rng(dl):
-            batch = dl.sample(max_n) if ours else first_batch(dl)
-        inputs, targets = ([part[:max_n] for part in side] for side in parts_of(batch, self.dls))
+        inputs, targets = ([part[:max_n] for part in side] for side in parts_of(dl.sample(max_n), self.dls))
         *_, guesses = self.get_preds(dl=[(*inputs, *targets)] if targets else [inputs], with_decoded=True)
         if targets and guesses.dtype == torch.bool and guesses.numel() == len(guesses):
             targets = [targets[0] > 0.5]  # one yes or no each: labels 1, 1.0 and [1.0] are then the same class
         columns = ([target_name(value, self.dls.vocab) for value in side] for side in (*targets[:1], guesses))
         pairs = list(zip(*columns, strict=True))
         titles = ["\n".join(map(drawable, pair)) for pair in pairs]
-        axes = show_grid(photos((dl.decode if ours else viewable)(inputs[0])), titles, options)
+        axes = show_grid(photos(dl.decode(inputs[0])), titles, options)
         for ax, pair in zip(axes.flat, pairs, strict=False):
             ax.title.set_color("black" if pair[0] == pair[-1] else "crimson")
         figure = axes[0, 0].figure
@@ -145,10 +142,9 @@ class Predicting:
             figure.suptitle("label / prediction" if targets else "prediction")
         return figure
 
-    def _loader(self, ds_idx: int, dl: Any) -> Any:
+    def _loader(self, ds_idx: int, dl: Any) -> DataLoader | AnyLoader:
         """The loader that is meant, ours in order and whole."""
-        loader = self.dls[ds_idx] if dl is None else dl
-        return loader.in_order() if isinstance(loader, DataLoader) else loader
+        return adapted(self.dls[ds_idx] if dl is None else dl).in_order()
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from pellucid.activations.global_hooks import unseen
-from pellucid.data.loader import DataLoader
+from pellucid.data.adapter import adapted
 from pellucid.errors import PellucidError
 from pellucid.inspection.looking import looking
 from pellucid.metrics import Evaluation
@@ -35,7 +35,7 @@ def rehearse(learn: TrainingLoop, metrics: Sequence[Any]) -> None:
         return
     with looking(learn.model, learn.dls.valid), unseen():
         try:
-            _, pred, yb = next(passed(learn.model, learn.dls, _first_batches(learn.dls.valid)), (None, None, None))
+            _, pred, yb = next(passed(learn.model, learn.dls, adapted(learn.dls.valid).preview()), (None, None, None))
             targets = yb if isinstance(yb, tuple) else (yb,)
             loss = None if yb is None else loss_of(learn.loss_func, pred, targets)
         except Exception:  # any: training comes to the model and the loss at once, and reports it there
@@ -61,13 +61,3 @@ def _try(evaluation: Evaluation, loss: Tensor, pred: Any, targets: tuple[Any, ..
 def _prepared(learn: TrainingLoop) -> bool:
     ours = lambda cb: type(cb).__module__.startswith("pellucid.") and type(cb) is not Callback
     return not all(ours(cb) for event in PREPARING for cb in learn.ordered_cbs(event))
-
-
-def _first_batches(loader: Any) -> Iterable[Any]:
-    if isinstance(loader, DataLoader | Sequence):
-        return loader
-    # A torch loader is not iterated, which would start its workers and ask its sampler.
-    dataset, size, collate = (getattr(loader, name, None) for name in ("dataset", "batch_size", "collate_fn"))
-    if not (size and collate and isinstance(dataset, Sized) and hasattr(dataset, "__getitem__") and len(dataset)):
-        return []
-    return [collate([dataset[i] for i in range(min(size, len(dataset)))])]  # pyright: ignore[reportIndexIssue]
