@@ -12,9 +12,7 @@ from pellucid.activations.columns import Means
 from pellucid.activations.parameters import AFTER, BEFORE, Parameters
 from pellucid.activations.steps import sizes, trained
 from pellucid.optim.groups import groups_of
-from pellucid.optim.hypers import numbers
-
-Hyper = tuple[str, int]  # name, parameter group
+from pellucid.optim.hypers import Hyper, HyperRows, numbers
 
 
 class Series:
@@ -35,7 +33,7 @@ class Series:
         self.model, self.with_grads, self.with_hypers = model, with_grads, with_hypers
         self.params: dict[str, nn.Parameter] = {}
         self.saw_gradient = False
-        self._hypers: list[Hyper] = []
+        self._hypers = HyperRows()
         self._losses, self._rates = Means(), Means(0)
         self._before, self._after = Means(len(BEFORE), 0), Means(0)
         self.tables = [self._losses, self._rates, self._before, self._after]
@@ -48,9 +46,7 @@ class Series:
     def adopt(self, optimizer: Any) -> None:
         """Record this optimizer from now on, with whatever groups and parameters it has got meanwhile."""
         self.flush()
-        found = self._hypers_of(optimizer)
-        self._n_hypers = len(found)
-        self._hypers += [each for each in found if each not in self._hypers]
+        self._n_hypers = len(self._hypers.of(self._hypers_of(optimizer)))
         if self.with_grads:
             self._sizes = sizes(optimizer)
             held, self._left_out = trained(optimizer, self.model)
@@ -124,9 +120,7 @@ class Series:
         if self.has_loss:
             found["loss"] = self._losses.values(n)
         rates = self._rates.values(n)
-        for name in dict.fromkeys(name for name, _ in self._hypers):
-            found[f"hyper.{name}"] = rates[[row for row, (each, _) in enumerate(self._hypers) if each == name]].T
-        return found
+        return found | {f"hyper.{name}": rates[rows].T for name, rows in self._hypers.by_name().items()}
 
     def _hypers_of(self, optimizer: Any) -> dict[Hyper, float | Tensor]:
         groups = groups_of(optimizer) if self.with_hypers else []

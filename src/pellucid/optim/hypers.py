@@ -6,7 +6,7 @@ Names are fastai's: `lr`, `mom` (torch's `momentum`, or the first of `betas`), `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from pellucid.errors import UsageError
 from pellucid.number import is_number, number
+
+Hyper = tuple[str, int]  # name, parameter group
 
 _SHORT = {"momentum": "mom", "weight_decay": "wd"}
 _LONG = {short: long for long, short in _SHORT.items()}
@@ -34,6 +36,31 @@ def numbers(group: Mapping[str, Any]) -> dict[str, Any]:
         elif name not in _NO_HYPERS and (is_number(value) or (isinstance(value, Tensor) and value.numel() == 1)):
             found[_SHORT.get(name, name)] = value
     return found
+
+
+class HyperRows:
+    """The row of each hyper-parameter in a table of their values, in the order in which they came.
+
+    Parameter groups and names may come while a table is filled, and go: a row stays once it is there.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Hyper, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Hyper]:
+        return iter(self._rows)
+
+    def of(self, hypers: Iterable[Hyper]) -> list[int]:
+        """Their rows, new ones for those that have none."""
+        return [self._rows.setdefault(each, len(self._rows)) for each in hypers]
+
+    def by_name(self) -> dict[str, list[int]]:
+        """Name → rows of its groups, in ascending order."""
+        names = dict.fromkeys(name for name, _ in self._rows)
+        return {name: [row for (each, _), row in self._rows.items() if each == name] for name in names}
 
 
 def hyper(value: Any, name: str) -> float:

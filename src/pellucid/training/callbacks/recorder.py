@@ -14,7 +14,7 @@ from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.history.pictures import CurvePictures
 from pellucid.metrics import Evaluation, column_names
-from pellucid.optim.hypers import hypers
+from pellucid.optim.hypers import HyperRows, hypers
 from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.curves import Curve, Curves
@@ -87,18 +87,18 @@ class Recorder(Callback, CurvePictures):
     @property
     def lrs(self) -> Curve:
         """Learning rate of the last parameter group at each batch."""
-        return Curve(self._hyper("lr")[:, -1]) if "lr" in self.hypers else Curve(np.zeros(0))
+        rates = self._hyper_values().get("lr")
+        return Curve(np.zeros(0) if rates is None else rates[:, -1])
 
     @property
     def hypers(self) -> dict[str, Curve]:
         """Hyper-parameter → its value at each batch, one per parameter group; nan for a group that was not there."""
-        self._keep_hypers()
-        return {name: Curve(self._hyper(name)) for name in self._names}
+        return {name: Curve(values) for name, values in self._hyper_values().items()}
 
     @property
     def hps(self) -> dict[str, Curve]:
         """Scheduled hyper-parameter → its value at each batch, of the last parameter group."""
-        return {name: Curve(self._hyper(name)[:, -1]) for name in self.hypers if name in self.scheduled}
+        return {name: Curve(v[:, -1]) for name, v in self._hyper_values().items() if name in self.scheduled}
 
     @property
     def steps(self) -> np.ndarray:
@@ -110,7 +110,7 @@ class Recorder(Callback, CurvePictures):
     def history(self) -> History:
         """Losses, hyper-parameters and values of epochs, as a history without layers."""
         self.flush()
-        hypers = {f"hyper.{name}": self._hyper(name) for name in self._names}
+        hypers = {f"hyper.{name}": values for name, values in self._hyper_values().items()}
         curves = {"step": self.steps, "loss": self._raw.values[:, 0], "smooth_loss": self._smooth.values[:, 0]}
         epochs = {
             "epoch_end": np.array(self.iters, np.int64),
@@ -180,27 +180,25 @@ class Recorder(Callback, CurvePictures):
         pending, self._settings = self._settings, []
         for shape, some in groupby(pending, lambda values: [(name, len(groups)) for name, groups in values.items()]):
             keys = [(name, group) for name, n_groups in shape for group in range(n_groups)]
-            rows = [self._rows.setdefault(key, len(self._rows)) for key in keys]
+            rows = self._rows.of(keys)
             settings = [[value for groups in values.values() for value in groups] for values in some]
             self._hypers.widen(len(self._rows))
             table = np.full((len(settings), len(self._rows)), np.nan)
             table[:, rows] = settings
             self._hypers.extend(table)
 
-    @property
-    def _names(self) -> list[str]:
+    def _hyper_values(self) -> dict[str, np.ndarray]:
+        """Name → values [column, group]; not copied where its groups came together."""
         self._keep_hypers()
-        return list(dict.fromkeys(name for name, _ in self._rows))
-
-    def _hyper(self, name: str) -> np.ndarray:
-        self._keep_hypers()
-        rows = [row for (of, _), row in self._rows.items() if of == name]
-        together = rows[-1] - rows[0] == len(rows) - 1
-        return self._hypers.values[:, slice(rows[0], rows[-1] + 1) if together else rows]
+        found = {}
+        for name, rows in self._rows.by_name().items():
+            together = rows[-1] - rows[0] == len(rows) - 1
+            found[name] = self._hypers.values[:, slice(rows[0], rows[-1] + 1) if together else rows]
+        return found
 
     def _clear(self) -> None:
         self._raw, self._smooth, self._hypers = Curves(mean=True), Curves(), Curves(0)
-        self._rows: dict[tuple[str, int], int] = {}
+        self._rows = HyperRows()
         self._losses: list[Tensor] = []
         self._settings: list[dict[str, list[float]]] = []
         self._mean = 0.0
