@@ -20,7 +20,7 @@ from pellucid.errors import UsageError
 from pellucid.files import appearing_file, regular_file, write_text
 from pellucid.history import earlier
 from pellucid.history.earlier import Kinds, Wanted
-from pellucid.history.record import Record
+from pellucid.history.record import COUNTS, MOMENTS, Record
 from pellucid.text import printable
 
 SCHEMA = 2
@@ -30,8 +30,6 @@ N_BINS = 80
 MOST_BYTES = 8 << 30  # a record of 5,000 layers with histograms in all columns; a sparse file can claim any size
 MOST = 2**53  # counts are whole numbers kept in float64 while a run goes on
 GRADIENTS = ("grad.norm", "grad.mean_abs", "grad.zero", "weight.norm", "update.ratio")
-_COUNTS = ("count", "nonfinite", "near_zero", "near_zero_abs", "zero", "underflow", "overflow")
-_MOMENTS = ("mean", "std", "min", "max")
 _ROLES = ("layer", "activation")
 _KIND = {"I64": "int64", "F32": "float32"}  # safetensors' names
 
@@ -223,8 +221,8 @@ def _wanted_of_layers(check: Check, description: Mapping[str, Any], kinds: Kinds
             check.fail(f"it has no table {phase}.steps")
         n = columns[phase] = steps[1][0]
         wanted[f"{phase}.steps"] = "int64", (n, 2)
-        wanted |= {f"{phase}.{name}": ("int64", (n_layers, n)) for name in _COUNTS}
-        wanted |= {f"{phase}.{name}": ("float32", (n_layers, n)) for name in _MOMENTS}
+        wanted |= {f"{phase}.{name}": ("int64", (n_layers, n)) for name in COUNTS}
+        wanted |= {f"{phase}.{name}": ("float32", (n_layers, n)) for name in MOMENTS}
         if with_hist:
             wanted[f"{phase}.hist"] = "int64", (n_layers, n, N_BINS)
     if n_params:
@@ -252,13 +250,13 @@ def _check_section(check: Check, phase: str, x: Mapping[str, np.ndarray]) -> Non
     """What must hold between the numbers of a table."""
     first, stop = x["steps"][:, 0], x["steps"][:, 1]
     check.that(_ascends(first) and (stop > first).all(), f"{phase}.steps must ascend from 0 or later")
-    for name in _COUNTS:
+    for name in COUNTS:
         check.that(((x[name] >= 0) & (x[name] <= MOST)).all(), f"{phase}.{name} must lie between 0 and 2⁵³")
     n, empty = x["count"], x["count"] == 0
     parts = (x["zero"], x["near_zero_abs"], x["near_zero"], n)
     ordered = all((a <= b).all() for a, b in pairwise(parts))
     check.that(ordered and (x["underflow"] + x["overflow"] <= n).all(), f"{phase} counts more values than there were")
-    for name in _MOMENTS:
+    for name in MOMENTS:
         check.that((np.isnan(x[name]) == empty).all(), f"{phase}.{name} must be nan where nothing was counted, only")
     seen = ~empty
     check.that((x["std"][seen] >= 0).all() and (x["min"] <= x["max"])[seen].all(), f"{phase} has impossible moments")

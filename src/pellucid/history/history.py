@@ -52,11 +52,12 @@ class History(Record, Pictures):
     """Everything recorded of a run; see the module for names and shapes of the arrays it is saved as.
 
     Attributes:
-        layers: The watched modules, in the model's order.
+        layers: The watched modules, in the model's order; none where only losses and hyper-parameters were recorded.
         params: Names of the parameters whose gradients were watched.
         train, valid: Layer outputs in training and in validation passes.
-        series: `grad.…`, `weight.norm`, `update.ratio`, `loss` and `hyper.…` → array.
+        series: `step`, `loss`, `hyper.…`, `epoch_values`, `grad.…` and others → array.
         kernels, kernel_steps: Snapshots of the first convolution's weights and their steps.
+        epoch_columns: Names of the columns of `series["epoch_values"]`, such as train_loss, valid_loss, accuracy.
     """
 
     def __repr__(self) -> str:

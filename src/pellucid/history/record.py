@@ -10,6 +10,8 @@ from pellucid.errors import UsageError
 from pellucid.inspection.lookup import MOST_NAMES, Lookup, listed
 from pellucid.text import counted, first_few
 
+COUNTS = ("count", "nonfinite", "near_zero", "near_zero_abs", "zero", "underflow", "overflow")  # of a section, int64
+MOMENTS = ("mean", "std", "min", "max")  # float32
 AWAKE = 0.9  # share near zero below which a layer that began at zero counts as trained
 
 
@@ -64,9 +66,8 @@ class Section:
     def empty(cls) -> Section:
         """That of no layers."""
         none = np.zeros((0, 0), np.int64)
-        moments = dict.fromkeys(("mean", "std", "min", "max"), none.astype(np.float32))
-        counts = ("count", "near_zero", "near_zero_abs", "zero", "nonfinite", "underflow", "overflow")
-        return cls(steps=np.zeros((0, 2), np.int64), **moments, **dict.fromkeys(counts, none))
+        moments = dict.fromkeys(MOMENTS, none.astype(np.float32))
+        return cls(steps=np.zeros((0, 2), np.int64), **moments, **dict.fromkeys(COUNTS, none))
 
     def __repr__(self) -> str:
         rows, columns = self.count.shape
@@ -86,16 +87,7 @@ class Section:
 
 @dataclass(frozen=True, repr=False)
 class Record:
-    """Everything recorded of a run; see `History`, which draws it and reads it from files.
-
-    Attributes:
-        layers: The watched modules, in the model's order; none where only losses and hyper-parameters were recorded.
-        params: Names of the parameters whose gradients were watched.
-        train, valid: Layer outputs in training and in validation passes.
-        series: `step`, `loss`, `hyper.…`, `epoch_values`, `grad.…` and others → array, see the module's table.
-        kernels, kernel_steps: Snapshots of the first convolution's weights and their steps.
-        epoch_columns: Names of the columns of `series["epoch_values"]`, such as train_loss, valid_loss, accuracy.
-    """
+    """The arrays of a `History`, which says what they are, draws them and reads them from files."""
 
     layers: list[Layer] = field(default_factory=list)
     params: list[str] = field(default_factory=list)
@@ -124,10 +116,9 @@ class Record:
     @property
     def smooth_loss(self) -> np.ndarray:
         """Exponential mean of the loss (beta 0.98, debiased), [value]; where it was not recorded, over its values."""
-        recorded = self.series.get("smooth_loss")
-        if recorded is not None or self.loss is None:
-            return np.zeros(0) if recorded is None else recorded
-        return _smoothed(self.loss)
+        if "smooth_loss" in self.series:
+            return self.series["smooth_loss"]
+        return np.zeros(0) if self.loss is None else _smoothed(self.loss)
 
     @property
     def hypers(self) -> dict[str, np.ndarray]:
@@ -172,8 +163,8 @@ class Record:
         if found:
             return found[-1]
         if isinstance(layer, int):
-            counted = listed([f"{i} {each.name}" for i, each in enumerate(numbered)], [each.kind for each in numbered])
-            raise UsageError(f"there is no layer {layer}; the {len(numbered)} watched ones are {counted}")
+            which = listed([f"{i} {each.name}" for i, each in enumerate(numbered)], [each.kind for each in numbered])
+            raise UsageError(f"there is no layer {layer}; the {len(numbered)} watched ones are {which}")
         raise UsageError(f"no layer {layer!r} was watched; there are {first_few(names, MOST_NAMES)}")
 
     def dead(self) -> np.ndarray:

@@ -33,14 +33,14 @@ def said(history: Record) -> str:
 def headline(history: Record) -> str:
     """What was recorded, in a line."""
     n_steps = max(history.train.end, *history.steps[-1:].tolist(), 0)
-    parts = [_counted(len(history.layers), "layer")] if history.layers else []
-    parts.append(_counted(n_steps, "training step"))
+    parts = [counted(len(history.layers), "layer")] if history.layers else []
+    parts.append(counted(n_steps, "training step"))
     if len(history.series.get("epoch_end", ())):
-        parts.append(_counted(len(history.series["epoch_end"]), "epoch"))
+        parts.append(counted(len(history.series["epoch_end"]), "epoch"))
     if len(history.valid.steps):
-        parts.append(_counted(len(history.valid.steps), "validation pass", "es"))
+        parts.append(counted(len(history.valid.steps), "validation pass", "validation passes"))
     if history.params:
-        parts.append(f"gradients of {_counted(len(history.params), 'parameter')}")
+        parts.append(f"gradients of {counted(len(history.params), 'parameter')}")
     loss = history.loss
     if loss is not None and len(known := loss[~np.isnan(loss)]):
         parts.append(f"loss {known[0]:.3g} to {known[-1]:.3g}")
@@ -57,7 +57,3 @@ def _last(train: Section, valid: Section, row: int) -> tuple[Section, int, int]:
         if len(seen):
             return section, row, int(seen[-1])
     return train, row, -1
-
-
-def _counted(n: int, what: str, plural: str = "s") -> str:
-    return f"{n:,} {what}{plural * (n != 1)}"

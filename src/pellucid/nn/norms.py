@@ -14,7 +14,11 @@ NormKind = Literal["batch", "group", "instance", "layer"]
 Norm = TypeVar("Norm", bound=type[nn.Module])
 
 _NORMS: list[type[nn.Module]] = [
-    *(nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
 ]
 
 
