@@ -67,7 +67,7 @@ class Hull:
         if taps.is_everything:
             return self.bounded(dim)._everything(dim, taps.n_out)
         regular = bool(taps.pattern) and taps.advance != 0
-        if dim in self.period and not regular:
+        if dim in self.period and not regular:  # without a step from pattern to pattern nothing repeats
             return self.bounded(dim)._gather(dim, taps)
         shape = (*self.shape[:dim], taps.n_out, *self.shape[dim + 1 :])
         jump = dict(self.jump)
@@ -76,6 +76,7 @@ class Hull:
         if dim not in self.period:
             low, high = self._read(dim, np.maximum(taps.table, 0), taps.table != OUTSIDE)
             return replace(self, shape=shape, low=low, high=high, jump=jump)
+        # After so many patterns the taps stand at the place of the input's period where they began.
         length, step = self.period[dim]
         patterns = length // math.gcd(length, taps.advance)
         low, high = self._read(dim, *taps.boundless(np.arange(patterns * len(taps.pattern))))
@@ -95,13 +96,15 @@ class Hull:
             arrays = []
             for image_axis, values in enumerate(bounds):
                 runs = dim in self.period and self.axis.get(dim) == image_axis
+                # Alike along the dimension, and no unit reads nothing: one entry still stands for all of them. That is
+                # what keeps a hull small: of a colour photo, a row and a column of numbers instead of all pixels.
                 if values.shape[dim] == 1 and not runs and counts.any(axis=1).all():
                     arrays.append(values)
                     continue
                 length, step = self.period.get(dim, (values.shape[dim], 0))
                 along = (*counts.shape, *[1] * (values.ndim - dim - 1))
                 picked = values.take(places % (1 if values.shape[dim] == 1 else length), axis=dim)
-                if runs:
+                if runs:  # whole periods further, the field has moved on as many times
                     picked = picked + (step * (places // length)).reshape(along)
                 arrays.append(least(np.where(counts.reshape(along), picked, empty), axis=dim + 1))
             found.append(tuple(arrays))
@@ -133,6 +136,8 @@ class Hull:
             hull = hull.bounded(dim)
 
         def change(values: np.ndarray) -> np.ndarray:
+            # Dimensions that keep their own place may stay of length one or of a period; only if the field differs
+            # along one that is merged or divided, the others have to be written out.
             if all(n == 1 for dim, n in enumerate(values.shape) if dim not in kept):
                 after = [1] * len(shape)
             else:
@@ -161,6 +166,7 @@ def union(hulls: Sequence[Hull]) -> Hull:
     """The fields of units that read through several branches of one output shape."""
     hulls = list(hulls)
     for dim in {dim for hull in hulls for dim in hull.period}:
+        # Branches repeat together where they move as many pixels a unit, whatever their periods; others drift apart.
         if len({Fraction(*reversed(hull.period.get(dim, (1, 0)))) for hull in hulls}) == 1:
             length = math.lcm(*(hull.period[dim][0] for hull in hulls))
             hulls = [hull.stretched(dim, length) for hull in hulls]

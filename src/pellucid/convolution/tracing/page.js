@@ -52,6 +52,7 @@ function followStrongest(view) {
 function reveal() {
   clearTimeout(timer);
   const last = views.findIndex((view) => view.place === state.place);
+  // Whoever asks the system for less motion gets the last picture at once.
   state.revealed = matchMedia("(prefers-reduced-motion: reduce)").matches ? last : 0;
   const step = () => {
     draw();
@@ -80,9 +81,11 @@ function preview(view, unit, event) {
     tip.style.left = `${right ? event.clientX - 14 - tip.offsetWidth : event.clientX + 14}px`;
     tip.style.top = `${event.clientY + 16}px`;
   }
+  // While the layers still light up one by one, a preview would fight with them over the same pictures.
   const key = unit ? `${view.place}:${unit}` : null;
   if (key === (state.peek?.key ?? null) || document.body.dataset.settled === "false") return;
   state.peek = unit ? { key, place: view.place, lit: reached(view.place, unit) } : null;
+  // A mouse moves more often than the screen is drawn: one drawing a frame is enough.
   if (!state.peekDue) requestAnimationFrame(() => { state.peekDue = false; draw(); });
   state.peekDue = true;
 }
@@ -215,6 +218,7 @@ function writeProducts(box, head, sum) {
     const entries = sum.entries.slice(c * sum.size, (c + 1) * sum.size);
     groups.push({ channel: sum.channels[c], entries, sum: entries.reduce((a, e) => a + e.product, 0) });
   }
+  // Few channels stand in their own order, as in the layer; of many, those that matter most come first.
   if (groups.length > CARDS) groups.sort((a, b) => Math.abs(b.sum) - Math.abs(a.sum));
   const shown = showAll ? groups : groups.slice(0, CARDS);
   const most = { value: largest(sum.entries.map((e) => e.value)), weight: largestWeight(head, sum.entries),
@@ -356,6 +360,7 @@ function begin() {
   const redraw = () => { readColours(); fit(); writeNumbers(); draw(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("resize", redraw);
+  // Beams are drawn at places on the screen, and a column that scrolls inside the strip takes its place along.
   strip.addEventListener("scroll", () => link(), { passive: true });
 }
 begin();

@@ -92,17 +92,19 @@ def linearise(network: Network, place: int, unit: Unit) -> Full:
     model = network.model
     pixels = network.image.clone().requires_grad_()
     with torch.enable_grad(), each_call(model, keep):
-        model(pixels * 1)
+        model(pixels * 1)  # a leaf itself could not be changed by a first module that works in place
         target = outputs[place][(0, *unit)]
         if not target.requires_grad:
             raise UsageError(f"{network.label(place)} passes no gradient back to the image")
         gradients = torch.autograd.grad(target, [pixels, *outputs[:place]], allow_unused=True)
+    # Where a layer is off every path to the target, its gradient is None, and its weight on the target is 0.
     whole = [
         torch.zeros(network.shape(n), device="cpu") if g is None else g[0] for n, g in enumerate(gradients, start=IMAGE)
     ]
     own = torch.zeros(network.shape(place), device="cpu")
     own[unit] = 1
     weights = [g.double().cpu() for g in [*whole, own]]
+    # A model that is linear in pieces is here Σ weight · pixel + Σ slope · bias, each bias at its own layer's slope.
     constant = sum(_added(network.connections[n].weights, weights[n + 1]) for n in range(place + 1))
     layers = {network.label(n): weights[n + 1].numpy() for n in range(place)}
     return Full(
