@@ -23,7 +23,7 @@ from pellucid.convolution.connectivity.weights import Weights
 class Input:
     """A tensor that an operation was given: what made it, and its shape with a batch axis of one first."""
 
-    step: str
+    made_by: str
     shape: Shape
 
 

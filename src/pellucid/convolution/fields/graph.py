@@ -21,7 +21,7 @@ WINDOWS = ("conv", "pool", "Conv", "Pool")
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One operation.
 
     Attributes:
@@ -49,7 +49,7 @@ def as_type_of(model: nn.Module, images: Tensor) -> Tensor:
     return images.to(weight.device, weight.dtype)
 
 
-def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
+def operations(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Operation]:
     """Follow a model on an image of this size and list its operations in order, by graph key; the image is first.
 
     Raises:
@@ -73,7 +73,7 @@ def steps(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Step]:
     for name in sorted(recorder.unknown):
         warnings.warn(f"receptive_field does not know {name!r}: every output of it is taken to see all of its input",
                       stacklevel=3)  # fmt: skip
-    return recorder.steps
+    return recorder.operations
 
 
 def refused(model: nn.Module, input_size: tuple[int, ...], error: Exception) -> UsageError:
@@ -99,15 +99,15 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
     from torch import fx
     from torch.fx.node import map_aggregate
 
-    class Recorder(fx.Interpreter):
+    class GraphReader(fx.Interpreter):
         """Runs the graph and notes what every operation was given, with tensors as sources."""
 
         def __init__(self, module: Any) -> None:
             super().__init__(module)
-            self.steps: dict[str, Step] = {}
+            self.operations: dict[str, Operation] = {}
             self.unknown: set[str] = set()
             self.pieces: dict[str, list[Input]] = {}  # outputs of operations with several, such as a split
-            self.written: dict[str, str] = {}  # a tensor changed in place is read from the step that changed it
+            self.written: dict[str, str] = {}  # a tensor changed in place is read from the operation that changed it
             self.call_name = CallNames()
             self.ends = _ends(module.graph, modules)
 
@@ -123,7 +123,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             args, kwargs = map_aggregate(n.args, self.source), map_aggregate(n.kwargs, self.source)
             result = super().run_node(n)
             if n.op == "placeholder" and isinstance(result, Tensor):
-                self.steps[n.name] = Step("image", "image", False, tuple(result.shape), [])
+                self.operations[n.name] = Operation("image", "image", False, tuple(result.shape), [])
             elif n.op.startswith("call") and inputs_in((args, kwargs)):
                 self._note(n, args, kwargs, result)
             return result
@@ -134,8 +134,8 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
                 chosen = args[0][args[1]]
                 if isinstance(chosen, list):
                     self.pieces[n.name] = chosen
-                elif chosen.step in self.steps:
-                    self.steps[n.name] = self._step(n, target, chosen.shape, [Read(chosen)])
+                elif chosen.made_by in self.operations:
+                    self.operations[n.name] = self._operation(n, target, chosen.shape, [Read(chosen)])
             elif isinstance(result, Tensor):
                 self._note_one(n, target, args, kwargs, tuple(result.shape))
             elif isinstance(result, tuple | list) and all(isinstance(item, Tensor) for item in result):
@@ -145,7 +145,7 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             reads, known = reads_of(shape, target, args, kwargs)
             kept, kind = self._seeing(reads, target, known), _kind(target)
             if kept:
-                self.steps[n.name] = self._step(n, target, shape, kept)
+                self.operations[n.name] = self._operation(n, target, shape, kept)
                 in_place = (kind.endswith("_") and not kind.endswith("__")) or kind in IN_PLACE
                 if in_place and isinstance(n.args[0], fx.Node):
                     self.written[n.args[0].name] = n.name
@@ -156,21 +156,23 @@ def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
             for source, reads in zip(self.pieces[n.name], pieces, strict=True):
                 kept = self._seeing(reads, target, known)
                 if kept:
-                    self.steps[source.step] = Step(source.step, _kind(target), False, source.shape, kept)
+                    self.operations[source.made_by] = Operation(
+                        source.made_by, _kind(target), False, source.shape, kept
+                    )
 
         def _seeing(self, reads: list[Read], target: Any, known: bool) -> list[Read]:
             """What comes from the image in the end; others start at parameters."""
-            kept = [read for read in reads if read.source.step in self.steps]
+            kept = [read for read in reads if read.source.made_by in self.operations]
             if kept and not known:
                 self.unknown.add(_kind(target))
             return kept
 
-        def _step(self, n: Any, target: Any, shape: tuple[int, ...], reads: list[Read]) -> Step:
+        def _operation(self, n: Any, target: Any, shape: tuple[int, ...], reads: list[Read]) -> Operation:
             module = n.target if n.op == "call_module" else self.ends.get(n.name)
             name, kind = module or n.name, _kind(modules[module] if module else target)
-            return Step(self.call_name(name), kind, module is not None, shape, reads)
+            return Operation(self.call_name(name), kind, module is not None, shape, reads)
 
-    return Recorder(traced)
+    return GraphReader(traced)
 
 
 def _ends(graph: Any, modules: dict[str, nn.Module]) -> dict[str, str]:
@@ -193,9 +195,9 @@ def _kind(target: Any) -> str:
     return target if isinstance(target, str) else target.__name__
 
 
-def has_windows(found: dict[str, Step]) -> bool:
+def has_windows(found: dict[str, Operation]) -> bool:
     """Whether any operation is a convolution or a pooling."""
-    return any(word in step.kind for step in found.values() for word in WINDOWS)
+    return any(word in operation.kind for operation in found.values() for word in WINDOWS)
 
 
 def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
@@ -203,7 +205,7 @@ def output_of(model: nn.Module, name: str, images: Tensor, read: Callable[[Tenso
 
     Args:
         model: Any module.
-        name: Of a module or an operation, as `steps` names it: `name#2` is its second call.
+        name: Of a module or an operation, as `operations` names it: `name#2` is its second call.
         images: A batch.
         read: Called with the output.
     """

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.convolution.fields.graph import Untraceable, as_type_of, has_windows, steps
+from pellucid.convolution.fields.graph import Untraceable, as_type_of, has_windows, operations
 from pellucid.convolution.fields.measured import Measured, gradient_map
 from pellucid.convolution.fields.units import Followed, LayerField, by
 from pellucid.errors import UsageError
@@ -280,7 +280,7 @@ def receptive_field(model: nn.Module, input_size: Sequence[int]) -> ReceptiveFie
     if not isinstance(model, nn.Module):
         raise UsageError(f"receptive_field takes a torch.nn.Module, not {type(model).__name__}")
     try:
-        found = steps(model, size)
+        found = operations(model, size)
     except Untraceable as error:
         units = Measured(model, size)
         warnings.warn(

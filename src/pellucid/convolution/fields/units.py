@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.convolution.connectivity.moves import Gather, back
-from pellucid.convolution.fields.graph import Step
+from pellucid.convolution.fields.graph import Operation
 from pellucid.convolution.fields.hull import Hull, union
 from pellucid.errors import UsageError
 
@@ -43,19 +43,20 @@ class LayerField:
 class Followed:
     """Fields of a model whose operations are known."""
 
-    def __init__(self, found: dict[str, Step]) -> None:
-        self.steps = found
-        self.key = {step.name: key for key, step in reversed(found.items())}
+    def __init__(self, found: dict[str, Operation]) -> None:
+        self.operations = found
+        self.key = {operation.name: key for key, operation in reversed(found.items())}
         self.exact = _hulls(found, boundless=False)
         self.boundless = _hulls(found, boundless=True)
 
     def names(self) -> list[str]:
         """Operations that can be asked for."""
-        return [step.name for step in list(self.steps.values())[1:]]
+        return [operation.name for operation in list(self.operations.values())[1:]]
 
     def rows(self) -> list[LayerField]:
         """A row for each module and each operation that widens or joins fields."""
-        return [self._row(key) for key, step in self.steps.items() if step.reads and (step.is_module or _widens(step))]
+        shown = lambda operation: operation.reads and (operation.is_module or _widens(operation))
+        return [self._row(key) for key, operation in self.operations.items() if shown(operation)]
 
     def unit_dims(self, name: str) -> list[int]:
         """Dimensions that tell units apart: those of the map, or all where there is none."""
@@ -88,33 +89,33 @@ class Followed:
     def mask(self, name: str, position: tuple[int, ...] | None) -> np.ndarray:
         """Pixels seen, shape (row, column)."""
         target = self.key[name]
-        shape = self.steps[target].shape
+        shape = self.operations[target].shape
         start = np.ones([1] * len(shape), bool)
         for dim, place in zip(self.unit_dims(name), position or (), strict=position is not None):
             start = start & (np.arange(shape[dim]) == place).reshape([-1 if d == dim else 1 for d in range(len(shape))])
         masks = {target: start}
-        for key in reversed(self.steps):
-            if key in masks and self.steps[key].reads:
+        for key in reversed(self.operations):
+            if key in masks and self.operations[key].reads:
                 mask = masks.pop(key)
-                for source, moves, _ in self.steps[key].reads:
+                for source, moves, _ in self.operations[key].reads:
                     read = back(mask, moves)
-                    masks[source.step] = masks[source.step] | read if source.step in masks else read
-        image = next(iter(self.steps))
-        whole = self.steps[image].shape
+                    masks[source.made_by] = masks[source.made_by] | read if source.made_by in masks else read
+        image = next(iter(self.operations))
+        whole = self.operations[image].shape
         mask = masks.get(image, np.zeros([1] * len(whole), bool))
         return np.broadcast_to(mask, whole)[0].any(axis=0)
 
     def _row(self, key: str) -> LayerField:
-        step, hull = self.steps[key], self.boundless[key]
-        dims = self.unit_dims(step.name)
+        operation, hull = self.operations[key], self.boundless[key]
+        dims = self.unit_dims(operation.name)
         low, high = ([_together(v, dims, f) for v in b] for b, f in ((hull.low, np.min), (hull.high, np.max)))
         sizes = [float((b - a).max()) + 1 for a, b in zip(low, high, strict=True)]
         jumps = {hull.axis[dim]: jump for dim, jump in hull.jump.items() if dim in hull.axis}
         firsts = [(float(a.flat[0]), float(b.flat[0])) for a, b in zip(low, high, strict=True)]
-        box = self.box(step.name, self.position(step.name, None))
-        whole = math.prod(next(iter(self.steps.values())).shape[2:])
+        box = self.box(operation.name, self.position(operation.name, None))
+        whole = math.prod(next(iter(self.operations.values())).shape[2:])
         return LayerField(
-            step.name, step.kind, step.shape[1:],
+            operation.name, operation.kind, operation.shape[1:],
             tuple(int(n) if n > 0 else 0 for n in sizes),
             tuple(_number(jumps.get(a)) for a in range(len(low))),
             tuple((a + b) / 2 if a <= b else None for a, b in firsts), math.prod(map(len, box)) / whole,
@@ -135,20 +136,20 @@ def by(sizes: Iterable[Any]) -> str:
     return "×".join(f"{n:g}" if isinstance(n, float) else str(n) for n in sizes)
 
 
-def _hulls(found: dict[str, Step], boundless: bool) -> dict[str, Hull]:
+def _hulls(found: dict[str, Operation], boundless: bool) -> dict[str, Hull]:
     hulls: dict[str, Hull] = {}
-    for key, step in found.items():
-        if step.reads:
-            hulls[key] = union([hulls[source.step].along(moves) for source, moves, _ in step.reads])
+    for key, operation in found.items():
+        if operation.reads:
+            hulls[key] = union([hulls[source.made_by].along(moves) for source, moves, _ in operation.reads])
         else:
-            hulls[key] = Hull.of_image(step.shape, boundless)
+            hulls[key] = Hull.of_image(operation.shape, boundless)
     return hulls
 
 
-def _widens(step: Step) -> bool:
+def _widens(operation: Operation) -> bool:
     """Whether an operation in `forward` is worth a row: it reads through windows or joins branches."""
-    sources = {source.step for source, *_ in step.reads}
-    windows = (m for _, moves, _ in step.reads for m in moves if isinstance(m, Gather) and m.dim > 1)
+    sources = {source.made_by for source, *_ in operation.reads}
+    windows = (m for _, moves, _ in operation.reads for m in moves if isinstance(m, Gather) and m.dim > 1)
     return len(sources) > 1 or any(m.taps.n_in > 1 and not m.taps.is_identity for m in windows)
 
 
