@@ -168,11 +168,11 @@ class FBeta(_Averaged):
         super().__init__(axis, labels, pos_label, average, sample_weight)
 
     def _ratio(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        squared = self.beta**2  # in counts, the formula has no 0 / 0 where precision and recall are 0
+        squared = self.beta**2  # in counts, as in F1Score
         return (1 + squared) * right, squared * support + guessed
 
 
-class F1Score(FBeta):
+class F1Score(_Averaged):
     """Harmonic mean of precision and recall over the whole set, as scikit-learn's `f1_score`.
 
     Args:
@@ -189,15 +189,8 @@ class F1Score(FBeta):
 
     name = "f1_score"
 
-    def __init__(
-        self,
-        axis: int = -1,
-        labels: Sequence[int] | None = None,
-        pos_label: int = 1,
-        average: str | None = "binary",
-        sample_weight: Any = None,
-    ):
-        super().__init__(1, axis, labels, pos_label, average, sample_weight)
+    def _ratio(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return 2 * right, support + guessed  # in counts, the formula has no 0 / 0 where precision and recall are 0
 
 
 class BalancedAccuracy(ClassCounts):
