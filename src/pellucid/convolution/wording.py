@@ -1,4 +1,4 @@
-"""Layers in the words of `pellucid.convolution.notation`."""
+"""Layers in words: those of `pellucid.convolution.notation`, and those of a reader."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import re
 from typing import Any
 
 from torch import nn
+from torch.nn.modules import conv, pooling
 
 from pellucid.convolution.notation import GRIDS, PLAIN
 
 WORDS = {make.__name__.lower(): word for word, make in PLAIN.items()}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+SIZED = conv._ConvNd, pooling._MaxPoolNd, pooling._AvgPoolNd  # what has a kernel, and options to say of it
 
 
 def describe(module: nn.Module) -> str:
@@ -35,6 +39,27 @@ def describe(module: nn.Module) -> str:
     if isinstance(module, GRIDS["gap"]) and m.output_size in (1, (1, 1), (1, 1, 1)):
         return "gap"
     return WORDS.get(kind, type(module).__name__)
+
+
+def settings(module: Any) -> str:
+    """Kernel and options of one of `SIZED`: `3×3, stride 2, padding 1 (reflect), 4 groups`.
+
+    A stride of 1 is left out of a convolution, but never a pooling's: it may be the kernel's size, or any other.
+    """
+    n_axes = next(int(found[1]) for c in type(module).__mro__ if (found := re.search(r"(\d)d$", c.__name__)))
+    each = lambda value: tuple(value) if isinstance(value, tuple | list) else (value,) * n_axes
+    shown = lambda values: str(values[0]) if len(set(values)) == 1 else "×".join(map(str, values))
+    stride, dilation = each(module.stride), each(getattr(module, "dilation", 1))
+    padding, groups = module.padding, getattr(module, "groups", 1)
+    words = ["×".join(map(str, each(module.kernel_size)))]
+    if set(stride) != {1} or not hasattr(module, "groups"):
+        words.append(f"stride {shown(stride)}")
+    if padding != "valid" and set(each(padding)) != {0}:
+        mode = getattr(module, "padding_mode", "zeros")
+        words.append(f"padding {shown(each(padding))}" + ("" if mode == "zeros" else f" ({mode})"))
+    if set(dilation) != {1}:
+        words.append(f"dilation {shown(dilation)}")
+    return ", ".join(words if groups == 1 else [*words, f"{groups} groups"])
 
 
 def _options(module: Any, stride: Any) -> list[str]:

@@ -21,6 +21,7 @@ from pellucid.convolution.connectivity import (
 )
 from pellucid.convolution.connectivity.axes import OUTSIDE, Taps
 from pellucid.convolution.sheets.grids import Frame, Grid, Pair
+from pellucid.convolution.wording import SIZED, settings
 from pellucid.errors import UsageError
 from pellucid.inspection.calls import Call
 
@@ -251,9 +252,10 @@ def layer_of(call: Call, number: int) -> Layer | None:
     if found is not None and len(found.shape_in) == len(found.shape_out) == 3:
         if isinstance(weights, Kernel) and found.taps:
             title = "Transposed convolution" if weights.transposed else "Convolution"
-            return Convolution(found, weights, f"{title} {number}", _settings(module))
+            return Convolution(found, weights, f"{title} {number}", _settings(module, kind))
         if isinstance(weights, Mean | Largest) and found.taps:
-            return Pooling(found, weights, _pooling_settings(module, found))
+            over_all = f"{'×'.join(map(str, found.shape_out[1:]))} windows over all"
+            return Pooling(found, weights, _settings(module, over_all))
         if isinstance(weights, Standardized):
             return Normalization(call, weights, next((t for k, t in TITLES.items() if isinstance(module, k)), kind))
         if isinstance(weights, Copy):
@@ -286,48 +288,9 @@ def _sides(taps: Taps, windows: Sequence[Sequence[int | None]]) -> Pair:
     return before, max(before, max(met) - taps.n_in + 1)
 
 
-def _settings(module: Any) -> str:
-    """Kernel and options of a convolution."""
-    if not hasattr(module, "kernel_size"):
-        return type(module).__name__
-    size, stride, dilation = (_pair(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
-    padding, mode, groups = (getattr(module, name, "") for name in ("padding", "padding_mode", "groups"))
-    shown = padding if isinstance(padding, str) else _both(*_pair(padding))
-    return _join(
-        ("×".join(map(str, size)), True),
-        (f"stride {_both(*stride)}", stride != (1, 1)),
-        (f"padding {shown}{'' if mode in ('', 'zeros') else f' ({mode})'}", shown not in ("0", "valid", "")),
-        (f"dilation {_both(*dilation)}", dilation != (1, 1)),
-        (f"{groups} groups", groups not in ("", 1)),
-    )
-
-
-def _pooling_settings(module: Any, connection: Connection) -> str:
-    if not hasattr(module, "kernel_size"):
-        return f"{'×'.join(map(str, connection.shape_out[1:]))} windows over all"
-    size = _pair(module.kernel_size)
-    stride, padding, dilation = (
-        _pair(getattr(module, name, default) or default)
-        for name, default in (("stride", size), ("padding", 0), ("dilation", 1))
-    )
-    return _join(
-        ("×".join(map(str, size)), True),
-        (f"stride {_both(*stride)}", True),
-        (f"padding {_both(*padding)}", sum(padding) > 0),
-        (f"dilation {_both(*dilation)}", dilation != (1, 1)),
-    )
-
-
-def _pair(value: Any) -> Pair:
-    return (value[0], value[1]) if isinstance(value, tuple | list) else (value, value)
-
-
-def _join(*parts: tuple[str, bool]) -> str:
-    return ", ".join(text for text, shown in parts if shown)
-
-
-def _both(a: int, b: int) -> str:
-    return str(a) if a == b else f"{a}×{b}"
+def _settings(module: Any, otherwise: str) -> str:
+    """Kernel and options, or else what an adaptive or foreign layer is called."""
+    return settings(module) if isinstance(module, SIZED) else otherwise
 
 
 def _met(places: Sequence[int | None]) -> list[int]:

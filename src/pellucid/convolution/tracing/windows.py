@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch.nn.modules import batchnorm, conv, pooling
 from pellucid.convolution.connectivity import Connection, Kernel, Largest, Mean, Standardized
 from pellucid.convolution.tracing.calculation import Immediate, Unit, inside
 from pellucid.convolution.tracing.connections import run
+from pellucid.convolution.wording import settings
 from pellucid.inspection.calls import Call
 
 
@@ -41,19 +41,12 @@ def what_it_does(module: nn.Module) -> str:
     """What a layer does, in a few words: `convolution 3×3, stride 2, padding 1, 8 → 16 channels`."""
     if isinstance(module, conv._ConvNd):
         name = "transposed convolution" if module.transposed else "convolution"
-        return _join(
-            f"{name} {_by(module.kernel_size)}", _option("stride", module.stride, 1),
-            _option("padding", module.padding, 0), _option("dilation", module.dilation, 1),
-            f"{module.groups} groups" if module.groups > 1 else "",
-            f"{module.in_channels} → {module.out_channels} channels",
-        )  # fmt: skip
+        return f"{name} {settings(module)}, {module.in_channels} → {module.out_channels} channels"
     if isinstance(module, nn.Linear):
         return f"linear, {module.in_features} → {module.out_features}"
     if isinstance(module, pooling._MaxPoolNd | pooling._AvgPoolNd):
         name = "max pooling" if isinstance(module, pooling._MaxPoolNd) else "average pooling"
-        kernel = _by(module.kernel_size)  # pyright: ignore[reportArgumentType]
-        return _join(f"{name} {kernel}", _option("stride", module.stride, module.kernel_size),
-                     _option("padding", module.padding, 0))  # fmt: skip
+        return f"{name} {settings(module)}"
     if isinstance(module, pooling._AdaptiveAvgPoolNd | pooling._AdaptiveMaxPoolNd):
         name = "average" if isinstance(module, pooling._AdaptiveAvgPoolNd) else "max"
         return f"{name} pooling to {_by(module.output_size)}"  # pyright: ignore[reportArgumentType]
@@ -99,16 +92,3 @@ def _array(x: Tensor) -> np.ndarray:
 
 def _by(sizes: int | tuple[int, ...]) -> str:
     return f"{sizes}×{sizes}" if isinstance(sizes, int) else "×".join(map(str, sizes))
-
-
-def _option(name: str, value: Any, default: Any) -> str:
-    if np.array_equal(
-        np.broadcast_to(value, np.shape(value) or (1,)), np.broadcast_to(default, np.shape(value) or (1,))
-    ):
-        return ""
-    same = isinstance(value, tuple) and len(set(value)) == 1
-    return f"{name} {value[0] if same else _by(value) if isinstance(value, tuple) else value}"
-
-
-def _join(*words: str) -> str:
-    return ", ".join(word for word in words if word)
