@@ -123,7 +123,10 @@ def _write(ax: Axes, values: np.ndarray, largest: float, veil: np.ndarray | None
         if np.isnan(value) or (veil is not None and not veil[row, column]):
             continue
         colour = "white" if abs(value) > 0.6 * largest else "black"
-        ax.text(column, row, f"{value:.2f}".replace("-", "−"), ha="center", va="center", fontsize=size, color=colour)
+        text = f"{value:.2f}".replace("-", "−")
+        if size < 8 and abs(value) < 1:  # −.15: in five columns, numbers with a zero touch each other
+            text = text.replace("0.", ".", 1)
+        ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def _join(before: Axes, source: Panel, after: Axes, target: Panel) -> None:
