@@ -1,8 +1,8 @@
 """Schedules: pure functions from the fraction of training done to a value.
 
-They hold no state, so they can be plotted and tested without training; `callback.schedule` writes their values into
-the optimizer. Start and end may be arrays, with a value for each parameter group. At the end of the module are the
-names that fastai has for the same functions.
+They hold no state, so they can be plotted and tested without training; `training.callbacks.schedule` writes their
+values into the optimizer. Start and end may be arrays, with a value for each parameter group. At the end of the module
+are the names that fastai has for the same functions.
 """
 
 from __future__ import annotations
