@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import nn
@@ -217,9 +217,7 @@ class Watch(Pictures):
             )
 
     def _pool_ranks(self) -> None:
-        import torch.distributed as dist
-
-        if isinstance(self.model, nn.parallel.DistributedDataParallel) and dist.is_initialized():
+        if pools_ranks(self.model):
             self.recording.pool(self.model.process_group)
 
     def _missing(self) -> Iterable[str | None]:
@@ -231,6 +229,13 @@ class Watch(Pictures):
         yield unseen.NO_LOSS if self.finds_losses and not series.has_loss else None
         yield unseen.of_idle(series.idle())
         yield unseen.of_changes(recording.model, recording.outputs)
+
+
+def pools_ranks(model: nn.Module) -> TypeGuard[nn.parallel.DistributedDataParallel]:
+    """Whether several processes train this model, so that what is recorded of it is pooled over them."""
+    import torch.distributed as dist
+
+    return isinstance(model, nn.parallel.DistributedDataParallel) and dist.is_initialized()
 
 
 def _is_compiled(model: nn.Module) -> bool:

@@ -13,7 +13,8 @@ from pellucid.convolution.notation import GRIDS, PLAIN
 WORDS = {make.__name__.lower(): word for word, make in PLAIN.items()}  # pyright: ignore[reportAttributeAccessIssue]
 
 
-SIZED = conv._ConvNd, pooling._MaxPoolNd, pooling._AvgPoolNd  # what has a kernel, and options to say of it
+POOLINGS = pooling._MaxPoolNd, pooling._AvgPoolNd
+SIZED = conv._ConvNd, *POOLINGS  # what has a kernel, and options to say of it
 
 
 def describe(module: nn.Module) -> str:
@@ -47,18 +48,17 @@ def settings(module: Any) -> str:
     A stride of 1 is left out of a convolution, but never a pooling's: it may be the kernel's size, or any other.
     """
     n_axes = next(int(found[1]) for c in type(module).__mro__ if (found := re.search(r"(\d)d$", c.__name__)))
-    each = lambda value: tuple(value) if isinstance(value, tuple | list) else (value,) * n_axes
-    shown = lambda values: str(values[0]) if len(set(values)) == 1 else "×".join(map(str, values))
-    stride, dilation = each(module.stride), each(getattr(module, "dilation", 1))
-    padding, groups = module.padding, getattr(module, "groups", 1)
-    words = ["×".join(map(str, each(module.kernel_size)))]
-    if set(stride) != {1} or not hasattr(module, "groups"):
-        words.append(f"stride {shown(stride)}")
-    if padding != "valid" and set(each(padding)) != {0}:
+    size, groups = module.kernel_size, getattr(module, "groups", 1)
+    shown = lambda value: value if isinstance(value, str) else _times(value).replace("x", "×")
+    stride, padding, dilation = (shown(getattr(module, name, 1)) for name in ("stride", "padding", "dilation"))
+    words = ["×".join(map(str, (size,) * n_axes if isinstance(size, int) else size))]
+    if stride != "1" or isinstance(module, POOLINGS):
+        words.append(f"stride {stride}")
+    if padding not in ("0", "valid"):
         mode = getattr(module, "padding_mode", "zeros")
-        words.append(f"padding {shown(each(padding))}" + ("" if mode == "zeros" else f" ({mode})"))
-    if set(dilation) != {1}:
-        words.append(f"dilation {shown(dilation)}")
+        words.append(f"padding {padding}" + ("" if mode == "zeros" else f" ({mode})"))
+    if dilation != "1":
+        words.append(f"dilation {dilation}")
     return ", ".join(words if groups == 1 else [*words, f"{groups} groups"])
 
 

@@ -115,7 +115,9 @@ def viewable(images: Tensor) -> Tensor:
         UsageError: these are no images.
     """
     if images.dim() not in (3, 4) or (images.dim() == 4 and images.shape[1] not in (1, 3, 4)):
-        raise UsageError(f"only images can be shown, (batch, channel, row, column); these inputs are {_size(images)}")
+        raise UsageError(
+            f"only images can be shown, (batch, channel, row, column); these inputs are {described(images)}"
+        )
     images = images.detach().cpu().double()  # the difference of two floats may be none
     flat = images.flatten(1)
     low, high = (edge.view(-1, *[1] * (images.dim() - 1)) for edge in (flat.amin(1), flat.amax(1)))
@@ -138,7 +140,7 @@ def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
     """A target or prediction in words: the class's name, the number, or the shape."""
     if target.numel() == 1 and not target.is_floating_point():
         return label(vocab, int(target))
-    return f"{target.item():.4g}" if target.numel() == 1 else _size(target)
+    return f"{target.item():.4g}" if target.numel() == 1 else described(target)
 
 
 def _no_batch(batch: Any) -> UsageError:
@@ -149,11 +151,12 @@ def _described(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} with keys {', '.join(printable(repr(key)) for key in batch)}"
     if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {', '.join(map(_size, batch[:6])) or 'nothing'}"
+        return f"a {type(batch).__name__} of {', '.join(map(described, batch[:6])) or 'nothing'}"
     return f"a {type(batch).__name__}"
 
 
-def _size(value: Any) -> str:
+def described(value: Any) -> str:
+    """Shape and type of a tensor, or what else a value is."""
     if isinstance(value, Tensor):
         return f"{'×'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
     return type(value).__name__

@@ -120,13 +120,13 @@ def plot_sheet(
         loss: Values of the loss, [value], or None.
         loss_steps: Step ranges of those, [value, 2]; None means those of the columns.
     """
+    from pellucid.plot.sheet import Rows
+
     n, top = len(titles), int(loss is not None)
     widths = [2, 1, 1] if hist is not None else [1, 1]
-    from pellucid.plot.sheet import Grid
-
     figure, grid = new_figure(
         n + top, len(widths), figsize=(12, 1.7 * (n + top) + 0.6), sharex="col", squeeze=False,
-        layout=Grid(n + top, len(widths)), width_ratios=widths,
+        layout=Rows(n + top, len(widths)), width_ratios=widths,
     )  # fmt: skip
     x = centres(steps)
     if loss is not None:
@@ -157,7 +157,8 @@ def plot_sheet(
             ax.set_xlabel(BATCH if row == n - 1 else "")
             ax.tick_params(labelsize="small")
             ax.yaxis.label.set_size("small")
-            ax.set_xlim(steps[0, 0], steps[-1, 1])
+    for ax in grid[-1]:  # each shares the axis with its whole column
+        ax.set_xlim(steps[0, 0], steps[-1, 1])
     return figure
 
 

@@ -63,10 +63,7 @@ class Settings:
             "lr": (0 < self.lr < math.inf, "a positive number: at 0 nothing is learnt, below it the loss rises"),
             "bs": (self.bs is None or self.bs >= 1, "at least 1"),
             "size": (self.size is None or self.size >= 0, "at least 1, or 0 for the files' own size"),
-            "valid_pct": (
-                self.valid_pct is None or 0 < self.valid_pct < 1,
-                "a share between 0 and 1, such as 0.2",
-            ),
+            "valid_pct": (self.valid_pct is None or 0 < self.valid_pct < 1, "a share between 0 and 1, such as 0.2"),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
         }
         for name, (does, what) in fits.items():

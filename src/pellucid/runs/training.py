@@ -72,7 +72,8 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
             },
         )
         learn, settings = _learner(dls, settings, reservation.folder)
-        reservation.hold(size_of(learn, settings.epochs), statistics_size(learn, settings.epochs) * settings.stats)
+        meanwhile = statistics_size(learn, settings.epochs) if settings.stats else 0
+        reservation.hold(size_of(learn, settings.epochs), meanwhile)
         _train(learn, settings, reservation)
     found = json.loads((reservation.folder / "run.json").read_text())
     return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.vector import length
 from pellucid.data.home import home
+from pellucid.data.loader import DataLoader
 from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
 from pellucid.files import write_text
@@ -132,7 +133,7 @@ def describe(learn: Trained, settings: dict[str, Any]) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("pellucid", "torch", "numpy", "pillow")}
         | {"python": platform.python_version()},
         "activation": activation_name(learn.loss_func),
-        **(_from_files(learn) if dls.pipeline else _from_batches(learn)),
+        **(_from_files(learn) if isinstance(dls.valid, DataLoader) else _from_batches(learn)),
         "results": results,
     }
 

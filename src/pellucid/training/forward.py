@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import Parts, parts_of
+from pellucid.data.batch import Parts, described, parts_of
 from pellucid.errors import TrainingError, UsageError
 from pellucid.inspection.looking import looking
 from pellucid.nn.losses import each_loss, unwrapped
@@ -117,13 +117,6 @@ def _one_value(loss_func: Any, loss: Any) -> Tensor:
         f"{name_of(loss_func)} gives a {type(loss).__name__}, training needs a tensor of one number that leads back to "
         "the outputs"
     )
-
-
-def described(value: Any) -> str:
-    """Shape and type of a tensor, or what else it is."""
-    if isinstance(value, Tensor):
-        return f"{'×'.join(map(str, value.shape)) or 'scalar'} {str(value.dtype).removeprefix('torch.')}"
-    return type(value).__name__
 
 
 def name_of(function: Any) -> str:

@@ -16,7 +16,6 @@ from pellucid.convolution.summary import ModelSummary, summarize
 from pellucid.data.batch import parts_of
 from pellucid.data.loader import DataLoaders
 from pellucid.errors import UsageError
-from pellucid.inspection.looking import looking
 from pellucid.nn.layers import CallableModel
 from pellucid.number import count
 from pellucid.optim.groups import LearningRate, Splitter, params
@@ -31,7 +30,7 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
-from pellucid.training.forward import output_of
+from pellucid.training.forward import passed
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
 from pellucid.training.loop import LossFunc, TrainingLoop
@@ -316,8 +315,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
             model = self.model.to(self.dls.device)
             return summarize(model, as_type_of(model, xb) if xb.is_floating_point() else xb, notes)
         except RuntimeError:
-            with looking(self.model), torch.no_grad():
-                output_of(self.model, (xb,), None)  # which says what does not fit
+            next(passed(self.model, self.dls, [(xb,)]))  # which says what does not fit
             raise
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:

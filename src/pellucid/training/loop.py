@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import parts_of
+from pellucid.data.batch import described, parts_of
 from pellucid.errors import UsageError
 from pellucid.optim.optimizers import needs_closure
 from pellucid.training.callbacks.core import (
@@ -21,7 +21,7 @@ from pellucid.training.callbacks.core import (
     CancelValidException,
 )
 from pellucid.training.callbacks.holder import HasCallbacks
-from pellucid.training.forward import described, floating_type, loss_of, name_of, output_of
+from pellucid.training.forward import floating_type, loss_of, name_of, output_of
 
 LossFunc = Callable[..., Tensor]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
@@ -70,9 +71,11 @@ class Connection:
     @cached_property
     def taps(self) -> tuple[Taps, ...] | None:
         """For each axis, channels first, what is read along it; None if it is no window."""
-        found = (
-            along.gathers(self.reads[0], (1, *self.shape_in), (1, *self.shape_out)) if len(self.reads) == 1 else None
-        )
+        return self.taps_of(self.reads[0]) if len(self.reads) == 1 else None
+
+    def taps_of(self, moves: Sequence[Move]) -> tuple[Taps, ...] | None:
+        """For each axis, channels first, what one of the reads gathers along it; None if it is no window."""
+        found = along.gathers(moves, (1, *self.shape_in), (1, *self.shape_out))
         return None if found is None else tuple(found[1:])
 
     @property

@@ -99,7 +99,8 @@ def gathers(moves: Sequence[Move], before: Shape, after: Shape) -> list[Taps] | 
     for move in moves:
         if not isinstance(move, Gather) or move.dim in found:
             return None
-        found[move.dim] = move.taps
+        if not move.taps.is_identity:
+            found[move.dim] = move.taps
     if len(before) != len(after):
         return None
     return [found.get(dim, part(*sizes, 0)) for dim, sizes in enumerate(zip(before, after, strict=True))]

@@ -65,15 +65,15 @@ def operations(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, Opera
                 traced = fx.GraphModule(model, _tracer().trace(model))
         except Exception as error:  # a forward given stand-ins for tensors can fail in any way
             raise Untraceable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
-        recorder = _recorder(traced, dict(model.named_modules()))
+        reader = _reader(traced, dict(model.named_modules()))
         try:
-            recorder.run(as_type_of(model, torch.zeros(1, *input_size, device="cpu")))
+            reader.run(as_type_of(model, torch.zeros(1, *input_size, device="cpu")))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise refused(model, input_size, error) from None
-    for name in sorted(recorder.unknown):
+    for name in sorted(reader.unknown):
         warnings.warn(f"receptive_field does not know {name!r}: every output of it is taken to see all of its input",
                       stacklevel=3)  # fmt: skip
-    return recorder.operations
+    return reader.operations
 
 
 def refused(model: nn.Module, input_size: tuple[int, ...], error: Exception) -> UsageError:
@@ -95,7 +95,7 @@ def _tracer() -> Any:
     return Tracer()
 
 
-def _recorder(traced: Any, modules: dict[str, nn.Module]) -> Any:
+def _reader(traced: Any, modules: dict[str, nn.Module]) -> Any:
     from torch import fx
     from torch.fx.node import map_aggregate
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pellucid.convolution.connectivity import Connection, Kernel, Mean
 from pellucid.convolution.connectivity.axes import OUTSIDE
-from pellucid.convolution.connectivity.moves import Move, gathers, window
+from pellucid.convolution.connectivity.moves import Move, window
 
 
 def distinct(connection: Connection) -> np.ndarray:
@@ -28,10 +28,9 @@ def places(connection: Connection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _of_read(connection: Connection, moves: Sequence[Move]) -> tuple[np.ndarray, ...]:
-    found = gathers(moves, (1, *connection.shape_in), (1, *connection.shape_out))
-    if found is None:
+    axes = connection.taps_of(moves)
+    if axes is None:
         return _unit_by_unit(connection, moves)
-    axes = found[1:]
     outputs, inputs, taps = (np.zeros(1, np.int64) for _ in range(3))
     for axis in axes:
         # Axes are independent: every (output, tap) of this one goes with every one of those before.

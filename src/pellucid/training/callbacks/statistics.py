@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pellucid.activations.hook import HookFunc, Hooks, has_params
 from pellucid.activations.lists import Lists
 from pellucid.activations.targets import Which
-from pellucid.activations.watch import Watch
+from pellucid.activations.watch import Watch, pools_ranks
 from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.history.pictures import Pictures
@@ -97,7 +96,7 @@ class _WatchOfLearner(Watch):
 
     def __init__(self, learn: Any, **settings: Any):
         self.recorder = getattr(learn, "recorder", None)
-        self.keeps_losses = self.recorder is None or isinstance(learn.model, DistributedDataParallel)
+        self.keeps_losses = self.recorder is None or pools_ranks(learn.model)
         super().__init__(learn.model, learn.opt, loss=self.keeps_losses, by_hand=True, **settings)
 
     @property
