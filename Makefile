@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
 
-.PHONY: demo test interop check fix bench docs pictures size clean
+.PHONY: demo test gpu interop check fix bench docs pictures size clean
 
 demo: $(VENV)/.installed  ## train the chapter's final recipe on MNIST
 	$(BIN)/pellucid train mnist --epochs 5 --lr 0.1
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest -n 2
+
+gpu: $(VENV)/.dev  ## the same things on an NVIDIA GPU, which the other tests leave alone
+	PELLUCID_GPU_TESTS=1 $(BIN)/pytest tests/gpu
 
 interop: $(INTEROP)/.installed  ## watch inside Lightning, Hugging Face and fastai
 	$(INTEROP)/bin/pytest tests/interop -W default --disable-warnings

@@ -10,6 +10,9 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if "PELLUCID_GPU_TESTS" not in os.environ:  # `make gpu` sets it; all other tests compare with loops by hand on the CPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells start what runs behind `&`: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

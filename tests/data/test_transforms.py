@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.data.transforms import Normalize, imagenet_stats
+from pellucid.data.transforms import Normalize, imagenet_stats, transformed
 from pellucid.errors import UsageError
 
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 2.0]
@@ -63,3 +63,10 @@ def test_statistics_may_be_of_any_kind_of_numbers(make):
 def test_unusable_statistics_are_refused_when_given(mean, std, why):
     with pytest.raises(UsageError, match=why):
         Normalize(mean, std)
+
+
+def test_a_module_goes_where_the_batch_is():
+    x = torch.empty(2, 1, 4, 4, device="meta")  # a convolution on the CPU refuses it
+    conv = torch.nn.Conv2d(1, 3, 1)
+    assert transformed(conv, x).shape == (2, 3, 4, 4) and conv.weight.is_meta
+    assert torch.equal(transformed(torch.relu, torch.tensor([-1.0, 2])), torch.tensor([0.0, 2]))

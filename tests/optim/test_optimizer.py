@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.activations.watch import watch
 from pellucid.errors import UsageError
 from pellucid.optim.hypers import has_momentum, hypers, set_hyper
-from pellucid.optim.optimizers import SGD, Adam, align_state, param_groups
+from pellucid.optim.optimizers import SGD, Adam, align_state, forget, moment_device, param_groups
 
 
 def model() -> nn.Sequential:
@@ -268,3 +268,31 @@ for make in (Adam, SGD, lambda ps, lr: SGD(ps, lr, wd=0.1), lambda ps, lr: Adam(
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_count_of_steps_lies_where_the_kernel_reads_it():
+    there, count = torch.empty(3, device="meta"), torch.tensor(2.0)
+    assert moment_device(count, there, {}).type == "cpu"
+    assert all(moment_device(count, there, {name: True}).type == "meta" for name in ("fused", "capturable"))
+    assert moment_device(torch.ones(3), there, {}).type == "meta"
+
+
+@pytest.mark.parametrize("make", [Adam, SGD, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.Adadelta])
+def test_a_forgetful_optimizer_steps_as_a_new_one(make):
+    def trained(forgetting: bool) -> list[Tensor]:
+        p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+        opt = make([p, q], lr=0.1)
+        if forgetting:
+            for _ in range(3):
+                step(opt, p, q)
+            forget(opt, [p]), forget(opt)
+            with torch.no_grad():
+                p.fill_(1), q.fill_(1)
+        step(opt, p, q)
+        return [p, q]
+
+    def step(opt, p, q) -> None:
+        p.grad, q.grad = torch.tensor([1.0, -2, 0]), torch.tensor([0.5, 3])
+        opt.step()
+
+    assert all(map(torch.equal, trained(True), trained(False)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.activations.columns import Readings
+from pellucid.activations.device_reading import settled
 from pellucid.activations.reading import read_at, reduce
 from pellucid.activations.vector import Count, length, rectified
 
@@ -57,9 +58,10 @@ class Inbox:
             return
         places, self._places = self._places, []
         on_device, self._on_device = self._on_device, []
-        if on_device:
-            slots = [slot for slot, _ in on_device]
-            self.values[slots] = torch.stack([reading.double() for _, reading in on_device]).cpu().numpy()
+        for device in {reading.device for _, reading in on_device}:  # the layers of one model may be on several
+            slots, there = zip(*[each for each in on_device if each[1].device == device], strict=True)
+            found = torch.stack(there).cpu().double().numpy()
+            self.values[list(slots)] = settled(found, self.with_hist)
         values = self.values[: len(places)]
         layers, columns, sources = np.array([place[1:] for place in places]).T
         derived = np.flatnonzero(sources >= 0)

@@ -33,6 +33,7 @@ class Parameters:
         self._jobs = np.zeros((n, 4), np.int64)  # addresses of gradient, weight and copy; number of values
         self._copy = np.empty(0, np.float32)
         self._before: list[Tensor] = []
+        self._divisors: Tensor | None = None  # the sizes, on the parameters' device
         self._norms = np.zeros(n)
 
     def before(self) -> np.ndarray | Tensor:
@@ -74,7 +75,9 @@ class Parameters:
         grads = [g.coalesce().to_dense() if g.is_sparse else g for g in grads]
         with torch.no_grad():
             self._before = [p.detach().clone() for p in self.params]
-            sizes = torch.from_numpy(self._sizes).to(grads[0].device)
+            if self._divisors is None or self._divisors.device != grads[0].device:  # a copy to a device waits for it
+                self._divisors = torch.from_numpy(self._sizes).to(grads[0].device)
+            sizes = self._divisors
             zeros = 1 - torch.stack([g.count_nonzero() for g in grads]) / sizes
             norms = [torch.stack(_norms(tensors, p)).float() for tensors, p in ((grads, 2), (grads, 1))]
             return torch.stack([norms[0], norms[1] / sizes, zeros, torch.stack(_norms(self._before)).float()])

@@ -1,7 +1,7 @@
 """Read one activation tensor: everything that is recorded of it, as one vector (see `pellucid.activations.vector`).
 
-On the CPU a compiled kernel (if numba is installed) or numpy reads each value once; elsewhere torch's own reductions on
-the same device give the same numbers without waiting for it.
+On the CPU a compiled kernel (if numba is installed) or numpy reads each value once; elsewhere torch's own operations on
+the same device give the same numbers without waiting for it (see `pellucid.activations.device_reading`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.activations import numpy_reading
-from pellucid.activations.vector import N_BINS, NEAR, PER_UNIT, TOP, length
+from pellucid.activations import device_reading, numpy_reading
+from pellucid.activations.vector import length
 from pellucid.text import printable
 
 
@@ -24,7 +24,7 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     """The reading of a floating-point tensor of any shape with at least one value.
 
     Returns:
-        An array for a tensor on the CPU, a tensor on the device of `x` otherwise.
+        An array for a tensor on the CPU; otherwise a tensor on the device of `x`, for `device_reading.settled`.
     """
     reading = np.empty(length(with_hist))
     if read_at(x, with_hist, reading.ctypes.data):
@@ -72,36 +72,12 @@ def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
         x = x.permute(0, 2, 3, 1)  # the order of memory: nothing is copied
     values = x.reshape(-1)
     if not x.is_cpu:
-        return _reduce(values, with_hist)
+        return device_reading.read(values, with_hist)
     reading = numpy_reading.read(values.numpy(), with_hist)
-    return _reduce(values, with_hist).numpy() if reading is None else reading
-
-
-def _reduce(x: Tensor, with_hist: bool) -> Tensor:
-    finite = x.isfinite()
-    wide = torch.where(finite, x, 0).to(torch.float32 if x.device.type == "mps" else torch.float64)
-    n = finite.sum()
-    some = n.clamp(min=1)
-
-    def moments(values: Tensor) -> list[Tensor]:
-        mean = torch.where(finite, values, 0).sum() / some
-        return [mean, torch.where(finite, values - mean, 0).square().sum()]
-
-    def count(mask: Tensor) -> Tensor:
-        return (mask & finite).sum()
-
-    low, high = torch.where(finite, x, torch.inf).amin(), torch.where(finite, x, -torch.inf).amax()
-    parts = [*moments(wide), low, high, *moments(wide.relu()), n, x.numel() - n]
-    parts += [count(x <= NEAR), count((x <= NEAR) & (x >= -NEAR)), count(x == 0), count(x <= 0)]
-    parts += [count(x < -TOP), count(x > TOP)]
-    reading = torch.stack([part.to(wide.dtype) for part in parts])
-    if not with_hist:
-        return reading
-    place = (wide * PER_UNIT).floor().clamp(max=N_BINS // 2 - 1).long() + N_BINS // 2
-    place = torch.where(finite & (x.abs() <= TOP), place, N_BINS)
-    bins = torch.zeros(N_BINS + 1, dtype=torch.int64, device=x.device)
-    bins.scatter_add_(0, place, torch.ones_like(place))
-    return torch.cat([reading, bins[:N_BINS].to(wide.dtype)])
+    if reading is None:
+        found = device_reading.read(values, with_hist).numpy()
+        (reading,) = device_reading.settled(found[None], with_hist)
+    return reading
 
 
 @cache

@@ -16,7 +16,7 @@ from pellucid.data.images import Decoding
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.registry import undone
 from pellucid.data.sources import Source
-from pellucid.data.transforms import BatchTransform
+from pellucid.data.transforms import BatchTransform, transformed
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 from pellucid.text import counted, printable
@@ -152,7 +152,7 @@ class DataLoader:
     def _finish(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, ...]:
         xb = pixels.to(self.device, non_blocking=True).float().div_(255)
         for transform in self.batch_tfms:
-            xb = transform(xb)
+            xb = transformed(transform, xb)
         if self.labels is None:
             return (xb,)
         return xb, self.labels[chunk].to(self.device, non_blocking=True)

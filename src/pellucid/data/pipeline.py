@@ -12,7 +12,7 @@ import torch
 from pellucid.data.images import Decoding
 from pellucid.data.registry import BATCH_TRANSFORMS, called, from_json, to_json
 from pellucid.data.sources import StreamedImages
-from pellucid.data.transforms import BatchTransform, Normalize
+from pellucid.data.transforms import BatchTransform, Normalize, transformed
 from pellucid.errors import DataError, UsageError
 from pellucid.seed import kept_rng
 
@@ -117,7 +117,7 @@ def _compare_batches(ours: Pipeline, theirs: Pipeline, device: torch.device) -> 
     x = torch.rand(2, *ours.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     y = x.clone()
     for transform, other in zip(ours.batch_tfms, theirs.batch_tfms, strict=True):
-        x, y = transform(x.to(device)).cpu(), other(y)
+        x, y = transformed(transform, x.to(device)).cpu(), transformed(other, y)
         # Not to the last bit: an accelerator rounds otherwise.
         if x.shape != y.shape or not torch.allclose(x, y, 1e-3, 1e-4, equal_nan=True):
             raise UsageError(f"{called(transform)} made again by {to_json(other)} gives something else")

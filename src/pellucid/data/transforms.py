@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.data.registry import BATCH_TRANSFORMS, called, registered
 from pellucid.errors import UsageError
@@ -84,6 +84,13 @@ class Normalize:
         return self._on[key]
 
 
+def transformed(transform: BatchTransform, x: Tensor) -> Tensor:
+    """What a transform makes of a batch; the weights of one that is a module go where the batch is."""
+    if isinstance(transform, nn.Module):
+        transform.to(x.device)
+    return transform(x)
+
+
 def _numbers(values: Any) -> list[float]:
     return torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1).tolist()
 
@@ -103,7 +110,7 @@ def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], de
     """
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu").to(device)
     for transform in (t for t in transforms if getattr(t, "split_idx", None) != 0):
-        x, drawn = tried_twice(lambda x=x, t=transform: t(x.clone()), device)
+        x, drawn = tried_twice(lambda x=x, t=transform: transformed(t, x.clone()), device)
         if drawn:
             name = called(transform)
             raise UsageError(

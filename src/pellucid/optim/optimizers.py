@@ -206,22 +206,43 @@ def carry_state(old: Optimizer, new: Optimizer, set_aside: dict[Tensor, Any]) ->
     return {p: state for p, state in known.items() if p not in new.state}
 
 
+def forget(opt: Optimizer, params: Iterable[Tensor] | None = None) -> None:
+    """Drop the moments of these parameters, None for all: the optimizer starts afresh with them."""
+    for p in list(opt.state if params is None else params):
+        opt.state.pop(p, None)
+    if isinstance(opt, torch.optim.Adagrad):  # before torch 2.12 its constructor alone makes what a step needs
+        start = opt.defaults["initial_accumulator_value"]
+        fresh = torch.optim.Adagrad(list(map(dict, opt.param_groups)), initial_accumulator_value=start)
+        opt.state.update({p: state for p, state in fresh.state.items() if p not in opt.state})
+
+
 def align_state(opt: Optimizer) -> None:
     """Give moments the type, device and memory order of their parameter, whatever was done to that.
 
     Fused kernels pair a parameter's elements with their moments by the place in memory. Of a parameter that has another
     shape than when they were gathered, moments are dropped: those kernels would write beyond their end.
     """
-    for p in [p for p, state in opt.state.items() if any(map(partial(_misshapen, p), state.items()))]:
-        del opt.state[p]
+    misshapen = [p for p, state in opt.state.items() if any(map(partial(_misshapen, p), state.items()))]
+    if misshapen:
+        forget(opt, misshapen)
+    groups = {id(p): group for group in opt.param_groups for p in group["params"]}
     for p, state in opt.state.items():
         for name, value in state.items():
+            if not isinstance(value, Tensor):
+                continue
             # `step` has the shape of a parameter that is one number, and stays float32: float16 counts to 2,048 only.
-            if name == "step" or not isinstance(value, Tensor) or value.shape != p.shape:
+            if name == "step" or value.shape != p.shape:
+                state[name] = value.to(moment_device(value, p, groups.get(id(p), {})))
                 continue
             dtype = p.dtype if value.is_floating_point() else value.dtype
             if (value.stride(), value.dtype, value.device) != (p.stride(), dtype, p.device):
                 state[name] = torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value)
+
+
+def moment_device(value: Tensor, p: Tensor, group: dict[str, Any]) -> torch.device:
+    """Where torch keeps a part of a parameter's state: counts of steps beside it only if its kernel reads them."""
+    there = group.get("fused") or group.get("capturable") or value.dim() or not p.dim()
+    return p.device if there else torch.device("cpu")
 
 
 def _misshapen(p: Tensor, moment: tuple[str, Any]) -> bool:

@@ -12,13 +12,13 @@ from torch import Tensor
 from pellucid.data.adapter import adapted
 from pellucid.errors import PellucidError, UsageError
 from pellucid.importing import json_arguments
-from pellucid.inspection.looking import looking
 from pellucid.runs.architectures import described, make, name_of
 from pellucid.runs.reserving import reserved
 from pellucid.runs.writing import Trained, describe, save_run
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 from pellucid.training.checkpoint import plain_model
+from pellucid.training.forward import passed
 
 
 def save_learner(learn: Trained, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
@@ -51,7 +51,7 @@ def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], desc
     call = described(arch, arguments)
     with kept_rng(learn.dls.valid):
         again = make(arch, arguments, tuple(description["input_shape"]), len(description["vocab"]))
-        xb = adapted(learn.dls.valid).sample(2)[0][:2].to(learn.dls.device)
+        xb = adapted(learn.dls.valid).sample(2)[0][:2]
     state = plain_model(learn.model).state_dict()
     try:
         again.load_state_dict(state)
@@ -61,9 +61,7 @@ def _check_made_again(learn: Trained, arch: str, arguments: dict[str, Any], desc
             f"{call} makes another model than this learner's: {why}. Give "
             "the function or class that made it, and its arguments: learn.save_run(folder, nets.small, {'width': 64})"
         ) from None
-    again.to(learn.dls.device)
-    with looking(learn.model), looking(again), torch.no_grad():
-        ours, theirs = learn.model(xb), again(xb)
+    ours, theirs = (next(passed(model, learn.dls, [(xb,)]))[1] for model in (learn.model, again))
     expected = (len(xb), len(description["vocab"]))
     if not isinstance(theirs, Tensor) or theirs.shape != expected:
         found = tuple(theirs.shape) if isinstance(theirs, Tensor) else f"a {type(theirs).__name__}"

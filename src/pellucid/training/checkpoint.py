@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pellucid.errors import UsageError
 from pellucid.files import appearing_file, regular_file
-from pellucid.optim.optimizers import align_state
+from pellucid.optim.optimizers import align_state, forget, moment_device
 from pellucid.text import printable
 
 WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
@@ -165,7 +165,7 @@ def load_moments(opt: Optimizer, params: Mapping[str, Tensor], beside: Mapping[s
     Raises:
         UsageError: the file of moments is damaged.
     """
-    opt.state.clear()
+    forget(opt)
     file = optimizer_file(weights)
     if not file.exists():
         return
@@ -178,10 +178,11 @@ def load_moments(opt: Optimizer, params: Mapping[str, Tensor], beside: Mapping[s
             )
             return
         state = {name: _decoded(each, opened, file) for name, each in content.get("state", {}).items()}
+        groups = {id(p): group for group in opt.param_groups for p in group["params"]}
         for name, p in params.items():
             if name in state:
                 _check_moments(state[name], p, f"{printable(file)}: {name!r}")
-                opt.state[p] = {k: _on_device(k, v, p, opt) for k, v in state[name].items()}
+                opt.state[p] = {k: _on_device(v, p, groups[id(p)]) for k, v in state[name].items()}
         with torch.no_grad():
             for name, p in beside.items():
                 if f"parameter.{name}" in opened.keys():  # noqa: SIM118 (it is no dictionary)
@@ -297,14 +298,10 @@ def _check_moments(state: Any, p: Tensor, what: str) -> None:
         raise UsageError(f"{what} has moments that do not fit a parameter of {_by(p)}")
 
 
-def _on_device(name: str, value: Any, p: Tensor, opt: Optimizer) -> Any:
+def _on_device(value: Any, p: Tensor, group: dict[str, Any]) -> Any:
     if isinstance(value, list | tuple):
-        return type(value)(_on_device(name, v, p, opt) for v in value)
-    if not isinstance(value, Tensor):
-        return value
-    group = next(g for g in opt.param_groups if any(q is p for q in g["params"]))
-    counts_there = group.get("fused") or group.get("capturable")  # elsewhere torch keeps counts of steps on the CPU
-    return value.to("cpu" if value.dim() == 0 and p.dim() and not counts_there else p.device)
+        return type(value)(_on_device(v, p, group) for v in value)
+    return value.to(moment_device(value, p, group)) if isinstance(value, Tensor) else value
 
 
 def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str], file: str | Path) -> None:

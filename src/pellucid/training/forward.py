@@ -54,9 +54,21 @@ def output_of(model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype |
     return pred.contiguous() if isinstance(pred, Tensor) and pred.dim() == 4 else pred
 
 
-def passed(model: nn.Module, dls: Any, batches: Iterable[Any]) -> Iterator[tuple[Parts, Any, Any]]:
-    """Inputs, output and target of each batch, None where it has none; the model is left as it was, see `looking`."""
-    model.to(dls.device)
+def put_on(device: Any, *parts: Any) -> None:
+    """Put the modules among these on a device; others are functions, and have nothing to move."""
+    for part in parts:
+        if isinstance(part, nn.Module):
+            part.to(device)
+
+
+def passed(
+    model: nn.Module, dls: Any, batches: Iterable[Any], loss_func: Any = None
+) -> Iterator[tuple[Parts, Any, Any]]:
+    """Inputs, output and target of each batch, None where it has none; the model is left as it was, see `looking`.
+
+    The model goes on the loaders' device, with the loss, if one is given.
+    """
+    put_on(dls.device, model, loss_func)
     with looking(model, batches), torch.no_grad():
         floating = floating_type(model)
         for batch in batches:

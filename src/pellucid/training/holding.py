@@ -21,6 +21,7 @@ from pellucid.optim.groups import LearningRate, Splitter, split, spread
 from pellucid.optim.hypers import hypers, restore_hypers, snapshot_hypers
 from pellucid.optim.optimizers import OptFunc, carry_state, makes_decay, param_groups
 from pellucid.text import first_few
+from pellucid.training.forward import put_on
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ class HasOptimizer:
         Raises:
             UsageError: nothing of the model can be trained, or the optimizer takes no parameter groups.
         """
-        for module in self._modules():
-            module.to(self.dls.device)
+        put_on(self.dls.device, *self._modules())
         groups = self._torch_groups()
         hint = ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
         held = [p for group in groups for p in group["params"]]
@@ -99,6 +99,7 @@ class HasOptimizer:
         if self.opt is None or reset_opt:
             self.create_opt()
             return
+        put_on(self.dls.device, *self._modules())
         known = self._holding
         if known is None or known.by_hand or known.opt is not self.opt or not known.is_of(self.opt.param_groups):
             known = Holding.of(self.opt, by_hand=True)
@@ -222,5 +223,6 @@ def initialise(model: nn.Module, inputs: Callable[[], Sequence[Any]]) -> None:
     if not any(isinstance(tensor, UninitializedBuffer | UninitializedParameter) for tensor in tensors):
         return
     with kept_modes(model), torch.no_grad():
-        model.eval()
-        model(*inputs())
+        given = inputs()
+        model.to(given[0].device).eval()
+        model(*given)

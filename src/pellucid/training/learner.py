@@ -20,7 +20,7 @@ from pellucid.nn.layers import CallableModel
 from pellucid.number import count
 from pellucid.optim.groups import LearningRate, Splitter, params
 from pellucid.optim.hypers import has_momentum, hyper, set_hyper
-from pellucid.optim.optimizers import Adam, OptFunc
+from pellucid.optim.optimizers import Adam, OptFunc, forget
 from pellucid.plot.training import plot_lr_find
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
 from pellucid.training.callbacks.guard import NonFiniteGuard
@@ -30,7 +30,7 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
-from pellucid.training.forward import passed
+from pellucid.training.forward import passed, put_on
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
 from pellucid.training.loop import LossFunc, TrainingLoop
@@ -292,7 +292,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
         if num_it < MIN_BATCHES:
             raise UsageError(f"num_it must be at least {MIN_BATCHES} batches to see a curve, got {num_it}")
         finder = LRFinder(self._rates(start_lr), self._rates(end_lr), num_it, stop_div)
-        self.model.to(self.dls.device)
+        put_on(self.dls.device, *self._modules())
         held = [p for group in self._groups() for p in group]
         held += [p for group in self.opt.param_groups for p in group["params"]] if self.opt is not None else []
         with rewound(self._modules(), held, self.dls.train):
@@ -377,7 +377,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
             self._ready_opt()
             load_moments(self.opt, *named_params(self.model, self.loss_func, self.opt), file)
         elif self.opt is not None:
-            self.opt.state.clear()
+            forget(self.opt)
         return self
 
     def _trial(self, held: Sequence[Tensor]) -> Learner:

@@ -51,7 +51,7 @@ class Predicting:
             UsageError: there is no such loader, or it has no labels.
         """
         evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
-        for _, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl)):
+        for _, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
             targets: Any = yb if isinstance(yb, tuple) else (yb,)
@@ -84,7 +84,7 @@ class Predicting:
         """
         activation = act or activation_of(self.loss_func)
         seen = _Seen()
-        for inputs, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl)):
+        for inputs, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func):
             if yb is None and with_loss:
                 raise UsageError("with_loss needs labels, this loader has none")
             seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []
