@@ -39,9 +39,9 @@ docs: $(VENV)/.docs  ## build the site in site/, every page executed
 pictures: $(VENV)/.dev  ## renew the pictures of README from real runs and LibreOffice
 	$(BIN)/python docs/pictures.py
 
-size:  ## lines per room
-	@for room in $$(find src/pellucid -mindepth 1 -type d ! -name __pycache__ | sort); do \
-		printf '%6d %s\n' $$(cat $$room/*.py | wc -l) $$room; done 2>/dev/null
+size:  ## lines per folder
+	@for folder in $$(find src/pellucid -mindepth 1 -type d ! -name __pycache__ | sort); do \
+		printf '%6d %s\n' $$(cat $$folder/*.py | wc -l) $$folder; done 2>/dev/null
 	@printf '%6d %s\n' $$(cat src/pellucid/*.py | wc -l) src/pellucid/
 
 clean:

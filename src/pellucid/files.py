@@ -83,7 +83,7 @@ def regular_file(path: str | Path, hint: str = "") -> Path:
 
 
 def read_json(path: str | Path, hint: str = "") -> dict[str, Any]:
-    """Read a JSON object from a file that may be anybody's.
+    """Read a JSON object from an untrusted file.
 
     Raises:
         UsageError: no such file (with `hint`), not a regular one, larger than 64 MiB, no JSON, or no JSON object.

@@ -1,4 +1,4 @@
-"""Archives that may be anybody's."""
+"""Untrusted archives."""
 
 from __future__ import annotations
 

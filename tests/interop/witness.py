@@ -1,4 +1,4 @@
-"""The blocks of docs/anybodys-loop.md, and a witness that sees independently what happens while they run."""
+"""The blocks of docs/any-loop.md, and a witness that sees independently what happens while they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pellucid.history.history import History
 from pellucid.history.record import Section
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "anybodys-loop.md"
+PAGE = ROOT / "docs" / "any-loop.md"
 
 
 def block(title: str) -> str:

@@ -1,4 +1,4 @@
-"""What the watched modules put out, read as they are called and kept per column."""
+"""What the watched modules output, read as they are called and kept per column."""
 
 from __future__ import annotations
 

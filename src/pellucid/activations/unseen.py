@@ -117,7 +117,7 @@ def of_layers(model: nn.Module, outputs: Outputs, called: Set[bool], steps: int)
             _NOTHING.format(type(model).__name__, steps)
         ]
     others = [f"{names[row]} ({what})" for row, what in list(outputs.ignored.items())[1:]]  # the first was said
-    return sentences + [f"nor could be recorded what these put out: {first_few(others, 3)}"] * bool(others)
+    return sentences + [f"nor could be recorded what these output: {first_few(others, 3)}"] * bool(others)
 
 
 def of_changes(model: nn.Module, outputs: Outputs) -> str | None:

@@ -40,7 +40,7 @@ def watch(
     with_grads: bool | None = None,
     folder: str | Path | None = None,
 ) -> Watch:
-    """Record what the layers of a model put out, and its gradients, inside a `with` block around any training loop.
+    """Record what the layers of a model output, and its gradients, inside a `with` block around any training loop.
 
     A step ends with `optimizer.step()`; without an optimizer every training pass of the model is one. Passes with the
     model in evaluation mode are kept apart. Each call of a module is seen; of outputs that are tuples, dicts or

@@ -1,4 +1,4 @@
-"""Layers in words: those of `pellucid.convolution.notation`, and those of a reader."""
+"""Layers described: in the notation of `pellucid.convolution.notation`, and for a reader."""
 
 from __future__ import annotations
 

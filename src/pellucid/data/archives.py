@@ -1,4 +1,4 @@
-"""Unpack an archive that may be anybody's: whole or not at all, inside its folder, within limits.
+"""Unpack an untrusted archive: whole or not at all, inside its folder, within limits.
 
 Python's own extraction is not used: of a zip it drops `..` from names and lets links become text files, and it stops in
 silence at a damaged header of a tar.
@@ -103,7 +103,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int | None = None, max_files:
 
 
 def most_bytes(packed: Path) -> int:
-    """How much may come out of a packed file of anybody's."""
+    """How much may come out of an untrusted packed file."""
     return max(ALWAYS_BYTES, MOST_TIMES * packed.stat().st_size)
 
 

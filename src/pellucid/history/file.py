@@ -1,6 +1,6 @@
 """The file of a history: how it is written, and what is checked of one before anything in it is believed.
 
-A history may come from anybody. Its header says how large every array is; names, types and shapes are checked against
+A history may come from a stranger. Its header says how large every array is; names, types and shapes are checked against
 each other there, before the first array is read, and the values afterwards.
 """
 

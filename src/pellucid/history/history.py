@@ -92,7 +92,7 @@ class History(Record, Pictures):
 
     @classmethod
     def load(cls, folder: str | Path) -> History:
-        """Read what `save` wrote, from its folder or the file itself, which may be anybody's; version 1 too.
+        """Read what `save` wrote, from its folder or the file itself, trusted or not; version 1 too.
 
         Raises:
             UsageError: there is none, a newer version of pellucid wrote it, or it is damaged or not a history.

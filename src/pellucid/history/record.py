@@ -170,7 +170,7 @@ class Record:
     def dead(self) -> np.ndarray:
         """Share of each layer's training outputs that a ReLU behind it silences (≤ 0.05), [layer, column].
 
-        It is nan where nothing was seen, and as long as a layer that began with zeros alone has not put out more: the
+        It is nan where nothing was seen, and as long as a layer that began with zeros alone has not output more: the
         last norm of a residual branch and an adapter are initialised so, in order that the branch adds nothing at
         first, which is waiting and not dead.
         """

@@ -1,4 +1,4 @@
-"""Read a run folder, anybody's: everything is checked before a model is made, and no code comes out of it."""
+"""Read a run folder, trusted or not: everything is checked before a model is made, and no code comes out of it."""
 
 from __future__ import annotations
 

@@ -350,7 +350,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
             UsageError: `arch` and `arguments` make another model, the batches go through steps that a run folder
                 cannot keep, or the folder holds a run already or cannot be written.
         """
-        from pellucid.runs.learners import save_learner  # a higher room: this is its door
+        from pellucid.runs.learners import save_learner  # of a higher level, which this is the way to
 
         return save_learner(self, folder, arch, arguments)
 

@@ -1,4 +1,4 @@
-"""Why a model cannot take a batch, or a loss the model's output and the labels, in words: which of them is to blame."""
+"""Why a model cannot take a batch, or a loss the model's output and the labels: which of them is to blame."""
 
 from __future__ import annotations
 

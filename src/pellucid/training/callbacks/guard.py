@@ -20,7 +20,7 @@ class NonFiniteGuard(Callback):
     """End the fit with `TrainingError` when a training loss is nan or infinite, and undo what led to it.
 
     By then weights are often finite and useless: a rate that is too high takes them to 1e15 before the loss overflows.
-    So model, loss and moments of the optimizer go back to the end of the last sound epoch, bit for bit, or to where
+    So model, loss and moments of the optimizer go back to the end of the last good epoch, bit for bit, or to where
     they were before the fit. An epoch ended soundly if the loss of the next batch, the first that was computed with its
     weights, is at most four times the fit's first loss, or the first epoch's median loss where that is larger: a first
     batch that was easy by chance must not cost all epochs.

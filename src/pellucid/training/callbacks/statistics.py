@@ -109,7 +109,7 @@ class _WatchOfLearner(Watch):
 
 
 class ActivationStats(Callback, Pictures, Lists):
-    """Record what every layer puts out in each training batch: mean, standard deviation, share near zero, histogram.
+    """Record what every layer outputs in each training batch: mean, standard deviation, share near zero, histogram.
 
     Layers are those with parameters, before their activation function; activation functions of `torch.nn` are recorded
     beside them under their own names. Statistics of the last fit stay until the next one.
