@@ -54,13 +54,6 @@ def output_of(model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype |
     return pred.contiguous() if isinstance(pred, Tensor) and pred.dim() == 4 else pred
 
 
-def put_on(device: Any, *parts: Any) -> None:
-    """Put the modules among these on a device; others are functions, and have nothing to move."""
-    for part in parts:
-        if isinstance(part, nn.Module):
-            part.to(device)
-
-
 def passed(
     model: nn.Module, dls: Any, batches: Iterable[Any], loss_func: Any = None
 ) -> Iterator[tuple[Parts, Any, Any]]:
@@ -68,7 +61,9 @@ def passed(
 
     The model goes on the loaders' device, with the loss, if one is given.
     """
-    put_on(dls.device, model, loss_func)
+    model.to(dls.device)
+    if isinstance(loss_func, nn.Module):
+        loss_func.to(dls.device)
     with looking(model, batches), torch.no_grad():
         floating = floating_type(model)
         for batch in batches:

@@ -21,7 +21,6 @@ from pellucid.optim.groups import LearningRate, Splitter, split, spread
 from pellucid.optim.hypers import hypers, restore_hypers, snapshot_hypers
 from pellucid.optim.optimizers import OptFunc, carry_state, makes_decay, param_groups
 from pellucid.text import first_few
-from pellucid.training.forward import put_on
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class HasOptimizer:
         Raises:
             UsageError: nothing of the model can be trained, or the optimizer takes no parameter groups.
         """
-        put_on(self.dls.device, *self._modules())
+        self._put_on_device()
         groups = self._torch_groups()
         hint = ": is it a function that makes a model? then call it" if isinstance(self.model, CallableModel) else ""
         held = [p for group in groups for p in group["params"]]
@@ -99,7 +98,7 @@ class HasOptimizer:
         if self.opt is None or reset_opt:
             self.create_opt()
             return
-        put_on(self.dls.device, *self._modules())
+        self._put_on_device()
         known = self._holding
         if known is None or known.by_hand or known.opt is not self.opt or not known.is_of(self.opt.param_groups):
             known = Holding.of(self.opt, by_hand=True)
@@ -155,6 +154,10 @@ class HasOptimizer:
     def _modules(self) -> list[nn.Module]:
         """Everything of the learner's that may hold weights or statistics."""
         return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
+
+    def _put_on_device(self) -> None:
+        for module in self._modules():
+            module.to(self.dls.device)
 
     def _groups(self) -> list[list[nn.Parameter]]:
         initialise(self.model, self._some_inputs)

@@ -30,7 +30,7 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
-from pellucid.training.forward import passed, put_on
+from pellucid.training.forward import passed
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
 from pellucid.training.loop import LossFunc, TrainingLoop
@@ -292,7 +292,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
         if num_it < MIN_BATCHES:
             raise UsageError(f"num_it must be at least {MIN_BATCHES} batches to see a curve, got {num_it}")
         finder = LRFinder(self._rates(start_lr), self._rates(end_lr), num_it, stop_div)
-        put_on(self.dls.device, *self._modules())
+        self._put_on_device()
         held = [p for group in self._groups() for p in group]
         held += [p for group in self.opt.param_groups for p in group["params"]] if self.opt is not None else []
         with rewound(self._modules(), held, self.dls.train):
