@@ -1,7 +1,7 @@
 """The file of a history: how it is written, and what is checked of one before anything in it is believed.
 
-A history may come from a stranger. Its header says how large every array is; names, types and shapes are checked against
-each other there, before the first array is read, and the values afterwards.
+A history may come from a stranger. Its header says how large every array is; names, types and shapes are checked
+against each other there, before the first array is read, and the values afterwards.
 """
 
 from __future__ import annotations
