@@ -17,7 +17,7 @@ from pellucid.text import counted, printable
 if TYPE_CHECKING:
     from pellucid.runs import Run
 
-ARCHS = lambda: ["simple_cnn", "plain_cnn", "small_resnet"]
+ARCHS = lambda: ["simple_cnn", "plain_cnn", "small_resnet", *(f"efficientnet_lite{i}" for i in range(3))]
 
 
 def _schedules() -> list[str]:
@@ -42,7 +42,10 @@ def train(
     ],
     arch: Annotated[
         str | None,
-        typer.Option(help="simple_cnn, plain_cnn or small_resnet; default fits the images.", autocompletion=ARCHS),
+        typer.Option(
+            help="simple_cnn, plain_cnn, small_resnet or efficientnet_lite0 to 2; default fits the images.",
+            autocompletion=ARCHS,
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
     lr: Annotated[float, typer.Option(help="Highest learning rate, above 0.")] = 5e-3,

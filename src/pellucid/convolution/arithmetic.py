@@ -14,6 +14,7 @@ from math import prod
 from typing import Literal
 
 from pellucid.errors import UsageError
+from pellucid.padding import same_sides
 
 Axes = int | tuple[int, ...]
 Sides = int | tuple[int, int]
@@ -106,16 +107,6 @@ def same_padding(kernel: Axes, dilation: Axes = 1) -> Sides | tuple[Sides, ...]:
     pairs = [same_sides(1, k, 1, d) for k, d in zip(kernels, _per_axis(dilation, n_axes, "dilation", 1), strict=True)]
     sides: tuple[Sides, ...] = tuple(before if before == after else (before, after) for before, after in pairs)
     return sides[0] if plain else sides
-
-
-def same_sides(n: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Padding before and after one axis of n pixels that makes ⌈n / stride⌉ outputs, the smaller half before.
-
-    At stride 1 it is PyTorch's 'same', which does not depend on n; at others it is TensorFlow's
-    (tf.nn, "Notes on padding").
-    """
-    total = max((-(-n // stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
-    return total // 2, total - total // 2
 
 
 def two_sided(

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from pellucid.errors import UsageError
 from pellucid.nn.norms import BatchNorm, NormType, norm_of, norm_type_of, of_axes, takes_mean
+from pellucid.padding import same_sides
 
 Mish, Swish = nn.Mish, nn.SiLU
 Initialiser = Callable[[Tensor], Any]
@@ -81,6 +83,31 @@ def sequential(*modules: Any) -> nn.Sequential:
     if any(isinstance(module, dict) for module in modules):
         return nn.Sequential(*modules)
     return nn.Sequential(*(m if isinstance(m, nn.Module) else CallableModel(m) for m in modules))
+
+
+class Conv2dSame(nn.Conv2d):
+    """A convolution padded as TensorFlow's 'same': ⌈n / stride⌉ outputs of n pixels, the larger half of zeros after.
+
+    At stride 2 an even image is padded on one side only; PyTorch's symmetric padding would shift what every kernel
+    sees by a pixel. Arguments are those of `nn.Conv2d`; a `padding` of one's own is refused.
+
+    Source: tf.nn, "Notes on padding".
+
+    Raises:
+        UsageError: `padding` is given.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, **options: Any):
+        if options.get("padding", 0) != 0:
+            raise UsageError(f"Conv2dSame pads as TensorFlow does, padding={options['padding']!r} has no meaning")
+        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad and convolve (batch, channel, row, column)."""
+        axes = zip(input.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        top, left = (same_sides(*axis) for axis in axes)
+        padded = F.pad(input, (*left, *top))  # the last axis comes first
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class AdaptiveConcatPool2d(nn.Module):

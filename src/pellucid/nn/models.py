@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from pellucid.errors import UsageError
+from pellucid.nn.efficientnet import efficientnet_lite0, efficientnet_lite1, efficientnet_lite2
 from pellucid.nn.layers import ConvLayer, Flatten, ResBlock, sequential
 from pellucid.nn.norms import NormKind, norm_layer
 
@@ -130,6 +131,9 @@ ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
     "simple_cnn": simple_cnn,
     "plain_cnn": plain_cnn,
     "small_resnet": small_resnet,
+    "efficientnet_lite0": efficientnet_lite0,
+    "efficientnet_lite1": efficientnet_lite1,
+    "efficientnet_lite2": efficientnet_lite2,
 }
 
 

@@ -59,6 +59,7 @@ from pellucid.metrics import (
     skm_to_fastai,
     top_k_accuracy,
 )
+from pellucid.nn.heads import create_body, create_head
 from pellucid.nn.layers import (
     AdaptiveAvgPool,
     AdaptiveConcatPool2d,
@@ -112,6 +113,7 @@ from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.callbacks.statistics import ActivationStats, HookCallback
 from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
+from pellucid.training.vision import cnn_learner, vision_learner
 from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu, to_np
 
 
@@ -233,8 +235,11 @@ __all__ = [
     "accuracy",
     "accuracy_multi",
     "array",
+    "cnn_learner",
     "combine_scheds",
     "combined_cos",
+    "create_body",
+    "create_head",
     "csv_items",
     "default_device",
     "default_split",
@@ -284,5 +289,6 @@ __all__ = [
     "using_attr",
     "valley",
     "verify_images",
+    "vision_learner",
     "watch",
 ]

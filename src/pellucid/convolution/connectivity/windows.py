@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.convolution.arithmetic import same_sides
 from pellucid.convolution.connectivity import axes
 from pellucid.convolution.connectivity.axes import Border, everything, part
 from pellucid.convolution.connectivity.moves import Gather, Move, Shape
 from pellucid.convolution.connectivity.registry import Input, Read, per_axis, rule, whole
 from pellucid.convolution.connectivity.weights import Copy, Kernel, Largest, Mean, Weights
+from pellucid.padding import same_sides
 
 Sides = Sequence[tuple[int, int]]
 
