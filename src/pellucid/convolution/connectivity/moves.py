@@ -118,12 +118,13 @@ def _along(mask: np.ndarray, dim: int, matrix: np.ndarray) -> np.ndarray:
         met = matrix.any(axis=0)
         return mask if met.all() else mask & met.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
     last = np.moveaxis(mask, dim, -1)
-    taken, targets = np.nonzero(matrix)
-    if len(np.unique(taken)) == len(taken) and len(np.unique(targets)) == len(targets):  # slices and concatenations
-        found = np.zeros((*last.shape[:-1], matrix.shape[1]), bool)
-        found[..., targets] = last[..., taken]
-    else:  # float32 products of zeros and ones are exact up to 2²⁴ and run in BLAS
-        found = last.astype(np.float32) @ matrix.astype(np.float32) > 0
+    # Most masks are a window: only the places that it has, and those that they meet, are looked at.
+    marked = np.flatnonzero(last.any(axis=tuple(range(last.ndim - 1))))
+    rows = matrix[marked]
+    met = np.flatnonzero(rows.any(axis=0))
+    found = np.zeros((*last.shape[:-1], matrix.shape[1]), bool)
+    # float32 products of zeros and ones are exact up to 2²⁴ and run in BLAS.
+    found[..., met] = last[..., marked].astype(np.float32) @ rows[:, met].astype(np.float32) > 0
     return np.moveaxis(found, -1, dim)
 
 

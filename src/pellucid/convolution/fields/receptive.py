@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -159,12 +160,19 @@ class ReceptiveField:
                 f"fields are drawn on images with rows and columns, not on {len(self.input_size) - 1} axes"
             )
 
+    @cached_property
+    def _numbered(self) -> list[str]:
+        return list(with_parameters(self._module))
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self._units.names(), self._numbered, dict(self._module.named_modules()))
+
     def _name(self, layer: Layer) -> str:
         if layer is None:
             return self.layers[-1].name
-        names, modules = self._units.names(), dict(self._module.named_modules())
-        numbered = list(with_parameters(self._module))
-        found = Lookup(names, numbered, modules).find(layer)
+        names, numbered = self._units.names(), self._numbered
+        found = self._lookup.find(layer)
         if found:
             return names[found[-1]]
         said = repr(layer) if isinstance(layer, str) else layer if isinstance(layer, int) else type(layer).__name__
