@@ -21,7 +21,7 @@ from torch import nn
 from pellucid import convolution as cv
 from pellucid.nn.models import simple_cnn
 
-sys.path.insert(0, str(HERE.parent / "tests" / "convolution"))
+sys.path.insert(0, str(HERE.parent / "tests"))
 from architectures import resnet50
 
 ROUNDS = 11
