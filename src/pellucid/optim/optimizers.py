@@ -210,7 +210,7 @@ def forget(opt: Optimizer, params: Iterable[Tensor] | None = None) -> None:
     """Drop the moments of these parameters, None for all: the optimizer starts afresh with them."""
     for p in list(opt.state if params is None else params):
         opt.state.pop(p, None)
-    if isinstance(opt, torch.optim.Adagrad):  # before torch 2.12 its constructor alone makes what a step needs
+    if isinstance(opt, torch.optim.Adagrad):  # of torch 2.11, say: its constructor alone makes what a step needs
         start = opt.defaults["initial_accumulator_value"]
         fresh = torch.optim.Adagrad(list(map(dict, opt.param_groups)), initial_accumulator_value=start)
         opt.state.update({p: state for p, state in fresh.state.items() if p not in opt.state})
