@@ -37,7 +37,7 @@ def read(x: Tensor, with_hist: bool) -> Tensor:
     wide = x.nan_to_num(0).to(torch.float32 if x.device.type == "mps" else torch.float64)
     variance, mean = torch.var_mean(wide, correction=0)
     relu_variance, relu_mean = torch.var_mean(wide.relu(), correction=0)
-    low, high = (x.nan_to_num(end).amin() if end > 0 else x.nan_to_num(end).amax() for end in (torch.inf, -torch.inf))
+    low, high = x.nan_to_num(torch.inf).amin(), x.nan_to_num(-torch.inf).amax()
     moments = mean, variance, low.to(wide.dtype), high.to(wide.dtype), relu_mean, relu_variance
     return torch.cat([torch.stack(moments), counts.to(wide.dtype)])
 

