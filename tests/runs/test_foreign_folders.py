@@ -34,6 +34,7 @@ RUN: dict[str, Any] = {
     "n_valid": 4,
     "majority": ["a", 0.5],
     "results": [{"train_loss": 0.1, "valid_loss": None, "accuracy": 0.9, "seconds": 1.0}],
+    "epoch": 0,
 }
 
 
@@ -141,6 +142,7 @@ CHANGES = [
     *(put("settings", "arguments", value=v) for v in ([], "width", {"colour": 1}, {"width": 10**7}, {"width": "8"})),
     *(put("results", value=v) for v in (None, {}, [1], ["a"], [{"accuracy": "high"}], [{"accuracy": [1]}])),
     *(put(name, value=v) for name in ("n_train", "n_valid") for v in (-1, 1.5, "8", None)),
+    *(put("epoch", value=v) for v in (1, -1, 0.0, "0", None, True)),
     *(put("activation", value=v) for v in ("relu", 5, ["softmax"], {})),
     *(put("majority", value=v) for v in (None, "a", ["a"], [1, 0.5], ["a", "b"])),
     *(drop(name) for name in ("settings", "input_shape", "vocab", "decoding", "normalize")),

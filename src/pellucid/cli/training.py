@@ -66,6 +66,9 @@ def train(
             help="Such as one_cycle or constant (of a wrong name, all are listed).", autocompletion=_schedules
         ),
     ] = "one_cycle",
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop when accuracy has not risen for so many epochs; default never.")
+    ] = None,
     on_error: Annotated[
         Literal["raise", "skip"], typer.Option(help="Damaged images: raise lists them, skip leaves them out.")
     ] = "raise",
@@ -90,6 +93,7 @@ def train(
         device=device,
         workers=workers,
         schedule=schedule,
+        patience=patience,
         on_error=on_error,
         stats=stats,
         path_col=path_col,
@@ -101,12 +105,17 @@ def train(
         run = runs.train(settings, out)
     except KeyboardInterrupt as stop:
         raise PellucidError(f"interrupted; {str(stop) or 'nothing was trained yet'}") from None
-    say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}")
+    say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}{_which_epoch(run)}")
+
+
+def _which_epoch(run: Run) -> str:
+    n = len(run.results)
+    return "" if run.epoch is None or n < 2 else f", as it was after epoch {run.epoch}, the best of {n}"
 
 
 def _verdict(run: Run) -> str:
     """The accuracy beside what an answer without looking would reach."""
-    reached, n = run.results[-1]["accuracy"] or 0.0, run.settings["n_valid"]
+    reached, n = run.result["accuracy"] or 0.0, run.settings["n_valid"]
     name, share = run.settings["majority"]
     line = f"accuracy {reached:.4f} on {n:,} validation images; always answering '{printable(name)}' gives {share:.4f}"
     if reached <= share:

@@ -1,9 +1,9 @@
 """A run: one training from source to folder on disk, and back to a model that predicts.
 
 A run folder holds `model.safetensors` (weights), `run.json` (every setting, library versions, vocabulary, every step
-from a file to what the model sees, results per epoch) and `history.safetensors` (losses and hyper-parameters per batch
-and, if statistics were asked for, what every layer did; see `pellucid.history.history`). Nothing in it is pickled; it
-can be read without pellucid.
+from a file to what the model sees, results per epoch and which epoch is held) and `history.safetensors` (losses and
+hyper-parameters per batch and, if statistics were asked for, what every layer did; see `pellucid.history.history`).
+Nothing in it is pickled; it can be read without pellucid.
 """
 
 from pellucid.runs.opening import load_run as load_run

@@ -21,7 +21,7 @@ from pellucid.errors import DataError, UsageError
 from pellucid.history.history import History
 from pellucid.inspection.looking import looking
 from pellucid.nn.losses import ACTIVATIONS
-from pellucid.runs.statistics import load_history
+from pellucid.runs.statistics import load_history, result_of
 
 BATCH = 64
 ROUNDING = 1e-3  # of probabilities that were computed in half precision
@@ -67,6 +67,16 @@ class Run:
     def results(self) -> list[dict[str, float | None]]:
         """Losses and metrics of each epoch; None stands for a number that was not finite."""
         return self.settings.get("results", [])
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch at whose end the model was as it is here, from 0; None where that is not known."""
+        return self.settings.get("epoch")
+
+    @property
+    def result(self) -> dict[str, float | None]:
+        """Losses and metrics of that epoch, of the last one where it is not known; empty without results."""
+        return result_of(self.settings)
 
     def predict(self, images: Any) -> list[Prediction]:
         """Classify images (paths, Pillow images or arrays).

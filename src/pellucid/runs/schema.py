@@ -43,6 +43,7 @@ def check(run: dict[str, Any], file: Path) -> dict[str, Any]:
         "image_shape": _is_shape,
         "batch_tfms": _are_transforms,
         "results": _are_results,
+        "epoch": _is_count,
         "n_train": _is_count,
         "n_valid": _is_count,
         "majority": _is_majority,
@@ -87,6 +88,8 @@ def _check_agreement(run: dict[str, Any], file: Path) -> None:
             raise UsageError(
                 f"{printable(file)}: damaged, images of {_times(shape)} do not fit its decoding, {_times(expected)}"
             )
+    if "epoch" in run and run["epoch"] >= len(run.get("results", [])):
+        raise UsageError(f"{printable(file)}: damaged, it has no results of the epoch {run['epoch']} that it holds")
     _own_transforms((decoding or {}).get("transforms", ()), ITEM_TRANSFORMS, file)
     for i, made in _own_transforms(run["batch_tfms"], BATCH_TRANSFORMS, file):
         n_channels = len(made.mean or ()) if isinstance(made, Normalize) else 1

@@ -27,6 +27,7 @@ class Settings:
         device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
         workers: Decoder processes; None takes one a core.
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
+        patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
@@ -50,6 +51,7 @@ class Settings:
     device: str | None = None
     workers: int | None = None
     schedule: str = "one_cycle"
+    patience: int | None = None
     on_error: OnError = "raise"
     stats: bool = False
     path_col: str | None = None
@@ -64,6 +66,7 @@ class Settings:
             "bs": (self.bs is None or self.bs >= 1, "at least 1"),
             "size": (self.size is None or self.size >= 0, "at least 1, or 0 for the files' own size"),
             "valid_pct": (self.valid_pct is None or 0 < self.valid_pct < 1, "a share between 0 and 1, such as 0.2"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
         }
         for name, (does, what) in fits.items():

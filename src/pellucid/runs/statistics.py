@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,12 @@ def load_record(folder: str | Path) -> dict[str, np.ndarray]:
     return load_history(folder).to_arrays()
 
 
+def result_of(run: dict[str, Any]) -> dict[str, float | None]:
+    """Of a checked `run.json`, losses and metrics of the epoch it holds; empty without results."""
+    results = run.get("results", [])
+    return results[run.get("epoch", -1)] if results else {}
+
+
 def describe_run(folder: str | Path) -> str:
     """A run in a line: its name, what was trained on what, for how long, and how well."""
     folder = Path(folder)
@@ -60,8 +67,8 @@ def describe_run(folder: str | Path) -> str:
     settings, epochs = run["settings"], run.get("results", [])
     parts = [name, str(settings["arch"]) + (f" on {settings['source']}" if "source" in settings else "")]
     parts.append(counted(len(epochs), "epoch"))
-    last = epochs[-1] if epochs else {}
+    held = result_of(run)
     parts += [
-        f"{key.replace('_', ' ')} {last[key]:.4f}" for key in ("valid_loss", "accuracy") if last.get(key) is not None
+        f"{key.replace('_', ' ')} {held[key]:.4f}" for key in ("valid_loss", "accuracy") if held.get(key) is not None
     ]
     return ", ".join(parts)

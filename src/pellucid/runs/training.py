@@ -25,7 +25,9 @@ from pellucid.runs.sources import open_source
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import counted, printable
+from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.statistics import ActivationStats
+from pellucid.training.callbacks.tracking import EarlyStoppingCallback, KeepBestCallback
 from pellucid.training.learner import Learner
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -50,6 +52,7 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
         TrainingError: the loss stopped being a number.
         PellucidError: at the end the run could not be written where it belongs; the message says where it is.
 
+    The run holds the epoch with the best validation accuracy, the first of them if several have it.
     Whatever ends a training that has begun, Ctrl-C, SIGTERM or an error, the run so far is written first.
     """
     if settings.schedule not in SCHEDULES:
@@ -88,6 +91,7 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
+    learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
     n_parameters = sum(p.numel() for p in model.parameters())
     say(
         f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({'×'.join(map(str, shape))}), "
@@ -95,6 +99,12 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     )
     say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device))
+
+
+def _following(metric: str, patience: int | None) -> list[Callback]:
+    """What keeps the best epoch, and stops the training in time if that is asked for."""
+    best: list[Callback] = [KeepBestCallback(metric)]
+    return best if patience is None else [*best, EarlyStoppingCallback(metric, patience=patience)]
 
 
 def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None:
@@ -108,7 +118,8 @@ def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None
         with _undisturbed():
             reservation.release()
             save_run_somewhere(learn, reservation.folder, asdict(settings) | how)
-        where = f"what was trained so far is in {printable(reservation.folder)}"
+        kept = "" if learn.recorder.kept is None else f", as it was after epoch {learn.recorder.kept}, the best one"
+        where = f"what was trained so far is in {printable(reservation.folder)}{kept}"
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(where) from None
         if isinstance(error, PellucidError):

@@ -135,6 +135,7 @@ def describe(learn: Trained, settings: dict[str, Any]) -> dict[str, Any]:
         "activation": activation_name(learn.loss_func),
         **(_from_files(learn) if isinstance(dls.valid, DataLoader) else _from_batches(learn)),
         "results": results,
+        **({} if recorder.kept is None else {"epoch": recorder.kept}),
     }
 
 

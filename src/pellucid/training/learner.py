@@ -373,6 +373,8 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
         self._left_out = {}
         load_weights(self.model, file, strict=strict)
         self.model.to(device or self.dls.device)
+        if hasattr(self, "recorder"):
+            self.recorder.kept = None
         if with_opt and optimizer_file(file).exists() and any(p.requires_grad for p in self.model.parameters()):
             self._ready_opt()
             load_moments(self.opt, *named_params(self.model, self.loss_func, self.opt), file)

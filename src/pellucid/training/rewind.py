@@ -32,6 +32,12 @@ class Snapshot:
         self._opt = opt
         self._moments = [] if opt is None else [(p, _copied(state)) for p, state in opt.state.items()]
 
+    @classmethod
+    def of_learner(cls, learn: Any) -> Snapshot:
+        """Model, loss, optimizer's moments and all that it trains, of a learner whose fit has begun."""
+        held = [p for group in learn.opt.param_groups for p in group["params"]]
+        return cls([m for m in (learn.model, learn.loss_func) if isinstance(m, nn.Module)], held, learn.opt)
+
     @torch.no_grad()
     def restore(self) -> None:
         """Put everything back bit for bit, in the memory that it had."""

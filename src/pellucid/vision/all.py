@@ -111,6 +111,13 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.callbacks.statistics import ActivationStats, HookCallback
+from pellucid.training.callbacks.tracking import (
+    EarlyStoppingCallback,
+    KeepBestCallback,
+    ReduceLROnPlateau,
+    SaveModelCallback,
+    TrackerCallback,
+)
 from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
 from pellucid.training.vision import cnn_learner, vision_learner
@@ -169,6 +176,7 @@ __all__ = [
     "DataError",
     "DataLoader",
     "DataLoaders",
+    "EarlyStoppingCallback",
     "F",
     "F1Score",
     "FBeta",
@@ -187,6 +195,7 @@ __all__ = [
     "IndexSplitter",
     "InstanceNorm",
     "Jaccard",
+    "KeepBestCallback",
     "L",
     "L1LossFlat",
     "LabelSmoothingCrossEntropy",
@@ -215,12 +224,14 @@ __all__ = [
     "RandomSplitter",
     "Recall",
     "Recorder",
+    "ReduceLROnPlateau",
     "RegexLabeller",
     "ResBlock",
     "Resize",
     "ResizeMethod",
     "RocAucBinary",
     "Run",
+    "SaveModelCallback",
     "SchedCos",
     "SchedExp",
     "SchedLin",
@@ -229,6 +240,7 @@ __all__ = [
     "SuggestionMethod",
     "Swish",
     "Tensor",
+    "TrackerCallback",
     "TrainingError",
     "URLs",
     "UsageError",

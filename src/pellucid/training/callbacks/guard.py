@@ -6,7 +6,7 @@ import math
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.errors import TrainingError
 from pellucid.training.callbacks.core import Callback
@@ -32,7 +32,7 @@ class NonFiniteGuard(Callback):
     order = 40
 
     def before_fit(self) -> None:
-        self._sound, self._when = self._snapshot(), "before this fit"
+        self._sound, self._when = Snapshot.of_learner(self.learn), "before this fit"
         self._candidate: Snapshot | None = None
         self._usual: float | None = None  # known after the first epoch
         self._losses: list[float] = []  # of the first epoch
@@ -40,7 +40,7 @@ class NonFiniteGuard(Callback):
 
     def before_train(self) -> None:
         if self._losses or self._usual is not None:  # a batch was trained already
-            self._candidate = self._snapshot()
+            self._candidate = Snapshot.of_learner(self.learn)
 
     def after_loss(self) -> None:
         if not self.learn.training:
@@ -88,8 +88,3 @@ class NonFiniteGuard(Callback):
             f"{what} at {place}; model and optimizer are put back as they were {self._when}. "
             "Lower the learning rate, or look for bad values in inputs and loss"
         )
-
-    def _snapshot(self) -> Snapshot:
-        held = [p for group in self.learn.opt.param_groups for p in group["params"]]
-        modules = [m for m in (self.learn.model, self.learn.loss_func) if isinstance(m, nn.Module)]
-        return Snapshot(modules, held, self.learn.opt)

@@ -37,6 +37,8 @@ class Recorder(Callback, CurvePictures):
         log: The last finished epoch as it is shown: its number, its values, its duration as text.
         iters: Batches trained at the end of each epoch.
         seconds: Duration of each epoch.
+        kept: Epoch that a callback put the model back to at the end of the last fit; None if none did, or `load` put
+            other weights in since.
         scheduled: Names of the hyper-parameters that a schedule set in the last fit.
     """
 
@@ -208,6 +210,7 @@ class Recorder(Callback, CurvePictures):
         self.seconds: list[float] = []
         self.log: list[Any] = []
         self.scheduled: set[str] = set()
+        self.kept: int | None = None
         self._evaluation: Evaluation | None = None
         self._started = time.perf_counter()
 
