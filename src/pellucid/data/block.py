@@ -100,7 +100,8 @@ class DataBlock:
             All images go through them, so random ones are refused.
         batch_tfms: `Normalize()` and callables on float batches in [0, 1]. Training and validation images go through
             them, unless they have an attribute `split_idx`: 0 for training only, 1 for validation only. Random ones
-            need `split_idx = 0`, and are refused without it. One with a method `decode(x)` is undone for pictures.
+            need `split_idx = 0`, and are refused without it; what validation images go through in their place, if they
+            do, is their attribute `validation`. One with a method `decode(x)` is undone for pictures.
 
     A run folder keeps the transforms of validation by their names: a function or class of a module of yours, with the
     arguments that a dataclass has as its fields, or that a method `to_json()` returns.

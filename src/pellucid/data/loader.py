@@ -16,7 +16,7 @@ from pellucid.data.images import Decoding
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.registry import undone
 from pellucid.data.sources import Source
-from pellucid.data.transforms import BatchTransform, transformed
+from pellucid.data.transforms import BatchTransform, of_side, transformed
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 from pellucid.text import counted, printable
@@ -36,7 +36,7 @@ class DataLoader:
         shuffle: New random order each epoch, from torch's global generator.
         drop_last: Leave out a last batch of fewer than `bs`, unless it is the only one.
         batch_tfms: Applied to float batches in [0, 1]; one with `split_idx = 0` is applied in training only,
-            one with `split_idx = 1` in validation only.
+            one with `split_idx = 1` in validation only, see `of_side`.
         device: Where batches are put.
         training: Whether this loader is for training.
         dataset: The images one by one, with what each was made from.
@@ -71,7 +71,7 @@ class DataLoader:
         self.rows = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long, device="cpu")
         self.drop_last = drop_last
-        self.batch_tfms = [t for t in batch_tfms if getattr(t, "split_idx", None) in (None, 0 if training else 1)]
+        self.batch_tfms = of_side(batch_tfms, training)
 
     @property
     def n(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pellucid.data.augment import crops  # noqa: F401  (what it registers, a run folder may hold)
 from pellucid.data.images import Decoding
 from pellucid.data.registry import BATCH_TRANSFORMS, called, from_json, to_json
 from pellucid.data.sources import StreamedImages

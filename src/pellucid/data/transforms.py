@@ -84,6 +84,20 @@ class Normalize:
         return self._on[key]
 
 
+def of_side(transforms: Sequence[BatchTransform], training: bool) -> list[BatchTransform]:
+    """Those of some transforms that images of one side go through.
+
+    `split_idx` of a transform is 0 for training only and 1 for validation only. One for training only may have a
+    `validation`, which validation images go through in its place, such as a crop in the middle for a random one.
+    """
+    found = []
+    for transform in transforms:
+        here = getattr(transform, "split_idx", None) in (None, 0 if training else 1)
+        meant = transform if here else None if training else getattr(transform, "validation", None)
+        found += [] if meant is None else [meant]
+    return found
+
+
 def transformed(transform: BatchTransform, x: Tensor) -> Tensor:
     """What a transform makes of a batch; the weights of one that is a module go where the batch is."""
     if isinstance(transform, nn.Module):
@@ -109,7 +123,7 @@ def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], de
         UsageError: one draws random numbers, or gives two results.
     """
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), device="cpu").to(device)
-    for transform in (t for t in transforms if getattr(t, "split_idx", None) != 0):
+    for transform in of_side(transforms, training=False):
         x, drawn = tried_twice(lambda x=x, t=transform: transformed(t, x.clone()), device)
         if drawn:
             name = called(transform)

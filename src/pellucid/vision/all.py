@@ -26,6 +26,10 @@ from torch import Tensor, nn
 from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook_outputs
 from pellucid.activations.watch import watch
 from pellucid.convolution.summary import summarize
+from pellucid.data.augment.crops import CenterCrop, RandomCrop, RandomResizedCropGPU
+from pellucid.data.augment.geometry import Dihedral, Flip, Rotate, Warp, Zoom
+from pellucid.data.augment.resampling import PadMode
+from pellucid.data.augment.sizing import CenterCropResize
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
@@ -166,6 +170,8 @@ __all__ = [
     "CancelTrainException",
     "CancelValidException",
     "CategoryBlock",
+    "CenterCrop",
+    "CenterCropResize",
     "ClassificationInterpretation",
     "CohenKappa",
     "ColReader",
@@ -176,11 +182,13 @@ __all__ = [
     "DataError",
     "DataLoader",
     "DataLoaders",
+    "Dihedral",
     "EarlyStoppingCallback",
     "F",
     "F1Score",
     "FBeta",
     "Flatten",
+    "Flip",
     "FocalLoss",
     "FocalLossFlat",
     "FuncSplitter",
@@ -215,12 +223,15 @@ __all__ = [
     "Normalize",
     "PILImage",
     "PILImageBW",
+    "PadMode",
     "ParamScheduler",
     "Path",
     "PellucidError",
     "PoolFlatten",
     "Precision",
     "ProgressCallback",
+    "RandomCrop",
+    "RandomResizedCropGPU",
     "RandomSplitter",
     "Recall",
     "Recorder",
@@ -230,6 +241,7 @@ __all__ = [
     "Resize",
     "ResizeMethod",
     "RocAucBinary",
+    "Rotate",
     "Run",
     "SaveModelCallback",
     "SchedCos",
@@ -244,6 +256,8 @@ __all__ = [
     "TrainingError",
     "URLs",
     "UsageError",
+    "Warp",
+    "Zoom",
     "accuracy",
     "accuracy_multi",
     "array",
