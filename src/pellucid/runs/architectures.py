@@ -1,12 +1,14 @@
 """How a run folder says which model its weights belong to, and how that model is made again.
 
-An architecture is a name of `pellucid.nn.models`, or `module:function` (a class is one, too) with arguments that fit
-into JSON. The second kind is code of others (see `pellucid.importing`), called only if whoever opens the run allows it.
+An architecture is a name of `pellucid.nn.models`, one of a library such as `timm:resnet50` (see `nn.libraries`), or
+`module:function` (a class is one, too), with arguments that fit into JSON. The last kind is code of others (see
+`pellucid.importing`), called only if whoever opens the run allows it. Of the first two kinds, the argument `head` makes
+a body and a head (see `nn.transfer`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from torch import nn
 from pellucid import importing
 from pellucid.errors import UsageError
 from pellucid.importing import imported, is_foreign
-from pellucid.nn.models import ARCHITECTURES
+from pellucid.nn.libraries import is_library
+from pellucid.nn.models import ARCHITECTURES, check_own, create_model
+from pellucid.nn.transfer import BodyAndHead, with_head
 from pellucid.seed import kept_rng
 from pellucid.text import printable
 
@@ -28,18 +32,27 @@ def make(arch: str, arguments: Arguments, shape: tuple[int, ...], n_out: int) ->
     Raises:
         UsageError: there is no such architecture, it does not take these arguments, or what it makes is no module.
     """
-    function, positional = _factory(arch), ()
-    if not is_foreign(arch):
-        if len(shape) != 3:
-            raise UsageError(f"{arch} takes images (channel, row, column), these have the shape {shape}")
-        positional = (shape[0], n_out, max(shape[1:]))
+    others = needs_permission(arch)
+    if not others and len(shape) != 3:
+        raise UsageError(f"{arch} takes images (channel, row, column), these have the shape {shape}")
     try:
-        model = function(*positional, **arguments)
+        model = imported(arch)(**arguments) if others else _named(arch, arguments, shape[0], n_out, max(shape[1:]))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UsageError(f"{described(arch, arguments)} cannot be made: {printable(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{described(arch, arguments)} is no torch module but a {type(model).__name__}")
     return model
+
+
+def needs_permission(arch: str) -> bool:
+    """Whether this is code of others, which runs only if whoever opens the run allows it."""
+    return is_foreign(arch) and not is_library(arch)
+
+
+def _named(arch: str, arguments: Arguments, n_in: int, n_out: int, size: int) -> nn.Module:
+    if "head" in arguments:
+        return with_head(arch, arguments, n_in, n_out, size)
+    return create_model(arch, n_in, n_out, size, **arguments)
 
 
 def outline(arch: str, arguments: Arguments, shape: tuple[int, ...], n_out: int) -> nn.Module | None:
@@ -58,6 +71,14 @@ def described(arch: str, arguments: Arguments) -> str:
     return importing.described(arch, arguments if arguments or is_foreign(arch) else None)
 
 
+def of_model(model: nn.Module) -> dict[str, Any]:
+    """The settings `arch`, `arguments` and `weights` of a model that knows how it is made again; of others none."""
+    known = model.architecture if isinstance(model, BodyAndHead) else None
+    if known is None:
+        return {}
+    return {"arch": known.name, "arguments": dict(known.arguments), "weights": dict(known.weights)}
+
+
 def name_of(arch: Any) -> str:
     """The name that makes an architecture again: of a function or class, or the name itself.
 
@@ -65,20 +86,12 @@ def name_of(arch: Any) -> str:
         UsageError: a function that cannot be imported by its name, such as a lambda or one of a notebook.
     """
     if isinstance(arch, str):
-        _factory(arch)
+        if needs_permission(arch):
+            imported(arch)
+        elif not is_library(arch):  # a library says itself what it lacks
+            check_own(arch, ", or name a function or class that makes the model as 'module:function'")
         return arch
     known: dict[Any, str] = {function: known for known, function in ARCHITECTURES.items()}
     if callable(arch) and arch in known:
         return known[arch]
     return importing.name_of(arch, "makes the model")
-
-
-def _factory(arch: str) -> Callable[..., Any]:
-    if not is_foreign(arch):
-        if arch not in ARCHITECTURES:
-            raise UsageError(
-                f"architecture {printable(arch)!r} does not exist: use one of {', '.join(ARCHITECTURES)}, or name a "
-                "function or class that makes the model as 'module:function'"
-            )
-        return ARCHITECTURES[arch]
-    return imported(arch)

@@ -12,7 +12,8 @@ from torch import Tensor
 from pellucid.data.adapter import adapted
 from pellucid.errors import PellucidError, UsageError
 from pellucid.importing import json_arguments
-from pellucid.runs.architectures import described, make, name_of
+from pellucid.nn.transfer import BodyAndHead
+from pellucid.runs.architectures import described, make, name_of, of_model
 from pellucid.runs.reserving import reserved
 from pellucid.runs.writing import Trained, describe, save_run
 from pellucid.seed import kept_rng
@@ -23,11 +24,16 @@ from pellucid.training.forward import passed
 
 def save_learner(learn: Trained, folder: str | Path, arch: Any, arguments: Mapping[str, Any] | None) -> Path:
     """See `Learner.save_run`."""
-    name, kept = (
-        name_of(type(plain_model(learn.model)) if arch is None else arch),
-        json_arguments(arguments, "an architecture"),
-    )
-    settings = {
+    model = plain_model(learn.model)
+    known = of_model(model)
+    if arch is None and isinstance(model, BodyAndHead) and not known:
+        raise UsageError(
+            "the head or the cut of this model is your own, so its architecture has no name: give the function that "
+            "makes all of it, learn.save_run(folder, nets.make), or save the weights with learn.save"
+        )
+    name = known.get("arch") or name_of(type(model)) if arch is None else name_of(arch)
+    kept = json_arguments(known.get("arguments") if arch is None and not arguments else arguments, "an architecture")
+    settings = known | {
         "arch": name,
         "arguments": kept,
         "lr": learn.lr,

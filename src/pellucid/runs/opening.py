@@ -13,7 +13,8 @@ from pellucid.data.pipeline import Pipeline
 from pellucid.errors import UsageError
 from pellucid.files import read_json, regular_file
 from pellucid.importing import described, is_foreign, refuse_own_code
-from pellucid.runs.architectures import Arguments, make, outline
+from pellucid.nn.libraries import check_installed, is_library
+from pellucid.runs.architectures import Arguments, make, needs_permission, outline
 from pellucid.runs.predictions import Run
 from pellucid.runs.schema import check, foreign_transforms
 from pellucid.seed import kept_rng
@@ -36,8 +37,8 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
         folder: As `pellucid train` or `learn.save_run` wrote it, your own or a stranger's.
         model: Put the weights into this one, rather than make it again; needed for models that have no name.
         allow: Functions and classes, as `module:name`, that may be called to make the model and its transforms. The
-            folder names them if the model is none of `pellucid.nn.models`, or a transform none of pellucid's, and
-            calling them runs code; the message says which.
+            folder names them if the model is none of pellucid's, timm's or torchvision's, or a transform none of
+            pellucid's, and calling them runs code; the message says which.
 
     Raises:
         UsageError: it is no run folder, its files are damaged, do not fit each other or were written by a newer
@@ -49,7 +50,10 @@ def load_run(folder: str | Path, model: nn.Module | None = None, *, allow: str |
     weights = regular_file(folder / "model.safetensors", "the run is not complete")
     arch, arguments = run["settings"]["arch"], run["settings"].get("arguments", {})
     shape, n_out = tuple(run["input_shape"]), len(run["vocab"])
-    named = [] if model is not None else [(USE_OF_MODEL, arch, arguments)]
+    if model is None and is_library(arch):
+        check_installed(arch)
+        refuse_own_code(arch, folder)
+    named = [(USE_OF_MODEL, arch, arguments)] if model is None and needs_permission(arch) else []
     named += [("a transform of its images is", each["name"], each.get("arguments")) for each in foreign_transforms(run)]
     _check_allowed(named, folder, [allow] if isinstance(allow, str) else list(allow))
     pipeline = Pipeline.from_json(run)

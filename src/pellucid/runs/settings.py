@@ -7,7 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from pellucid.data.sources import OnError
 from pellucid.errors import UsageError
-from pellucid.nn.models import ARCHITECTURES
+from pellucid.nn.libraries import is_library
+from pellucid.nn.models import check_own
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Settings:
 
     Args:
         source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
-        arch: A name of `pellucid.nn.models`; None takes `simple_cnn` for grey digits, `small_resnet` for folders.
+        arch: A name of `pellucid.nn.models`, `timm:NAME` or `torchvision:NAME`; None takes `simple_cnn` for grey
+            digits, `small_resnet` for folders.
         epochs: Passes over the training images.
         lr: Highest learning rate.
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
@@ -72,5 +74,5 @@ class Settings:
         for name, (does, what) in fits.items():
             if not does:
                 raise UsageError(f"{name} must be {what}, got {getattr(self, name)}")
-        if self.arch is not None and self.arch not in ARCHITECTURES:
-            raise UsageError(f"architecture {self.arch!r} does not exist: use one of {', '.join(ARCHITECTURES)}")
+        if self.arch is not None and not is_library(self.arch):  # a library says itself what it lacks
+            check_own(self.arch)

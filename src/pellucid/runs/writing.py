@@ -26,6 +26,7 @@ from pellucid.errors import PellucidError, UsageError
 from pellucid.files import write_text
 from pellucid.history.file import write as write_history
 from pellucid.history.history import History
+from pellucid.nn.libraries import is_library
 from pellucid.nn.losses import activation_name
 from pellucid.runs.schema import VERSION
 from pellucid.runs.statistics import DESCRIPTION, WEIGHTS
@@ -35,6 +36,8 @@ from pellucid.training.callbacks.curves import EXACT
 from pellucid.training.checkpoint import save_weights
 
 N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
+
+PACKAGES = ("pellucid", "torch", "numpy", "pillow")
 
 
 class Trained(Protocol):
@@ -130,13 +133,18 @@ def describe(learn: Trained, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": VERSION,
         "settings": {name: _plain(value) for name, value in settings.items()},
-        "versions": {name: version(name) for name in ("pellucid", "torch", "numpy", "pillow")}
+        "versions": {name: version(name) for name in (*PACKAGES, *_library(settings))}
         | {"python": platform.python_version()},
         "activation": activation_name(learn.loss_func),
         **(_from_files(learn) if isinstance(dls.valid, DataLoader) else _from_batches(learn)),
         "results": results,
         **({} if recorder.kept is None else {"epoch": recorder.kept}),
     }
+
+
+def _library(settings: dict[str, Any]) -> list[str]:
+    arch = settings["arch"]
+    return [arch.partition(":")[0]] if is_library(arch) else []
 
 
 def _from_files(learn: Trained) -> dict[str, Any]:

@@ -340,7 +340,8 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
             folder: A new or empty one.
             arch: What makes the model: a name of `pellucid.nn.models`, which is also given channels, classes and the
                 longest side, or a function or class that can be imported, itself or as `'module:name'`. None takes
-                the model's own class. The model is made and compared before anything is written.
+                what `vision_learner` made, or the model's own class. The model is made and compared before anything
+                is written.
             arguments: Keyword arguments to make it with, which must fit into JSON.
 
         Returns:
