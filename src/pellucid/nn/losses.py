@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -278,14 +279,16 @@ def batch_share(loss_func: Any, targ: Tensor) -> tuple[Any, Any]:
         return 1, n
     if not is_cross_entropy(loss_func) or targ.is_floating_point():
         return n, n
-    kept = targ != setting(loss_func, "ignore_index", -100)
-    weight = setting(loss_func, "weight")
-    if weight is None:
-        counted = torch.count_nonzero(kept)
-    else:
-        counted = (widened(weight)[torch.where(kept, targ, 0).long()] * kept).sum()
+    counted = label_weights(loss_func, targ).sum()
     items = counted.item() if counted.device.type == "cpu" else counted  # reading would wait for an accelerator
     return items, items
+
+
+def label_weights(loss_func: Any, targ: Tensor) -> Tensor:
+    """What each class number counts for in the mean of a cross entropy: its class weight, 0 if it is ignored."""
+    kept = targ != setting(loss_func, "ignore_index", -100)
+    weight = setting(loss_func, "weight")
+    return kept if weight is None else widened(weight)[torch.where(kept, targ, 0).long()] * kept
 
 
 def decoded(loss_func: Any, preds: Tensor) -> Tensor:
@@ -307,21 +310,29 @@ def each_loss(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor:
     torch's losses are asked for it (`reduction="none"`), class weights included; any other loss is called item by item,
     and so is one that has a `reduction` but does not heed it.
     """
-    losses = _unreduced(loss_func, pred, targ)
+    each = unreduced(loss_func)
+    losses = None if each is None else each(pred, targ)
     if losses is None or losses.numel() % len(targ):
         losses = torch.stack([loss_func(pred[i : i + 1], targ[i : i + 1]) for i in range(len(targ))])
     return losses.reshape(len(targ), -1).mean(1)
 
 
-def _unreduced(loss_func: Any, pred: Tensor, targ: Tensor) -> Tensor | None:
-    """What a loss gives with `reduction="none"`; None for one that does not know it."""
+def unreduced(loss_func: Any) -> Callable[..., Tensor] | None:
+    """The loss with `reduction="none"`; None for one that does not know it."""
     if isinstance(loss_func, nn.Module) and hasattr(loss_func, "reduction"):
-        loss_func = copy.copy(loss_func)
-        loss_func.reduction = "none"  # pyright: ignore[reportArgumentType]
-        return loss_func(pred, targ)
-    if getattr(unwrapped(loss_func), "__module__", "") == "torch.nn.functional":
-        return loss_func(pred, targ, reduction="none")
-    return None
+        each = copy.copy(loss_func)
+        each.reduction = "none"  # pyright: ignore[reportArgumentType]
+        return each
+    return partial(loss_func, reduction="none") if _takes_reduction(unwrapped(loss_func)) else None
+
+
+def _takes_reduction(function: Any) -> bool:
+    if isinstance(function, nn.Module) or not callable(function):
+        return False
+    try:
+        return "reduction" in inspect.signature(function).parameters
+    except ValueError:  # written in C
+        return False
 
 
 def setting(loss_func: Any, name: str, default: Any = None) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from pellucid.errors import UsageError
 from pellucid.nn.norms import norm_params
 from pellucid.optim.hypers import hyper
 
@@ -146,6 +147,19 @@ def needs_closure(opt: Any) -> bool:
     """Whether a step evaluates the loss itself, at several places perhaps, as LBFGS does."""
     closure = inspect.signature(type(opt).step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
+
+
+def refuse_closure(opt: Any, what: str) -> None:
+    """Refuse an optimizer whose steps evaluate the loss out of sight of `what`, a callback.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if needs_closure(opt):
+        raise UsageError(
+            f"{what} does not work with {type(opt).__name__}, which evaluates the loss itself in every step: take "
+            "another optimizer"
+        )
 
 
 def makes_decay(opt_func: OptFunc) -> bool:

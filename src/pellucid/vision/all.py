@@ -99,6 +99,7 @@ from pellucid.plot.images import show_image, show_images, subplots
 from pellucid.runs import Run, load_run
 from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combine_scheds, combined_cos
 from pellucid.seed import set_seed
+from pellucid.training.callbacks.averaging import ModelEMA
 from pellucid.training.callbacks.core import (
     Callback,
     CancelBackwardException,
@@ -109,8 +110,11 @@ from pellucid.training.callbacks.core import (
     CancelTrainException,
     CancelValidException,
 )
+from pellucid.training.callbacks.csv_logger import CSVLogger
+from pellucid.training.callbacks.gradients import GradientAccumulation, GradientClip
 from pellucid.training.callbacks.guard import NonFiniteGuard
 from pellucid.training.callbacks.lr_finder import SuggestionMethod, minimum, slide, steep, valley
+from pellucid.training.callbacks.mixing import CutMix, MixHandler, MixUp
 from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
@@ -161,6 +165,7 @@ __all__ = [
     "BCEWithLogitsLossFlat",
     "BalancedAccuracy",
     "BatchNorm",
+    "CSVLogger",
     "Callback",
     "CancelBackwardException",
     "CancelBatchException",
@@ -178,6 +183,7 @@ __all__ = [
     "ColSplitter",
     "ConvLayer",
     "CrossEntropyLossFlat",
+    "CutMix",
     "DataBlock",
     "DataError",
     "DataLoader",
@@ -192,6 +198,8 @@ __all__ = [
     "FocalLoss",
     "FocalLossFlat",
     "FuncSplitter",
+    "GradientAccumulation",
+    "GradientClip",
     "GrandparentSplitter",
     "History",
     "Hook",
@@ -217,6 +225,9 @@ __all__ = [
     "MaxPool",
     "Metric",
     "Mish",
+    "MixHandler",
+    "MixUp",
+    "ModelEMA",
     "Module",
     "NonFiniteGuard",
     "NormType",
