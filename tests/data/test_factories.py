@@ -138,6 +138,9 @@ def test_a_column_decides_what_validates(pets):
     for table, col in ((frame(pets), "is_valid"), (frame(pets).astype({"is_valid": int}), 2)):
         dls = ImageDataLoaders.from_df(table, pets, valid_col=col, **options)
         assert sorted(Path(f).stem for f in dls.valid_ds.files) == ["Cat_3", "Cat_7", "dog_3", "dog_7"]
+    for col in ("is_valid", 2):
+        dls = _from_csv(pets, valid_col=col)
+        assert sorted(Path(f).stem for f in dls.valid_ds.files) == ["Cat_3", "Cat_7", "dog_3", "dog_7"]
 
 
 def test_whole_numbers_of_a_row_stay_whole():
@@ -256,7 +259,6 @@ def test_a_label_file_is_read_like_its_frame(pets):
         (lambda p: DataBlock(get_y=parent_label).dataloaders(p, verbose=True), "summary"),
         (lambda p: DataBlock(get_y=parent_label).datasets(p, verbose=True), "datasets .*summary"),
         (lambda p: ImageDataLoaders.from_folder(p, num_workers=2), "num_workers .*called workers"),
-        (lambda p: _from_csv(p, valid_col="is_valid"), r"valid_col \(.*from_df"),
         (lambda p: _from_csv(p, header=None), r"header \(a line of headings"),
         (lambda p: ImageDataLoaders.from_df(frame(p), p, label_delim=" "), "one class"),
         (lambda p: ImageDataLoaders.from_df(p, frame(p)), "takes a DataFrame first, then the path; got a PosixPath"),

@@ -32,6 +32,12 @@ def _data_sets() -> list[str]:
     return list(DATA_SETS)
 
 
+def _splits() -> list[str]:
+    from pellucid.data.splitting import WAYS
+
+    return list(WAYS)
+
+
 def train(
     source: Annotated[
         str,
@@ -55,7 +61,18 @@ def train(
         int | None, typer.Option(min=0, help="Side in pixels; default 128, less for smaller files; 0 keeps their own.")
     ] = None,
     valid_pct: Annotated[
-        float | None, typer.Option(help="Validate on this random share instead of a sub-folder, such as 0.2.")
+        float | None, typer.Option(help="Validate on this share instead of a sub-folder, such as 0.2.")
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="stratified, random, folders or column:NAME of a CSV; default folders if there are, else stratified.",
+            autocompletion=lambda: _splits(),
+        ),
+    ] = "auto",
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Keep images of one group on one side: a regex in the path, or column:NAME of a CSV."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of images.")] = 42,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the accelerator if there is one.")] = None,
@@ -90,6 +107,8 @@ def train(
         bs=bs,
         size=size,
         valid_pct=valid_pct,
+        split=split,
+        group_by=group_by,
         seed=seed,
         device=device,
         workers=workers,

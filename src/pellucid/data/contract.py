@@ -24,7 +24,6 @@ ANSWERS = {
     "y_block": ONE_LABEL,
     "label_delim": ONE_LABEL,
     "n_inp": ONE_LABEL,
-    "valid_col": "read the table with pandas, and use ImageDataLoaders.from_df(df, path, valid_col=…)",
     "header": "a line of headings is found by what it says",
     "quoting": "fields are quoted as csv files quote them",
     "getters": "pass them as get_x and get_y",

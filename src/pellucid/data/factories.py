@@ -4,50 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
-import numpy as np
 import torch
 
-from pellucid.data.assembly import make_loaders
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, vocabulary
-from pellucid.data.dataset import Dataset, item_list
-from pellucid.data.decoder import moments
+from pellucid.data.block import DataBlock
+from pellucid.data.dataset import item_list
+from pellucid.data.declared import ImageOptions, folder_loaders, idx_loaders, label_file_loaders, loaders
 from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
-from pellucid.data.idx import read_set
-from pellucid.data.images import Decoding, PILImage, PILImageBW
-from pellucid.data.items import RegexLabeller, parent_label
-from pellucid.data.labels import csv_items
+from pellucid.data.items import RegexLabeller
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
-from pellucid.data.sources import OnError, StoredImages
-from pellucid.data.splits import RandomSplitter, Splitter
-from pellucid.errors import DataError, UsageError
-from pellucid.output import say
-
-
-class ImageOptions(TypedDict, total=False):
-    """What every `ImageDataLoaders.from_…` but `from_idx` takes by keyword, besides its own arguments.
-
-    Attributes:
-        img_cls: What images are opened as: `PILImage` (colour, the default) or `PILImageBW` (grey).
-        item_tfms, batch_tfms: As of `DataBlock`.
-        bs, val_bs, shuffle, drop_last, device, cache, on_error, workers: As of `DataBlock.dataloaders`.
-    """
-
-    img_cls: type[PILImage] | type[PILImageBW]
-    item_tfms: Any
-    batch_tfms: Any
-    bs: int
-    val_bs: int | None
-    shuffle: bool
-    drop_last: bool | None
-    device: torch.device | str | None
-    cache: bool
-    on_error: OnError
-    workers: int | None
+from pellucid.data.splits import RandomSplitter, check_share
+from pellucid.data.splitting import GroupBy, Split
+from pellucid.errors import UsageError
 
 
 class ImageDataLoaders(DataLoaders):
@@ -62,6 +33,8 @@ class ImageDataLoaders(DataLoaders):
         valid_pct: float | None = None,
         seed: int | None = None,
         vocab: Sequence[Any] | None = None,
+        *,
+        group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A folder with training and validation sub-folders of class folders, or class folders split at random.
@@ -76,27 +49,20 @@ class ImageDataLoaders(DataLoaders):
             path: The folder.
             train: Name of the training sub-folder; None finds it.
             valid: Name of the validation sub-folder; None finds it.
-            valid_pct: Validate on this random share of all images instead; None means 0.2 where there are no
-                sub-folders to tell.
+            valid_pct: Validate on this random share of all images instead, those for testing left out; None means 0.2
+                where there are no sub-folders to tell.
             seed: Makes the random split repeatable; None takes that of `set_seed`.
             vocab: Names of the classes, sorted; None takes the training folders'.
+            group_by: Keep images of one group on one side: a regular expression that is looked for in an image's path
+                from `path`, or a function of the path; see `GroupSplitter`. A share of `valid_pct` validates then.
             options: `ImageOptions`.
 
         Raises:
             DataError: no images or no class folders, a class folder without images but with other files, a name that
                 two classes or two sides share, or as `DataBlock.dataloaders`.
         """
-        found = layout(Path(path), train, valid, valid_pct is not None)
-        if found.said:
-            say(found.said)
-        if found.valid is None:
-            splitter = RandomSplitter(0.2 if valid_pct is None else valid_pct, seed)
-        else:
-            n_train, n = len(found.train), len(found.train) + len(found.valid)
-            splitter: Splitter = lambda items: (list(range(n_train)), list(range(n_train, n)))
-        files = [*found.train, *(found.valid or [])]
-        functions = {"get_items": lambda path: files, "splitter": splitter, "get_y": parent_label}
-        return _loaders(options, path, path, vocab=vocab, **functions)
+        split = Split("auto", valid_pct, seed, group_by)
+        return folder_loaders(path, layout(Path(path), train, valid, split.own), split, vocab=vocab, **options)
 
     @classmethod
     def from_csv(
@@ -111,6 +77,8 @@ class ImageDataLoaders(DataLoaders):
         suff: str = "",
         label_col: Column | None = None,
         delimiter: str | None = None,
+        valid_col: Column | None = None,
+        group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A label file: a CSV (or .tsv) with a column of files and one of labels, split at random.
@@ -125,6 +93,9 @@ class ImageDataLoaders(DataLoaders):
             suff: Put after each file's name, such as `.jpg` after ids.
             label_col: Name, or number from 0, of the column of labels; None finds it.
             delimiter: What is between the columns; None finds it.
+            valid_col: Name, or number from 0, of a column that says train, valid or test, or is true for the rows to
+                validate on, instead of `valid_pct`; rows to test on are left out.
+            group_by: Keep images of one group on one side: `column:NAME`, or as of `from_folder`.
             options: `ImageOptions`.
 
         Raises:
@@ -135,8 +106,11 @@ class ImageDataLoaders(DataLoaders):
             raise UsageError(f"from_csv takes the file's name as csv_fname={valid_pct!r}; its second is valid_pct")
         file = Path(path) / (csv_fname or "labels.csv") if csv_fname or Path(path).is_dir() else Path(path)
         columns = {"fn_col": fn_col, "label_col": label_col, "folder": folder, "suff": suff, "delimiter": delimiter}
-        functions = {"get_items": partial(csv_items, **columns), "get_x": itemgetter(0), "get_y": itemgetter(1)}
-        return _loaders(options, file, file.parent, splitter=RandomSplitter(valid_pct, seed), **functions)
+        check_share(valid_pct)
+        split = Split("random", valid_pct, seed) if group_by is None else Split("auto", valid_pct, seed, group_by)
+        return label_file_loaders(
+            file, split if valid_col is None else Split(f"column:{valid_col}"), columns, **options
+        )
 
     @classmethod
     def from_idx(
@@ -153,29 +127,7 @@ class ImageDataLoaders(DataLoaders):
         Raises:
             DataError: a file is missing, damaged, or images and labels differ in number.
         """
-        images, labels, n_train = read_set(path)
-        pixels, n = images[:, None], len(images)
-        vocab = vocabulary(CategoryBlock(), labels[:n_train].tolist())
-        unknown = set(labels[n_train:].tolist()) - set(vocab)
-        if unknown:
-            raise DataError(f"{path}: classes {sorted(unknown)} occur in validation but not in training")
-        parts = [moments(part) for part in np.array_split(pixels, 1 + n // 1000)]
-        decoding = Decoding("L")
-        indices = np.searchsorted(vocab, labels).tolist()
-        train, valid = (
-            Dataset(labels[part].tolist(), pixels[part, 0], indices[part], vocab, decoding)
-            for part in (slice(n_train), slice(n_train, n))
-        )
-        return make_loaders(
-            StoredImages(pixels, np.concatenate(parts)),
-            (range(n_train), range(n_train, n)),
-            (train, valid),
-            batch_tfms=listed(batch_tfms),
-            bs=bs,
-            val_bs=val_bs,
-            device=device,
-            path=path,
-        )
+        return idx_loaders(path, batch_tfms=batch_tfms, bs=bs, val_bs=val_bs, device=device)
 
     @classmethod
     def from_path_func(
@@ -185,6 +137,8 @@ class ImageDataLoaders(DataLoaders):
         label_func: Callable[[Any], Any],
         valid_pct: float = 0.2,
         seed: int | None = None,
+        *,
+        group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """Files in a list, labelled by a function of their paths, split at random.
@@ -195,14 +149,16 @@ class ImageDataLoaders(DataLoaders):
             label_func: Path → label, a string or an integer.
             valid_pct: Share of the images to validate on.
             seed: Makes the random split repeatable.
+            group_by: Keep images of one group on one side, as of `from_folder`.
             options: `ImageOptions`.
 
         Raises:
             UsageError: `fnames` is empty.
             DataError: as `DataBlock.dataloaders`.
         """
-        splitter = RandomSplitter(valid_pct, seed)
-        return _loaders(options, item_list(fnames, "fnames"), path, splitter=splitter, get_y=label_func)
+        split = Split("auto", valid_pct, seed, group_by)
+        splitter = split.splitter(label_func, split.grouped(path))
+        return loaders(options, item_list(fnames, "fnames"), path, splitter=splitter, get_y=label_func)
 
     @classmethod
     def from_name_func(
@@ -234,6 +190,7 @@ class ImageDataLoaders(DataLoaders):
         label_col: Column = 1,
         *,
         valid_col: Column | None = None,
+        group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
     ) -> DataLoaders:
         """A pandas DataFrame with a column of file names and one of labels.
@@ -248,6 +205,7 @@ class ImageDataLoaders(DataLoaders):
             suff: Put after each name, such as `.jpg`.
             label_col: Name or number of the column of labels.
             valid_col: Name or number of a column that is true for the rows to validate on, instead of `valid_pct`.
+            group_by: Keep images of one group on one side: `column:NAME`, or as of `from_folder`.
             options: `ImageOptions`.
 
         Raises:
@@ -256,14 +214,14 @@ class ImageDataLoaders(DataLoaders):
         """
         if not is_frame(df):
             raise UsageError(f"from_df takes a DataFrame first, then the path; got a {type(df).__name__}")
-        return _loaders(
-            options,
-            df,
-            path,
-            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
-            get_x=ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff),
-            get_y=ColReader(label_col),
-        )
+        get_x, get_y = ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff), ColReader(label_col)
+        split = Split("auto", valid_pct, seed, group_by)
+        name = split.group_column
+        grouped = split.grouped(path) if name is None else ColReader(name)
+        if grouped is not None and name is None:
+            grouped = lambda row, of_path=grouped: of_path(get_x(row))
+        splitter = split.splitter(get_y, grouped) if valid_col is None else ColSplitter(valid_col)
+        return loaders(options, df, path, splitter=splitter, get_x=get_x, get_y=get_y)
 
     @classmethod
     def from_lists(
@@ -281,22 +239,7 @@ class ImageDataLoaders(DataLoaders):
             UsageError: the two differ in length.
         """
         columns, splitter = (item_list(fnames, "fnames"), labels), RandomSplitter(valid_pct, seed)
-        return _loaders(options, columns, path, declare=DataBlock.from_columns, splitter=splitter)
-
-
-def _loaders(
-    options: ImageOptions,
-    source: Any,
-    path: str | Path,
-    *,
-    vocab: Sequence[Any] | None = None,
-    declare: Callable[..., DataBlock] = DataBlock,
-    **functions: Any,
-) -> DataLoaders:
-    """What a DataBlock of these functions makes of `source`, with the options of a user."""
-    blocks = ImageBlock(options.pop("img_cls", PILImage)), CategoryBlock(vocab)
-    transforms = {name: options.pop(name, None) for name in ("item_tfms", "batch_tfms")}
-    return declare(blocks, **functions, **transforms).dataloaders(source, path=path, **options)
+        return loaders(options, columns, path, declare=DataBlock.from_columns, splitter=splitter)
 
 
 def _by_name(label_func: Callable[[str], Any], item: Any) -> Any:

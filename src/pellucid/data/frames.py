@@ -14,6 +14,7 @@ from pellucid.text import printable
 Column = str | int
 # What a column of flags may hold: strings from a CSV would all be true, "False" too.
 _FLAGS = {True: True, False: False, "True": True, "False": False, "true": True, "false": False}
+_WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}  # of a CSV, in any case
 
 
 def is_frame(source: Any) -> bool:
@@ -108,6 +109,11 @@ def _cell(row: Any, col: Column) -> Any:
         )
         there = f"; there are {', '.join(printable(repr(n)) for n in names)}" if names else ""
         raise DataError(f"ColReader: the row has no column {col!r}{there}") from None
+
+
+def flag_of(cell: str) -> bool | None:
+    """What a cell of a CSV says where it is a yes or a no; None for anything else."""
+    return _WORDS.get(cell.strip().lower())
 
 
 def _flag(value: Any, col: Column) -> bool:

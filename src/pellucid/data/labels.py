@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from unicodedata import normalize
 
+from pellucid.data.delimited import Row, read_rows
 from pellucid.data.formats import IMAGE_EXTENSIONS
 from pellucid.errors import DataError, UsageError
 from pellucid.output import say
 from pellucid.text import printable
 
 Column = str | int
-DELIMITERS = (",", ";", "\t")
 # What people call the two columns, without capitals and signs between words.
 FILE_NAMES = frozenset(
     {"path", "file", "filename", "filepath", "fname", "fn", "name", "id"}
@@ -29,9 +27,18 @@ LABEL_NAMES = frozenset(
 
 
 @dataclass(frozen=True)
-class _Row:
-    line: int  # where it begins
-    cells: list[str]
+class LabelFile:
+    """What a label file says.
+
+    Attributes:
+        items: (file, label) of each row.
+        columns: The further columns that were asked for, a cell a row.
+        folder: Where relative files are.
+    """
+
+    items: list[tuple[Path, str]]
+    columns: dict[Column, list[str]]
+    folder: Path
 
 
 def csv_items(
@@ -62,8 +69,22 @@ def csv_items(
         DataError: it cannot be read, there is no such folder, the columns cannot be told, a row has no file or no
             label, or two for one file.
     """
+    return read_labels(path, fn_col, label_col, folder=folder, suff=suff, delimiter=delimiter).items
+
+
+def read_labels(
+    path: str | Path,
+    fn_col: Column | None = None,
+    label_col: Column | None = None,
+    *,
+    folder: str | Path = "",
+    suff: str = "",
+    delimiter: str | None = None,
+    more: Sequence[Column] = (),
+) -> LabelFile:
+    """As `csv_items`, with the cells of the columns `more`, which hold neither files nor labels."""
     path = Path(path)
-    rows = _rows(path, delimiter)
+    rows = read_rows(path, delimiter)
     if not rows:
         raise DataError(f"{printable(path)}: no rows of path,label")
     base = path.parent / folder
@@ -75,15 +96,25 @@ def csv_items(
         raise UsageError(
             f"suff (command line: --suffix) is put after each name as it is: say {f'.{suff}'!r}, not {suff!r}"
         )
-    names, rows = _table(path, rows, (fn_col, label_col), base, suff)
+    names, rows = _table(path, rows, (fn_col, label_col, *more), base, suff)
     if not rows:
         raise DataError(f"{printable(path)}: no rows of path,label")
     file_at = _file_column(path, names, rows[0], fn_col, base, suff)
-    label_at = _label_column(path, names, label_col, file_at)
+    more_at = {column: _column(path, names, column) for column in more}
+    label_at = _label_column(path, names, label_col, {file_at, *more_at.values()})
     if fn_col is None and label_col is None and (len(names) > 2 or file_at > label_at):
-        unused = [_shown(names, i) for i in range(len(names)) if i not in (file_at, label_at)]
-        more = f"; not used: {', '.join(unused)}" if unused else ""
-        say(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{more}")
+        unused = [_shown(names, i) for i in range(len(names)) if i not in (file_at, label_at, *more_at.values())]
+        note = f"; not used: {', '.join(unused)}" if unused else ""
+        say(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{note}")
+    items = _labelled(path, rows, file_at, label_at, base, suff)
+    what = {column: f"value in column {_shown(names, at)}" for column, at in more_at.items()}
+    columns = {column: [_cell(path, row, at, what[column]) for row in rows] for column, at in more_at.items()}
+    return LabelFile(items, columns, base)
+
+
+def _labelled(
+    path: Path, rows: list[Row], file_at: int, label_at: int, base: Path, suff: str
+) -> list[tuple[Path, str]]:
     items: dict[str, tuple[int, str]] = {}
     found = []
     for row in rows:
@@ -99,55 +130,9 @@ def csv_items(
     return found
 
 
-def _rows(path: Path, delimiter: str | None) -> list[_Row]:
-    """All rows that are not empty."""
-    try:
-        if not path.is_file():
-            raise DataError(f"{printable(path)}: cannot be read as CSV: no such file")
-        raw = path.read_bytes()
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{printable(path)}: cannot be read as CSV ({error}); save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{printable(path)}: cannot be read as CSV ({printable(error)})") from None
-    tables: dict[str, list[_Row]] = {}
-    errors = []
-    for each in DELIMITERS if delimiter is None else (delimiter,):
-        try:
-            tables[each] = list(_parsed(path, text, each))
-        except DataError as error:
-            errors.append(error)
-    several = {each: rows for each, rows in tables.items() if rows and len(rows[0].cells) > 1}
-    if errors and not several:
-        raise errors[0]
-    even = {each: rows for each, rows in several.items() if len({len(row.cells) for row in rows}) == 1}
-    chosen = even if len(several) > 1 else several
-    if len(several) > 1 and len(chosen) != 1:
-        raise DataError(
-            f"{printable(path)}: is it {' or '.join(map(repr, several))} that divides the columns? "
-            "Say it with delimiter=…, or put quotes around names that hold one"
-        )
-    return next(iter((chosen or tables).values()))
-
-
-def _parsed(path: Path, text: str, delimiter: str) -> Iterator[_Row]:
-    # newline="" and no splitlines(): only the csv module knows which line ends are inside quotes.
-    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield _Row(line, [cell.strip() for cell in cells])
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{printable(path)}: line {line} cannot be read as CSV ({error}); is a quote in it not closed?"
-        ) from None
-
-
 def _table(
-    path: Path, rows: list[_Row], asked: Sequence[Column | None], base: Path, suff: str
-) -> tuple[list[str], list[_Row]]:
+    path: Path, rows: list[Row], asked: Sequence[Column | None], base: Path, suff: str
+) -> tuple[list[str], list[Row]]:
     """Names of the columns, each "" where there are none, and the rows below."""
     first, rest = rows[0].cells, rows[1:]
     width = max(i + 1 for row in rows for i, cell in enumerate(row.cells) if cell)
@@ -176,7 +161,7 @@ def _table(
     return [*first, *[""] * width][:width], rest
 
 
-def _file_column(path: Path, names: list[str], row: _Row, asked: Column | None, base: Path, suff: str) -> int:
+def _file_column(path: Path, names: list[str], row: Row, asked: Column | None, base: Path, suff: str) -> int:
     images = [i for i, cell in enumerate(row.cells[: len(names)]) if _is_image(cell, base, suff)]
     if asked is not None:
         column = _column(path, names, asked)
@@ -197,17 +182,17 @@ def _file_column(path: Path, names: list[str], row: _Row, asked: Column | None, 
     )
 
 
-def _label_column(path: Path, names: list[str], asked: Column | None, file_at: int) -> int:
+def _label_column(path: Path, names: list[str], asked: Column | None, taken: set[int]) -> int:
     if asked is not None:
         return _column(path, names, asked)
-    others = [i for i in range(len(names)) if i != file_at]
+    others = [i for i in range(len(names)) if i not in taken]
     known = [i for i in others if _plain(names[i]) in LABEL_NAMES]
     if len(known) == 1:
         return known[0]
     if len(others) == 1:
         return others[0]
     if not others:
-        return file_at + 1  # every row lacks its label, and the first is named
+        return len(names)  # every row lacks its label, and the first is named
     raise DataError(
         f"{printable(path)}: the label may be in {', '.join(_shown(names, i) for i in others)}; say it with "
         f"label_col={names[others[-1]] or others[-1]!r} (command line: --label-col)"
@@ -224,7 +209,7 @@ def _column(path: Path, names: list[str], asked: Column) -> int:
     raise DataError(f"{printable(path)}: {'two columns are' if same else 'no column is'} {asked!r}; there are {listed}")
 
 
-def _cell(path: Path, row: _Row, column: int, what: str) -> str:
+def _cell(path: Path, row: Row, column: int, what: str) -> str:
     cell = row.cells[column] if column < len(row.cells) else ""
     if not cell:
         raise DataError(f"{printable(path)}: line {row.line} has no {what}; each row is path,label")

@@ -50,14 +50,16 @@ def role(name: str) -> str | None:
     return _ROLES.get(re.sub(r"(set|data|images)$", "", re.sub(r"[\W\d_]", "", name.casefold())))
 
 
-def layout(root: Path, train: str | None, valid: str | None, at_random: bool) -> Layout:
+def layout(root: Path, train: str | None, valid: str | None, at_random: bool, *, keep_test: bool = False) -> Layout:
     """Find training and validation images by their folders, as `ImageDataLoaders.from_folder` describes.
 
     Args:
         root: The folder.
         train: Name of the training sub-folder, None to find it.
         valid: Name of the validation sub-folder, None to find it.
-        at_random: Whether all images in class folders are wanted, to be split at random.
+        at_random: Whether all images in class folders are wanted, to be split at random; those for testing are not.
+        keep_test: Leave out a folder named like a test set, which otherwise validates where no other does; a training
+            folder without a validation folder is then divided.
 
     Raises:
         DataError: there are no images, no class folders, or it cannot be told what is what.
@@ -66,6 +68,8 @@ def layout(root: Path, train: str | None, valid: str | None, at_random: bool) ->
     if not listing.folders:
         raise DataError(no_images(root, listing))
     tree = _Tree.of(root, listing)
+    if keep_test:
+        tree.set_aside([name for name in tree.names if role(name) == "test"])
     spelt = {one_spelling(name): name for name in tree.names}
     train, valid = (name and spelt.get(one_spelling(name), name) for name in (train, valid))
     given = [name for name in (train, valid) if name]
@@ -75,11 +79,13 @@ def layout(root: Path, train: str | None, valid: str | None, at_random: bool) ->
         )
     train = train or tree.side("train", True)
     valid = valid or tree.side("valid", bool(train)) or tree.side("test", bool(train))
-    if at_random or not (train or valid):
-        files = tree.images([name for name in tree.deep if role(name)] if train in tree.deep else [])
+    if at_random or not (train or valid) or (keep_test and train in tree.deep and not valid):
+        files = tree.images(
+            [name for name in tree.deep if role(name) in ("train", "valid")] if train in tree.deep else []
+        )
         said = (
             ""
-            if at_random
+            if at_random or keep_test
             else f"no training and validation folders: a random share of the {len(files):,} images validates"
         )
         return Layout(files, None, tree.report(len(files), said))
@@ -138,6 +144,8 @@ class _Tree:
         names: The folders in it.
         groups: Path of a folder from `base` → its images.
         listing: What was found under the whole.
+        notes: What was decided, in words.
+        aside: Folders that are no part of the set.
     """
 
     base: Path
@@ -145,6 +153,7 @@ class _Tree:
     groups: dict[_Parts, list[Path]]
     listing: ImageListing
     notes: list[str] = field(default_factory=list)
+    aside: list[Path] = field(default_factory=list)
 
     @classmethod
     def of(cls, root: Path, listing: ImageListing) -> _Tree:
@@ -178,6 +187,18 @@ class _Tree:
             )
         return found[0] if found else None
 
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Take these folders for no part of the set, and say so; raises DataError where nothing else is left."""
+        for name in names:
+            found = [parts for parts in self.groups if parts[:1] == (name,)]
+            n = sum(len(self.groups.pop(parts)) for parts in found)
+            self.names.remove(name)
+            self.aside.append(self.base / name)
+            if n:
+                self.notes.append(f"{counted(n, 'image')} in {name!r} {'is' if n == 1 else 'are'} left for testing")
+        if not self.groups:
+            raise DataError(f"{printable(self.base)}: has no images to train on besides those in {quoted(names)}")
+
     def images(self, sides: Sequence[str]) -> list[Path]:
         """The images in the class folders of these sides, or of the whole where none are named."""
         odd = [name for name in self.flat if role(name) in ("valid", "test")]
@@ -208,6 +229,8 @@ class _Tree:
             )
         _refuse_ambiguous(self.base, sorted(classes))
         for folder, endings in self.listing.emptied.items():
+            if not {folder, *folder.parents}.isdisjoint(self.aside):
+                continue
             path = _class_of(folder.relative_to(self.base).parts, sides) if folder.is_relative_to(self.base) else ()
             if path and not any(path[:n] in classes for n in range(1, len(path))):
                 raise DataError(

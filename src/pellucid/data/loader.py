@@ -178,6 +178,10 @@ class DataLoaders:
         device: Where the model is trained; None takes the loaders'.
         path: Folder that the data came from, for your own use.
 
+    Attributes:
+        split: How the two sides of a folder or a label file were told apart: `folders`, `random`, `stratified`, `group`
+            or `column:NAME`; empty for other loaders.
+
     Raises:
         UsageError: a loader has no length, is used up after one pass, or gives single items.
     """
@@ -198,6 +202,7 @@ class DataLoaders:
             check_loader(valid, "validation")
         self.train, self.decoding, self.getters, self.path = train, decoding, getters, Path(path)
         self.valid: Any = valid
+        self.split = ""
         self.vocab = list(vocab if len(vocab) else getattr(train, "vocab", ()))
         for loader in self.loaders:
             if isinstance(loader, DataLoader):

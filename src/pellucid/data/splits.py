@@ -27,15 +27,35 @@ def RandomSplitter(valid_pct: float = 0.2, seed: int | None = None) -> Splitter:
         seed: Makes the split repeatable; None takes the process's: what `set_seed` (or `torch.manual_seed`) was last
             given, or the random one that a process starts with.
     """
-    if isinstance(valid_pct, str) or not 0 < valid_pct < 1:
-        raise UsageError(f"valid_pct must be a number between 0 and 1, got {valid_pct!r}")
+    check_share(valid_pct)
 
     def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
         order = list(range(len(items)))
-        # The seed, not the generator's state: that would depend on every batch looked at in between.
-        random.Random(torch.initial_seed() if seed is None else seed).shuffle(order)
+        random.Random(seed_of(seed)).shuffle(order)
         cut = max(1, int(valid_pct * len(items)))
         return order[cut:], order[:cut]
+
+    return split
+
+
+def RandomSubsetSplitter(train_sz: float, valid_sz: float, seed: int | None = None) -> Splitter:
+    """Train on a random share of the items and validate on another; the rest is on neither side.
+
+    Args:
+        train_sz: Share of the items to train on, between 0 and 1.
+        valid_sz: Share to validate on; the two may add up to 1 at most.
+        seed: As of `RandomSplitter`.
+    """
+    check_share(train_sz, "train_sz")
+    check_share(valid_sz, "valid_sz")
+    if train_sz + valid_sz > 1 + 1e-9:
+        raise UsageError(f"train_sz and valid_sz are shares of all items, they cannot be {train_sz} and {valid_sz}")
+
+    def split(items: Sequence[Any]) -> tuple[list[int], list[int]]:
+        order = list(range(len(items)))
+        random.Random(seed_of(seed)).shuffle(order)
+        n_train, n_valid = int(train_sz * len(items)), int(valid_sz * len(items))
+        return order[:n_train], order[n_train : n_train + n_valid]
 
     return split
 
@@ -106,6 +126,17 @@ def GrandparentSplitter(
         return train, valid
 
     return split
+
+
+def check_share(value: Any, name: str = "valid_pct") -> None:
+    """See that it is a share of the items; raises UsageError otherwise."""
+    if isinstance(value, str) or not 0 < value < 1:
+        raise UsageError(f"{name} must be a number between 0 and 1, got {value!r}")
+
+
+def seed_of(seed: int | None) -> int:
+    """A splitter's seed; without one the process's, not the generator's state, which every batch looked at moves."""
+    return torch.initial_seed() if seed is None else seed
 
 
 def checked_split(split: Any, items: Sequence[Any]) -> tuple[list[int], list[int], list[int]]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from pellucid.data.sources import OnError
+from pellucid.data.splitting import Split
 from pellucid.errors import UsageError
 from pellucid.nn.libraries import is_library
 from pellucid.nn.models import check_own
@@ -24,7 +25,12 @@ class Settings:
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
         size: Side in pixels that images are brought to; None means 128 for folders and CSV, or what half of their files
             have if that is less, 0 the files' own size.
-        valid_pct: Share of the images to validate on, at random; None uses train/valid sub-folders, else 0.2.
+        valid_pct: Share of the images to validate on; None uses train/valid sub-folders, else 0.2.
+        split: `stratified` validates on that share of each class, `random` of all images; `folders` takes train/valid
+            sub-folders, `column:NAME` a column of a label file that says train, valid or test, or is true for the
+            images to validate on. `auto` is `folders` where there are any and no `valid_pct`, else `stratified`.
+        group_by: Keep images of one group on one side: a regular expression that is looked for in an image's path from
+            the source's folder (its first group, or all it matches), or `column:NAME` of a label file.
         seed: Of the split, the weights and the order of the images.
         device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
         workers: Decoder processes; None takes one a core.
@@ -38,7 +44,8 @@ class Settings:
         image_folder: Of a label file, the folder its files are in; None means its own.
 
     Raises:
-        UsageError: a number makes no sense, or there is no architecture of this name.
+        UsageError: a number makes no sense, there is no architecture or split of this name, or two settings exclude
+            each other.
     """
 
     source: str
@@ -49,6 +56,8 @@ class Settings:
     bs: int | None = None
     size: int | None = None
     valid_pct: float | None = None
+    split: str = "auto"
+    group_by: str | None = None
     seed: int = 42
     device: str | None = None
     workers: int | None = None
@@ -74,5 +83,6 @@ class Settings:
         for name, (does, what) in fits.items():
             if not does:
                 raise UsageError(f"{name} must be {what}, got {getattr(self, name)}")
+        Split(self.split, self.valid_pct, self.seed, self.group_by)
         if self.arch is not None and not is_library(self.arch):  # a library says itself what it lacks
             check_own(self.arch)

@@ -10,20 +10,26 @@ from typing import Any
 import torch
 
 from pellucid.data.catalogue import DATA_SETS, SCHEME, untar_data
-from pellucid.data.factories import ImageDataLoaders
+from pellucid.data.declared import folder_loaders, idx_loaders, label_file_loaders
 from pellucid.data.idx import find_idx
 from pellucid.data.images import Resize
 from pellucid.data.labels import csv_items
+from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
 from pellucid.data.sources import OnError
+from pellucid.data.splitting import Split
 from pellucid.data.transforms import Normalize
-from pellucid.errors import UsageError
+from pellucid.errors import DataError, UsageError
+from pellucid.output import say
 from pellucid.runs.sizes import SAMPLE, fitting_side, some_images
+from pellucid.text import counted
 
 LABEL_FILES = (".csv", ".tsv")
 FLAGS = {
     "size": "--size",
     "valid_pct": "--valid-pct",
+    "split": "--split",
+    "group_by": "--group-by",
     "columns": "--path-col, --label-col, --suffix and --image-folder",
 }
 
@@ -34,28 +40,41 @@ class Asked:
 
     Attributes:
         size: Side in pixels; 0 for the files' own, None where nothing was said.
-        valid_pct: Share of the images to validate on, None where nothing was said.
-        seed: Of the split.
+        divided: How training and validation are told apart.
         columns: Of a label file, the arguments of `csv_items`.
         common: Arguments of every `ImageDataLoaders.from_…`: transforms of batches, device, workers, damaged images.
     """
 
     size: int | None
-    valid_pct: float | None
-    seed: int | None
+    divided: Split
     columns: Mapping[str, Any]
     common: dict[str, Any]
 
     @property
+    def valid_pct(self) -> float | None:
+        """Share of the images to validate on, None where nothing was said."""
+        return self.divided.valid_pct
+
+    @property
     def share(self) -> float:
-        """Share of the images to validate on, at random."""
-        return 0.2 if self.valid_pct is None else self.valid_pct
+        """Share of the images to validate on."""
+        return self.divided.share
+
+    @property
+    def seed(self) -> int | None:
+        """Of the split."""
+        return self.divided.seed
 
     def given(self) -> list[str]:
         """Names of the options, of those that only some kinds take, that were given."""
-        return [
-            name for name in FLAGS if (any(self.columns.values()) if name == "columns" else bool(getattr(self, name)))
-        ]
+        said = {
+            "size": self.size,
+            "valid_pct": self.divided.valid_pct,
+            "split": self.divided.how != "auto",
+            "group_by": self.divided.group_by,
+            "columns": any(self.columns.values()),
+        }
+        return [name for name in FLAGS if said[name]]
 
 
 MakesLoaders = Callable[[str, Asked], DataLoaders]
@@ -105,6 +124,8 @@ def open_source(
     workers: int | None,
     on_error: OnError,
     columns: Mapping[str, Any] | None = None,
+    split: str = "auto",
+    group_by: str | None = None,
 ) -> DataLoaders:
     """The batches of `train`'s source, with the options of that name; `columns` are those of `csv_items`.
 
@@ -114,7 +135,7 @@ def open_source(
     if not str(source):  # which would be the current folder
         raise UsageError("the source is empty: name a data set, a folder or a label file")
     common = {"batch_tfms": Normalize(), "device": device, "workers": workers, "on_error": on_error}
-    asked = Asked(size, valid_pct, seed, columns or {}, common)
+    asked = Asked(size, Split(split, valid_pct, seed, group_by, stratified=True), columns or {}, common)
     kind = next((kind for kind in KINDS if kind.recognises(source)), None)
     if kind is None and not Path(source).exists():
         raise UsageError(f"{source}: no such file or folder, and no data set of that name ({', '.join(DATA_SETS)})")
@@ -125,7 +146,22 @@ def open_source(
             takers = ", ".join(kind.what for kind in KINDS if name in kind.takes)
             are, them = ("are", "them") if " and " in FLAGS[name] else ("is", "it")
             raise UsageError(f"{source}: {FLAGS[name]} {are} for {takers}; leave {them} out for {kind.what}")
-    return kind.loaders(source, asked)
+    dls = kind.loaders(source, asked)
+    _refuse_one_class(dls)
+    if dls.split and dls.split != "group":  # groups were described when they were chosen
+        name = f"{dls.split} split" if dls.split in ("stratified", "random") else f"split by {dls.split}"
+        say(f"{name}: {dls.valid.n:,} of {dls.train.n + dls.valid.n:,} images validate")
+    return dls
+
+
+def _refuse_one_class(dls: DataLoaders) -> None:
+    """Refuse a validation of one class: what always gives that class would be right each time."""
+    labels = getattr(dls.valid, "labels", None)
+    if labels is not None and labels.dim() == 1 and len(labels.unique()) == 1:
+        raise DataError(
+            f"all {counted(len(labels), 'validation image')} are of one class, {dls.label(int(labels[0]))!r}, which no "
+            "accuracy can be measured on; validate on images of each class: --split stratified takes a share of each"
+        )
 
 
 def _resize(asked: Asked, some: Any) -> Resize | None:
@@ -133,31 +169,35 @@ def _resize(asked: Asked, some: Any) -> Resize | None:
     return None if asked.size == 0 else Resize(fitting_side(asked.size, some))
 
 
-@source_kind("folders of images", lambda source: Path(source).is_dir(), ("size", "valid_pct"))
+@source_kind("folders of images", lambda source: Path(source).is_dir(), ("size", "valid_pct", "split", "group_by"))
 def _folder(source: str, asked: Asked) -> DataLoaders:
+    found = layout(Path(source), None, None, asked.divided.own, keep_test=True)
     resize = _resize(asked, some_images(Path(source)))
-    return ImageDataLoaders.from_folder(
-        source, valid_pct=asked.valid_pct, seed=asked.seed, item_tfms=resize, **asked.common
-    )
+    return folder_loaders(source, found, asked.divided, item_tfms=resize, **asked.common)
 
 
 @source_kind("folders of IDX files", lambda source: Path(source).is_dir() and find_idx(source) is not None)
 def _idx(source: str, asked: Asked) -> DataLoaders:
-    return ImageDataLoaders.from_idx(source, batch_tfms=asked.common["batch_tfms"], device=asked.common["device"])
+    common = {name: asked.common[name] for name in ("batch_tfms", "device")}
+    return idx_loaders(source, bs=64, val_bs=None, **common)
 
 
 @source_kind(
     "label files (.csv, .tsv)",
     lambda source: Path(source).suffix.lower() in LABEL_FILES and Path(source).is_file(),
-    ("size", "valid_pct", "columns"),
+    ("size", "valid_pct", "split", "group_by", "columns"),
 )
 def _label_file(source: str, asked: Asked) -> DataLoaders:
     some = (file for file, _ in csv_items(source, **asked.columns)[:SAMPLE])
-    options = {**asked.columns, **asked.common, "item_tfms": _resize(asked, some)}
-    return ImageDataLoaders.from_csv(source, asked.share, asked.seed, **options)
+    options = asked.common | {"item_tfms": _resize(asked, some)}
+    return label_file_loaders(Path(source), asked.divided, asked.columns, **options)
 
 
-@source_kind("data sets of pellucid", lambda source: source.removeprefix(SCHEME) in DATA_SETS, ("size", "valid_pct"))
+@source_kind(
+    "data sets of pellucid",
+    lambda source: source.removeprefix(SCHEME) in DATA_SETS,
+    ("size", "valid_pct", "split", "group_by"),
+)
 def _data_set(source: str, asked: Asked) -> DataLoaders:
     """By its name or address; a user's own file or folder of its name is not passed over."""
     name = source.removeprefix(SCHEME)
@@ -166,10 +206,11 @@ def _data_set(source: str, asked: Asked) -> DataLoaders:
             f"{source}: a data set of pellucid has this name, and a file or folder here; write ./{source} for what is "
             f"here, or {SCHEME}{name} for the data set"
         )
-    return ImageDataLoaders.from_folder(
-        untar_data(f"{SCHEME}{name}"),
-        valid_pct=asked.valid_pct,
-        seed=asked.seed,
+    folder = untar_data(f"{SCHEME}{name}")
+    return folder_loaders(
+        folder,
+        layout(folder, None, None, asked.divided.own),
+        asked.divided,
         img_cls=DATA_SETS[name].img_cls,
         item_tfms=Resize(asked.size) if asked.size else None,
         **asked.common,

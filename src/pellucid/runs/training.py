@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from pellucid.data.loader import DataLoaders, default_device
+from pellucid.data.splitting import SHARE
 from pellucid.errors import PellucidError, UsageError
 from pellucid.metrics import accuracy
 from pellucid.nn.models import create_model
@@ -73,13 +74,22 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
                 "suff": settings.suffix,
                 "folder": settings.image_folder or "",
             },
+            settings.split,
+            settings.group_by,
         )
+        settings = _with_split(settings, dls.split)
         learn, settings = _learner(dls, settings, reservation.folder)
         meanwhile = statistics_size(learn, settings.epochs) if settings.stats else 0
         reservation.hold(size_of(learn, settings.epochs), meanwhile)
         _train(learn, settings, reservation)
     found = json.loads((reservation.folder / "run.json").read_text())
     return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)
+
+
+def _with_split(settings: Settings, split: str) -> Settings:
+    """The settings with what `auto` came to, and the share where one was drawn."""
+    share = (settings.valid_pct or SHARE) if split in ("stratified", "random", "group") else None
+    return replace(settings, split=settings.split if split in ("", "group") else split, valid_pct=share)
 
 
 def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learner, Settings]:

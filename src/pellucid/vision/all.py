@@ -30,6 +30,7 @@ from pellucid.data.augment.crops import CenterCrop, RandomCrop, RandomResizedCro
 from pellucid.data.augment.geometry import Dihedral, Flip, Rotate, Warp, Zoom
 from pellucid.data.augment.resampling import PadMode
 from pellucid.data.augment.sizing import CenterCropResize
+from pellucid.data.balanced import GroupSplitter, TrainTestSplitter
 from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
@@ -38,7 +39,14 @@ from pellucid.data.images import PILImage, PILImageBW, Resize, ResizeMethod
 from pellucid.data.items import RegexLabeller, get_image_files, parent_label
 from pellucid.data.labels import csv_items
 from pellucid.data.loader import DataLoader, DataLoaders, default_device
-from pellucid.data.splits import FuncSplitter, GrandparentSplitter, IndexSplitter, MaskSplitter, RandomSplitter
+from pellucid.data.splits import (
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    RandomSubsetSplitter,
+)
 from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.data.verification import verify_images
 from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
@@ -201,6 +209,7 @@ __all__ = [
     "GradientAccumulation",
     "GradientClip",
     "GrandparentSplitter",
+    "GroupSplitter",
     "History",
     "Hook",
     "HookCallback",
@@ -244,6 +253,7 @@ __all__ = [
     "RandomCrop",
     "RandomResizedCropGPU",
     "RandomSplitter",
+    "RandomSubsetSplitter",
     "Recall",
     "Recorder",
     "ReduceLROnPlateau",
@@ -264,6 +274,7 @@ __all__ = [
     "Swish",
     "Tensor",
     "TrackerCallback",
+    "TrainTestSplitter",
     "TrainingError",
     "URLs",
     "UsageError",
