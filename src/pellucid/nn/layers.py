@@ -105,9 +105,16 @@ class Conv2dSame(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Pad and convolve (batch, channel, row, column)."""
         axes = zip(input.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True)
-        top, left = (same_sides(*axis) for axis in axes)
-        padded = F.pad(input, (*left, *top))  # the last axis comes first
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        (top, bottom), (left, right) = (same_sides(*axis) for axis in axes)
+        if (top, left) == (bottom, right):
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
+        if self.dilation != (1, 1):
+            padded = F.pad(input, (left, right, top, bottom))
+            return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        # One zero more after the image than before it is a zero in front of the kernel: the same sums, and no copy of
+        # the image, which took a fifth of EfficientNet's time on a CPU.
+        weight = F.pad(self.weight, (right - left, 0, bottom - top, 0))
+        return F.conv2d(input, weight, self.bias, self.stride, (bottom, right), self.dilation, self.groups)
 
 
 class AdaptiveConcatPool2d(nn.Module):
