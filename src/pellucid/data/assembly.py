@@ -82,7 +82,7 @@ def open_source(
                 "remove them, or pass on_error='skip' (command line: --on-error skip) to leave them out"
             )
         warnings.warn(f"skipped {len(store.bad)} of {counted(len(files), 'image')}:\n  {reasons}", stacklevel=4)
-    return StoredImages(store.pixels, store.moments), set(store.bad)
+    return StoredImages(store.pixels, store.moments, store.key), set(store.bad)
 
 
 def _refuse_random_items(files: list[Any], decoding: Decoding) -> None:

@@ -45,13 +45,14 @@ class StoredImages:
     Args:
         pixels: uint8, shape (image, channel, row, column).
         channel_moments: int64, shape (image, channel, (sum, sum of squares)) of the pixels.
+        key: Of the pixel store they are in; None for those that are in none.
     """
 
-    def __init__(self, pixels: np.ndarray, channel_moments: np.ndarray):
+    def __init__(self, pixels: np.ndarray, channel_moments: np.ndarray, key: str | None = None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the map is read-only and is never written
             self.pixels = torch.from_numpy(pixels)
-        self.channel_moments = channel_moments
+        self.channel_moments, self.key = channel_moments, key
         self.shape = tuple(pixels.shape[1:])
 
     def __repr__(self) -> str:

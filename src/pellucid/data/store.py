@@ -51,11 +51,13 @@ class PixelStore:
         pixels: uint8, shape (image, channel, row, column), mapped from disk.
         moments: int64, shape (image, channel, 2): sum and sum of squares of the pixels.
         bad: Row of each file that could not be decoded, and why; its pixels are zero.
+        key: Its name, see `store_key`.
     """
 
     pixels: np.ndarray
     moments: np.ndarray
     bad: dict[int, str]
+    key: str
 
     @classmethod
     def open(cls, files: Sequence[Path], decoding: Decoding, workers: int | None = None) -> PixelStore:
@@ -144,7 +146,7 @@ def _opened(folder: Path) -> PixelStore | None:
         moments = np.load(folder / "moments.npy")
         if list(pixels.shape) != meta["shape"] or _checksum(folder) != meta["checksum"]:
             return None
-        return PixelStore(pixels, moments, {int(row): reason for row, reason in meta["bad"].items()})
+        return PixelStore(pixels, moments, {int(row): reason for row, reason in meta["bad"].items()}, folder.name)
     except MemoryError:
         raise PellucidError(f"the pixel store {folder} does not fit in memory; stream with cache=False") from None
     except Exception:  # damage shows in many ways, and the remedy is one: build it again

@@ -1,0 +1,95 @@
+"""The probe: features of the frozen body once, and the best linear head for them, in place of the first epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import UsageError
+from pellucid.training.features import features, frozen_layers
+from pellucid.training.logistic import choose_strength, fit_logistic
+
+LINEAR_HEAD = "vision_learner(dls, arch, lin_ftrs=[]) makes such a head"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe found.
+
+    Attributes:
+        strength: Of the penalty on the weights, on standardised features; cross-validation chose it.
+        losses: Mean cross entropy of held-out training images at each strength that was tried.
+        n_features: Features of an image.
+        n_views: Views of each training image: 2 with its mirror image.
+    """
+
+    strength: float
+    losses: dict[float, float]
+    n_features: int
+    n_views: int
+
+
+def probe(learn: Any, *, flipped: bool = True) -> Probe:
+    """Give a learner's head the weights of a logistic regression on the features of its frozen body.
+
+    There is no learning rate and no epoch: the body looks at every image once, see `pellucid.training.features`, and
+    the best head for what it gives is computed. The strength of the penalty is what decides how good it is; it is
+    chosen on training images alone. The body stays as it is.
+
+    Args:
+        learn: A learner whose head is a single linear layer, with a batchnorm before it at most.
+        flipped: Learn from the mirror image of every training image too; not for digits, letters or road signs.
+
+    Raises:
+        UsageError: the head is another one, or as `features`.
+    """
+    norm, linear = _linear_head(learn.model)
+    labels = learn.dls.train.labels
+    if labels is None or labels.dim() != 1:
+        raise UsageError("the probe needs one class an image: train with fine_tune")
+    views = [features(learn, 0)] + ([features(learn, 0, flipped=True)] if flipped else [])
+    everything = torch.cat(views)
+    mean, variance = everything.mean(0), everything.var(0, correction=0)
+    eps = norm.eps if norm is not None else 1e-5
+    std = (variance + eps).sqrt()
+    views = [(view - mean) / std for view in views]
+    choice = choose_strength(views, labels, linear.out_features)
+    weight, bias = fit_logistic(torch.cat(views), labels.repeat(len(views)), linear.out_features, choice.strength)
+    with torch.no_grad():
+        if norm is None:
+            weight, bias = weight / std, bias - (weight / std) @ mean
+        else:
+            _standardise(norm, mean, variance)
+        linear.weight.copy_(weight)
+        if linear.bias is not None:
+            linear.bias.copy_(bias)
+    return Probe(choice.strength, choice.losses, views[0].shape[1], len(views))
+
+
+def _linear_head(model: nn.Module) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
+    """The layers of a head that count when it predicts: a batchnorm or none, and a linear layer."""
+    layers = [layer for layer in model[1] if not isinstance(layer, nn.Dropout)] if _has_parts(model) else []
+    plain = frozen_layers(model)[1:] if layers else []
+    layers = list(dropwhile(lambda layer: any(layer is each for each in plain), layers))
+    *norms, linear = layers or [None]
+    if not isinstance(linear, nn.Linear) or len(norms) > 1 or not all(isinstance(n, nn.BatchNorm1d) for n in norms):
+        raise UsageError(f"the probe is a single linear layer, and the head of this model is not: {LINEAR_HEAD}")
+    return (norms[0] if norms else None), linear
+
+
+def _has_parts(model: nn.Module) -> bool:
+    return isinstance(model, nn.Sequential) and len(model) == 2 and isinstance(model[1], nn.Sequential)
+
+
+def _standardise(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
+    """Have a batchnorm subtract this mean and divide by this deviation, in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    if norm.affine:
+        nn.init.ones_(norm.weight)
+        nn.init.zeros_(norm.bias)
