@@ -35,7 +35,7 @@ def quiet(learn: Learner) -> Learner:
 
 def test_it_fine_tunes(photos):
     dls = loaders(photos)
-    learn = quiet(vision_learner(dls, metrics=accuracy, lin_ftrs=[16], lr=3e-3))
+    learn = quiet(vision_learner(dls, metrics=accuracy, lin_ftrs=[16], lr=3e-3, train_bn=True))
     body, head = learn.model
     assert [type(m) for m in head][-1] is nn.Linear and head[-1].weight.shape == (3, 16) and learn.lr == 3e-3
     theirs = pretrained_model("efficientnet_lite0")

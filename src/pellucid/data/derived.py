@@ -1,8 +1,8 @@
 """What was computed from the images of a pixel store, kept beside it under the same rules.
 
-Such a store is a folder `stores/<key of the pixels>.<key>/` of `array.npy` and `store.json`. It is built under a lock in
-a scratch folder that is renamed when whole, checked when it is opened, counts towards the budget of all stores, and is
-deleted when it is the least recently used.
+Such a store is a folder `stores/<key of the pixels>.<key>/` of `array.npy` and `store.json`. It is built under a lock
+in a scratch folder that is renamed when whole, checked when it is opened, counts towards the budget of all stores, and
+is deleted when it is the least recently used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
 ARRAY, DESCRIPTION = "array.npy", "store.json"
 
 
-def derived(pixels: str, key: str, compute: Callable[[], np.ndarray], sound: Callable[[np.ndarray], bool]) -> np.ndarray:
+def derived(
+    pixels: str, key: str, compute: Callable[[], np.ndarray], sound: Callable[[np.ndarray], bool]
+) -> np.ndarray:
     """The array of this key, computed only where it is not kept yet.
 
     An array that cannot be written, for want of room or rights, is computed and not kept.

@@ -29,18 +29,23 @@ BATCH = 32  # always the same: the last bits of a convolution depend on how many
 PLAIN = AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, Flatten, nn.Identity
 
 
-def frozen_layers(model: nn.Module) -> list[nn.Module]:
-    """The body of a model of body and head, and the layers without weights at the beginning of the head.
+def divided(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers of a model of body and head: those that make features, and those that learn from them.
+
+    The first are the body and what has no weights at the beginning of the head, its pooling.
 
     Raises:
         UsageError: the model is no `Sequential` of a body and a head that is a `Sequential` too.
     """
-    if not (isinstance(model, nn.Sequential) and len(model) == 2 and isinstance(model[1], nn.Sequential)):
+    parts = list(model) if isinstance(model, nn.Sequential) else []
+    head = parts[1] if len(parts) == 2 else None
+    if not isinstance(head, nn.Sequential):
         raise UsageError("features are of models of a body and a head, as vision_learner makes them")
-    return [model[0], *takewhile(lambda layer: type(layer) in PLAIN, model[1])]
+    pooling = list(takewhile(lambda layer: type(layer) in PLAIN, head))
+    return [parts[0], *pooling], list(head[len(pooling) :])
 
 
-def features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tensor:
+def body_features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tensor:
     """What the body of a model gives for each image of a set, pooled as the head pools it: (image, feature).
 
     The body is in evaluation mode and images go through the transforms of validation. Of images in a pixel store the
@@ -62,7 +67,7 @@ def features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tensor:
         raise UsageError("features need loaders made by a DataBlock or ImageDataLoaders, with a validation set")
     plain = loader.new(BATCH, shuffle=False, drop_last=False)
     plain.batch_tfms = list(pipeline.batch_tfms)
-    body = nn.Sequential(*frozen_layers(learn.model)).to(learn.dls.device)
+    body = nn.Sequential(*divided(learn.model)[0]).to(learn.dls.device)
     with looking(body), torch.inference_mode():
         compute = lambda: _computed(body, plain, flipped)
         key = _key(body, plain, pipeline, flipped)
@@ -83,18 +88,18 @@ def features_in_place_of_images(learn: Any, views: int = 1) -> Iterator[None]:
     Model, optimizer and callbacks stay what they are, so weights are saved, loaded and counted as ever.
 
     Args:
-        learn: As of `features`.
+        learn: As of `body_features`.
         views: 2 for each training image or its mirror image, at random in every epoch; 1 for the images alone.
     """
     train, valid = learn.dls.train, learn.dls.valid
-    seen = torch.stack([features(learn, 0, flipped=bool(view)) for view in range(views)])
+    seen = torch.stack([body_features(learn, 0, flipped=bool(view)) for view in range(views)])
     loaders = DataLoaders(
         FeatureLoader(seen, train.labels, train.bs, train.shuffle, train.drop_last),
-        FeatureLoader(features(learn)[None], valid.labels, valid.bs),
+        FeatureLoader(body_features(learn)[None], valid.labels, valid.bs),
         vocab=learn.dls.vocab,
         device=learn.dls.device,
     )
-    images, layers = learn.dls, frozen_layers(learn.model)
+    images, layers = learn.dls, divided(learn.model)[0]
     learn.dls = loaders
     for layer in layers:
         layer.forward = _passed_on
@@ -118,7 +123,7 @@ def needs_images(learn: Any, cbs: Sequence[Any]) -> bool:
     if any(each.labels is None for each in loaders):
         return True
     try:
-        layers = frozen_layers(learn.model)
+        layers, _ = divided(learn.model)
     except UsageError:
         return True
     trained = any(p.requires_grad for layer in layers for p in layer.parameters())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import dropwhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
-from pellucid.training.features import features, frozen_layers
+from pellucid.training.features import body_features, divided
 from pellucid.training.logistic import choose_strength, fit_logistic
 
 LINEAR_HEAD = "vision_learner(dls, arch, lin_ftrs=[]) makes such a head"
@@ -33,7 +32,7 @@ class Probe:
     n_views: int
 
 
-def probe(learn: Any, *, flipped: bool = True) -> Probe:
+def linear_probe(learn: Any, *, flipped: bool = True) -> Probe:
     """Give a learner's head the weights of a logistic regression on the features of its frozen body.
 
     There is no learning rate and no epoch: the body looks at every image once, see `pellucid.training.features`, and
@@ -45,13 +44,13 @@ def probe(learn: Any, *, flipped: bool = True) -> Probe:
         flipped: Learn from the mirror image of every training image too; not for digits, letters or road signs.
 
     Raises:
-        UsageError: the head is another one, or as `features`.
+        UsageError: the head is another one, or as `body_features`.
     """
     norm, linear = _linear_head(learn.model)
     labels = learn.dls.train.labels
     if labels is None or labels.dim() != 1:
         raise UsageError("the probe needs one class an image: train with fine_tune")
-    views = [features(learn, 0)] + ([features(learn, 0, flipped=True)] if flipped else [])
+    views = [body_features(learn, 0)] + ([body_features(learn, 0, flipped=True)] if flipped else [])
     everything = torch.cat(views)
     mean, variance = everything.mean(0), everything.var(0, correction=0)
     eps = norm.eps if norm is not None else 1e-5
@@ -72,17 +71,13 @@ def probe(learn: Any, *, flipped: bool = True) -> Probe:
 
 def _linear_head(model: nn.Module) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
     """The layers of a head that count when it predicts: a batchnorm or none, and a linear layer."""
-    layers = [layer for layer in model[1] if not isinstance(layer, nn.Dropout)] if _has_parts(model) else []
-    plain = frozen_layers(model)[1:] if layers else []
-    layers = list(dropwhile(lambda layer: any(layer is each for each in plain), layers))
-    *norms, linear = layers or [None]
-    if not isinstance(linear, nn.Linear) or len(norms) > 1 or not all(isinstance(n, nn.BatchNorm1d) for n in norms):
-        raise UsageError(f"the probe is a single linear layer, and the head of this model is not: {LINEAR_HEAD}")
-    return (norms[0] if norms else None), linear
-
-
-def _has_parts(model: nn.Module) -> bool:
-    return isinstance(model, nn.Sequential) and len(model) == 2 and isinstance(model[1], nn.Sequential)
+    layers = [layer for layer in divided(model)[1] if not isinstance(layer, nn.Dropout)]
+    match layers:
+        case [nn.BatchNorm1d() as norm, nn.Linear() as linear]:
+            return norm, linear
+        case [nn.Linear() as linear]:
+            return None, linear
+    raise UsageError(f"the probe is a single linear layer, and the head of this model is not: {LINEAR_HEAD}")
 
 
 def _standardise(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:

@@ -25,7 +25,7 @@ from pellucid.training.learner import Learner
 
 WIDE = 256  # pixels, of an image on which every usual body gives maps of several pixels
 WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
-LEARNER = ("loss_func", "opt_func", "lr", "cbs", "metrics", "path", "model_dir", "wd", "wd_bn_bias", "train_bn", "moms")
+LEARNER = ("loss_func", "opt_func", "lr", "cbs", "metrics", "path", "model_dir", "wd", "wd_bn_bias", "moms")
 
 
 def vision_learner(
@@ -42,6 +42,7 @@ def vision_learner(
     arguments: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     sha256: str | None = None,
+    train_bn: bool = False,
     **options: Any,
 ) -> Learner:
     """A learner whose body knows ImageNet's photos, frozen: `fine_tune` trains the head first, then both.
@@ -64,6 +65,8 @@ def vision_learner(
         arguments: Of the network, such as `{'drop_path_rate': 0.1}`, which must fit into JSON.
         weights: A file to begin with instead, see `read_weights`.
         sha256: Of that file.
+        train_bn: Train the norms of the frozen body, as fastai does. Without, the body is frozen whole, and `fine_tune`
+            computes what it gives for each image once.
         options: `lin_ftrs`, `ps`, `concat_pool` and others of `create_head`; `loss_func`, `metrics`, `cbs` and others
             of `Learner`.
 
@@ -92,7 +95,7 @@ def vision_learner(
         if isinstance(module, WEIGHTED):
             init_default(module, init)
     again = None if custom_head is not None or callable(cut) else made.with_head(options)
-    learn = Learner(dls, BodyAndHead(body, head, again), splitter=splitter or default_split, **of_learner)
+    learn = Learner(dls, BodyAndHead(body, head, again), splitter=splitter or default_split, train_bn=train_bn, **of_learner)
     if started:
         learn.freeze()
     return learn

@@ -134,8 +134,10 @@ from pellucid.training.callbacks.tracking import (
     SaveModelCallback,
     TrackerCallback,
 )
+from pellucid.training.features import body_features
 from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
+from pellucid.training.probe import linear_probe
 from pellucid.training.vision import cnn_learner, vision_learner
 from pellucid.vision.core import first, image2tensor, image_bear, tensor, to_cpu, to_np
 
@@ -283,6 +285,7 @@ __all__ = [
     "accuracy",
     "accuracy_multi",
     "array",
+    "body_features",
     "cnn_learner",
     "combine_scheds",
     "combined_cos",
@@ -302,6 +305,7 @@ __all__ = [
     "imagenet_stats",
     "init_default",
     "init_linear",
+    "linear_probe",
     "load_run",
     "math",
     "matplotlib",

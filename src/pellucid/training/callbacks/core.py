@@ -44,6 +44,8 @@ class Callback:
         order: Its place among the callbacks, lowest first; the recorder has 50, the schedule and progress 60.
         run: Whether its events are called, but for `cleanup_fit`; True again after each fit.
         run_train, run_valid: Whether those of training and of validation batches are.
+        needs_images: Whether it looks at images or at the model's body; where no callback does, frozen epochs of
+            `fine_tune` train on features that were computed once.
 
     Raises:
         UsageError: there is no event of that name.
@@ -53,6 +55,7 @@ class Callback:
     run: bool = True
     run_train: bool = True
     run_valid: bool = True
+    needs_images: bool = True
     learn: Any  # a Learner: callbacks are below it, and read of it what they need
 
     def __init__(self, **events: Callable[[Any], Any]):

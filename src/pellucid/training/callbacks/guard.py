@@ -30,6 +30,7 @@ class NonFiniteGuard(Callback):
     """
 
     order = 40
+    needs_images = False
 
     def before_fit(self) -> None:
         self._sound, self._when = Snapshot.of_learner(self.learn), "before this fit"

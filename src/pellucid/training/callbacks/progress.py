@@ -48,6 +48,7 @@ class ProgressCallback(Callback):
     """
 
     order = 60
+    needs_images = False
 
     def __init__(self, bar: bool = True):
         self.bar = bar

@@ -43,6 +43,7 @@ class Recorder(Callback, CurvePictures):
     """
 
     order = 50
+    needs_images = False
 
     def __init__(self) -> None:
         self._clear()

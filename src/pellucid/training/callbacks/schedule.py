@@ -19,6 +19,7 @@ class ParamScheduler(Callback):
     """
 
     order = 60
+    needs_images = False
     run_valid = False
 
     def __init__(self, schedules: Mapping[str, Schedule | Sequence[Schedule]]):

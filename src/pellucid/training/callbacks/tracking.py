@@ -39,6 +39,7 @@ class TrackerCallback(Callback):
     """
 
     order = 61  # behind the recorder
+    needs_images = False
 
     def __init__(
         self,
@@ -175,12 +176,29 @@ class SaveModelCallback(TrackerCallback):
 class KeepBestCallback(TrackerCallback):
     """Put model, loss and moments of the optimizer back to the end of the best epoch, whatever ends the fit.
 
-    The best epoch is kept in memory, bit for bit, and no file is written. Arguments are those of `TrackerCallback`.
+    The best epoch is kept in memory, bit for bit, and no file is written.
+
+    Args:
+        monitor: As of `TrackerCallback`; so are `comp`, `min_delta` and `reset_on_fit`.
+        start: Value of the model before the fit, if it is known: where no epoch is better, that model is put back.
     """
+
+    def __init__(
+        self,
+        monitor: str = "valid_loss",
+        comp: Callable[[Any, Any], Any] | None = None,
+        min_delta: float = 0.0,
+        reset_on_fit: bool = True,
+        start: float | None = None,
+    ):
+        super().__init__(monitor, comp, min_delta, reset_on_fit)
+        self.start = start
 
     def before_fit(self) -> None:
         super().before_fit()
         self._kept: Snapshot | None = None
+        if self.start is not None:
+            self.best, self._kept = self.start, Snapshot.of_learner(self.learn)
 
     def after_epoch(self) -> None:
         super().after_epoch()
