@@ -95,7 +95,9 @@ def vision_learner(
         if isinstance(module, WEIGHTED):
             init_default(module, init)
     again = None if custom_head is not None or callable(cut) else made.with_head(options)
-    learn = Learner(dls, BodyAndHead(body, head, again), splitter=splitter or default_split, train_bn=train_bn, **of_learner)
+    learn = Learner(
+        dls, BodyAndHead(body, head, again), splitter=splitter or default_split, train_bn=train_bn, **of_learner
+    )
     if started:
         learn.freeze()
     return learn
