@@ -72,4 +72,4 @@ def _write(folder: Path, array: np.ndarray) -> None:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+    return zlib.crc32(array.tobytes())

@@ -37,12 +37,12 @@ def divided(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     Raises:
         UsageError: the model is no `Sequential` of a body and a head that is a `Sequential` too.
     """
-    parts = list(model) if isinstance(model, nn.Sequential) else []
+    parts = list(model.children()) if isinstance(model, nn.Sequential) else []
     head = parts[1] if len(parts) == 2 else None
     if not isinstance(head, nn.Sequential):
         raise UsageError("features are of models of a body and a head, as vision_learner makes them")
     pooling = list(takewhile(lambda layer: type(layer) in PLAIN, head))
-    return [parts[0], *pooling], list(head[len(pooling) :])
+    return [parts[0], *pooling], list(head.children())[len(pooling) :]
 
 
 def body_features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tensor:
