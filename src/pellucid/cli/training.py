@@ -74,6 +74,10 @@ def train(
         str | None,
         typer.Option(help="Keep images of one group on one side: a regex in the path, or column:NAME of a CSV."),
     ] = None,
+    balance: Annotated[
+        Literal["none", "loss", "sample"],
+        typer.Option(help="Classes with few images: weigh them in the loss, or draw them more often."),
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of images.")] = 42,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default the accelerator if there is one.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes; default one a core.")] = None,
@@ -109,6 +113,7 @@ def train(
         valid_pct=valid_pct,
         split=split,
         group_by=group_by,
+        balance=balance,
         seed=seed,
         device=device,
         workers=workers,

@@ -143,6 +143,15 @@ def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
     return f"{target.item():.4g}" if target.numel() == 1 else described(target)
 
 
+def whole_batch(bs: Any) -> int:
+    """A batch size as an integer; raises UsageError where it is none or below 1."""
+    if isinstance(bs, bool) or not hasattr(bs, "__index__"):
+        raise UsageError(f"batch size must be a whole number, got {bs!r} (fastai's `path` is named: path=…)")
+    if int(bs) < 1:
+        raise UsageError(f"batch size must be at least 1, got {bs}")
+    return int(bs)
+
+
 def _no_batch(batch: Any) -> UsageError:
     return UsageError(f"a batch must be a tuple of tensors, (inputs, labels), got {_described(batch)}; {_fix(batch)}")
 

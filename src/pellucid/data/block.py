@@ -6,7 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -16,58 +16,22 @@ import numpy as np
 import torch
 
 from pellucid.data.assembly import make_loaders, open_source
+from pellucid.data.batch import whole_batch
+from pellucid.data.blocks import CategoryBlock, ImageBlock, vocabulary
 from pellucid.data.contract import refuse
 from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
 from pellucid.data.finding import real_paths
 from pellucid.data.frames import is_frame, rows
-from pellucid.data.images import Decoding, PILImage, PILImageBW
+from pellucid.data.images import Decoding
+from pellucid.data.imbalance import class_weights
 from pellucid.data.items import get_image_files, list_images
 from pellucid.data.layouts import no_images
-from pellucid.data.loader import DataLoaders, whole_batch
-from pellucid.data.names import lookalike, one_spelling
+from pellucid.data.loader import DataLoaders
+from pellucid.data.names import lookalike
 from pellucid.data.sources import OnError, is_path
 from pellucid.data.splits import RandomSplitter, Splitter, checked_split
 from pellucid.errors import DataError, UsageError
 from pellucid.text import counted, printable
-
-
-@dataclass(frozen=True)
-class ImageBlock:
-    """The input is an image, opened as `cls`: `PILImage` (colour) or `PILImageBW` (grey)."""
-
-    cls: type[PILImage] | type[PILImageBW] = PILImage
-
-
-@dataclass(frozen=True)
-class CategoryBlock:
-    """The target is one class.
-
-    Args:
-        vocab: Names of the classes; None takes the training labels, sorted.
-        sort: Sort a vocabulary that is given; False keeps its order. Without it, one that is not sorted is refused:
-            fastai sorts it, and what class 0 is should not depend on who reads the line.
-        add_na: A class for unknown labels, which is refused here.
-    """
-
-    vocab: Sequence[Label] | None = None
-    sort: bool | None = field(default=None, repr=False)
-    add_na: bool = field(default=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.add_na:
-            raise UsageError("CategoryBlock cannot add_na: each label is a class; label the unknown ones yourself")
-        if self.vocab is None:
-            return
-        names = list(map(one_spelling, self.vocab))
-        ordered = sorted(names)
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"CategoryBlock got the class {twice!r} twice")
-        if self.sort is None and names != ordered:
-            raise UsageError(
-                f"the vocabulary {names} is not sorted: sort it, or keep its order by CategoryBlock(vocab, sort=False)"
-            )
-        object.__setattr__(self, "vocab", ordered if self.sort else names)
 
 
 @dataclass(frozen=True)
@@ -225,6 +189,24 @@ class DataBlock:
             path=path,
         )
 
+    def weighted_dataloaders(self, source: Any, wgts: Any = None, bs: int = 64, **options: Any) -> DataLoaders:
+        """As `dataloaders`, but training images are drawn with replacement, so that an epoch is as long as ever.
+
+        Args:
+            source: As of `dataloaders`.
+            wgts: How often each training image is drawn, in the order of `datasets(source).train`; None draws each
+                class equally often.
+            bs: Training images a batch.
+            options: Further arguments of `dataloaders`.
+
+        Raises:
+            UsageError: `wgts` are negative, all zero, or not one an image.
+            DataError: as `dataloaders`.
+        """
+        dls = self.dataloaders(source, bs, **options)
+        dls.train.weights = class_weights(dls.train.labels, dls.c)[dls.train.labels] if wgts is None else wgts
+        return dls
+
     def summary(self, source: Any, bs: int = 4, show_batch: bool = False, **options: Any) -> None:
         """Print each step from `source` to a batch, with counts, an example and shapes.
 
@@ -354,21 +336,6 @@ def _pairs(get_items: Callable[[Any], Sequence[Any]], source: Any) -> list[tuple
         n = "one string" if isinstance(labels, str) else len(labels)
         raise UsageError(f"each image needs a label, got {len(images)} images and {n} for labels")
     return list(zip(images, labels, strict=True))
-
-
-def vocabulary(block: CategoryBlock, labels: list[Label]) -> list[Label]:
-    """The classes of the training labels: the block's own, or what occurs, sorted."""
-    distinct = set(labels)
-    if len(distinct) == 1:
-        raise DataError(
-            f"all {len(labels)} training images are of one class, {labels[0]!r}: a classifier needs at least two "
-            "(one sub-folder a class?)"
-        )
-    if block.vocab is not None:
-        return list(block.vocab)
-    if len({isinstance(label, str) for label in distinct}) > 1:
-        raise DataError(f"labels mix strings and integers: {list(distinct)[:6]}; make get_y return one kind")
-    return sorted(distinct)  # type: ignore[type-var]
 
 
 def _named(value: Any) -> str:

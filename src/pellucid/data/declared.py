@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from pellucid.data.assembly import make_loaders
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock, listed, vocabulary
+from pellucid.data.block import DataBlock, listed
+from pellucid.data.blocks import CategoryBlock, ImageBlock, vocabulary
 from pellucid.data.dataset import Dataset
 from pellucid.data.decoder import moments
 from pellucid.data.idx import read_set

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable
+from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable, whole_batch
 from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
+from pellucid.data.imbalance import checked_weights
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.registry import undone
 from pellucid.data.sources import Source
@@ -41,9 +42,12 @@ class DataLoader:
         training: Whether this loader is for training.
         dataset: The images one by one, with what each was made from.
         vocab: Class names, for titles.
+        weights: Shuffle by drawing with replacement, so that an epoch is as long as ever and an image with twice the
+            weight of another is in it twice as often; one number a row. None draws each image once.
 
     Raises:
-        UsageError: called like torch's or fastai's loader, with a data set; or a batch size below 1.
+        UsageError: called like torch's or fastai's loader, with a data set; a batch size below 1; or weights that are
+            negative, all zero, or not one a row.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class DataLoader:
         training: bool = False,
         dataset: Dataset | None = None,
         vocab: Sequence[Any] = (),
+        weights: Any = None,
     ):
         if rows is None:
             raise UsageError(
@@ -70,7 +75,7 @@ class DataLoader:
         self.dataset, self.vocab = dataset, list(vocab)
         self.rows = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long, device="cpu")
-        self.drop_last = drop_last
+        self.drop_last, self.weights = drop_last, weights
         self.batch_tfms = of_side(batch_tfms, training)
 
     @property
@@ -83,12 +88,20 @@ class DataLoader:
         """What each row was made from, as far as it is known."""
         return self.dataset.items if self.dataset is not None else ()
 
+    @property
+    def weights(self) -> Tensor | None:
+        """How often each row is drawn, float64 (row,), or None for once each."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Any) -> None:
+        self._weights = None if weights is None else checked_weights(weights, self.n)
+
     def __len__(self) -> int:
         return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(self.n, device="cpu") if self.shuffle else torch.arange(self.n, device="cpu")
-        chunks = order.split(self.bs)[: len(self)]
+        chunks = self._order().split(self.bs)[: len(self)]
         batches = self.source.batches(self.rows[chunk] for chunk in chunks)
         for (pixels, kept), chunk in zip(batches, chunks, strict=True):
             if len(pixels):
@@ -148,6 +161,13 @@ class DataLoader:
 
     def __repr__(self) -> str:
         return f"DataLoader of {summary_of(self)} on {self.device}"
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.n, device="cpu")
+        if self._weights is None:
+            return torch.randperm(self.n, device="cpu")
+        return torch.multinomial(self._weights, self.n, replacement=True)
 
     def _finish(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, ...]:
         xb = pixels.to(self.device, non_blocking=True).float().div_(255)
@@ -360,27 +380,14 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def whole_batch(bs: Any) -> int:
-    """A batch size as an integer; raises UsageError where it is none or below 1."""
-    if isinstance(bs, bool) or not hasattr(bs, "__index__"):
-        raise UsageError(f"batch size must be a whole number, got {bs!r} (fastai's `path` is named: path=…)")
-    if int(bs) < 1:
-        raise UsageError(f"batch size must be at least 1, got {bs}")
-    return int(bs)
-
-
 def summary_of(loader: Any) -> str:
     """A loader in one line: images, batches, order."""
     if not isinstance(loader, DataLoader):
-        return f"{_count(len(loader), 'batch', 'batches')} of a {type(loader).__name__}"
+        return f"{counted(len(loader), 'batch', 'batches')} of a {type(loader).__name__}"
     size = "×".join(map(str, loader.source.shape))
-    order = "shuffled" if loader.shuffle else "in order"
-    images, batches = _count(loader.n, "image", "images"), _count(len(loader), "batch", "batches")
+    order = "in order" if not loader.shuffle else "shuffled" if loader.weights is None else "drawn by weight"
+    images, batches = counted(loader.n, "image"), counted(len(loader), "batch", "batches")
     return f"{images} ({size}), {batches} of {loader.bs}, {order}"
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"
 
 
 def _n_items(loader: Any) -> int:

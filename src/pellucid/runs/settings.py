@@ -11,6 +11,8 @@ from pellucid.errors import UsageError
 from pellucid.nn.libraries import is_library
 from pellucid.nn.models import check_own
 
+BALANCES = ("none", "loss", "sample")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +33,8 @@ class Settings:
             images to validate on. `auto` is `folders` where there are any and no `valid_pct`, else `stratified`.
         group_by: Keep images of one group on one side: a regular expression that is looked for in an image's path from
             the source's folder (its first group, or all it matches), or `column:NAME` of a label file.
+        balance: What is done about classes with few images: `loss` weighs them in the training loss (`BalancedLoss`),
+            `sample` draws them more often, `none` nothing. The validation loss is never weighted.
         seed: Of the split, the weights and the order of the images.
         device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
         workers: Decoder processes; None takes one a core.
@@ -58,6 +62,7 @@ class Settings:
     valid_pct: float | None = None
     split: str = "auto"
     group_by: str | None = None
+    balance: str = "none"
     seed: int = 42
     device: str | None = None
     workers: int | None = None
@@ -83,6 +88,8 @@ class Settings:
         for name, (does, what) in fits.items():
             if not does:
                 raise UsageError(f"{name} must be {what}, got {getattr(self, name)}")
+        if self.balance not in BALANCES:
+            raise UsageError(f"balance {self.balance!r} does not exist: use one of {', '.join(BALANCES)}")
         Split(self.split, self.valid_pct, self.seed, self.group_by)
         if self.arch is not None and not is_library(self.arch):  # a library says itself what it lacks
             check_own(self.arch)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from pellucid.data.imbalance import class_weights, unevenness
 from pellucid.data.loader import DataLoaders, default_device
 from pellucid.data.splitting import SHARE
 from pellucid.errors import PellucidError, UsageError
@@ -26,6 +27,7 @@ from pellucid.runs.sources import open_source
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import counted, printable
+from pellucid.training.callbacks.balance import BalancedLoss
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.training.callbacks.tracking import EarlyStoppingCallback, KeepBestCallback
@@ -101,6 +103,7 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
+    learn.add_cbs(_balancing(dls, settings.balance))
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
     n_parameters = sum(p.numel() for p in model.parameters())
     say(
@@ -109,6 +112,17 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     )
     say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device))
+
+
+def _balancing(dls: DataLoaders, balance: str) -> list[Callback]:
+    """What is done about classes with few images; if nothing is, they are told of."""
+    labels = dls.train.labels
+    if balance == "sample":
+        dls.train.weights = class_weights(labels, dls.c)[labels]
+    uneven = unevenness(labels, dls.vocab) if balance == "none" else ""
+    if uneven:
+        say(uneven)
+    return [BalancedLoss()] if balance == "loss" else []
 
 
 def _following(metric: str, patience: int | None) -> list[Callback]:

@@ -108,6 +108,7 @@ from pellucid.runs import Run, load_run
 from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, combine_scheds, combined_cos
 from pellucid.seed import set_seed
 from pellucid.training.callbacks.averaging import ModelEMA
+from pellucid.training.callbacks.balance import BalancedLoss
 from pellucid.training.callbacks.core import (
     Callback,
     CancelBackwardException,
@@ -174,6 +175,7 @@ __all__ = [
     "AvgPool",
     "BCEWithLogitsLossFlat",
     "BalancedAccuracy",
+    "BalancedLoss",
     "BatchNorm",
     "CSVLogger",
     "Callback",
