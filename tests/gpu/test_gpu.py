@@ -23,6 +23,7 @@ from torch.nn import functional as F
 import pellucid
 from hanging import HUNG_S
 from pellucid import convolution as cv
+from pellucid.training.timing import faster_precision
 from pellucid.vision.all import (
     SGD,
     ActivationStats,
@@ -146,6 +147,43 @@ def test_everything_a_learner_can_do(photos, tmp_path):
     (theirs,) = run.predict([file])
     close([theirs.probabilities[name] for name in learn.dls.vocab], learn.predict(file)[2])
     assert learn.opt.state and all(v.is_cuda for s in learn.opt.state.values() for k, v in s.items() if k != "step")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_as_float32(precision, photos):
+    done = []
+    for each in ("fp32", precision):
+        learn = learner(photos, opt_func=SGD, cbs=ActivationStats(with_grads=True))
+        getattr(learn, f"to_{each}")()
+        torch.manual_seed(1)
+        learn.fit(3, 0.01)
+        assert learn.get_preds()[0].dtype == torch.float32
+        done.append(learn)
+    exact, half = done
+    for ours, theirs in zip(half.model.parameters(), exact.model.parameters(), strict=True):
+        close(ours, theirs, 0.05)
+    close(half.recorder.raw_losses, exact.recorder.raw_losses, 0.05)
+    assert half.scaling is None or half.scaling.n_steps == len(half.recorder.raw_losses)
+
+
+def test_batches_are_sent_ahead_unchanged(photos):
+    ours, theirs = (loaders(photos, device).valid for device in (GPU, torch.device("cpu")))
+    for _ in range(3):
+        kept, busy = [], torch.randn(2000, 2000, device=GPU)
+        for xb, yb in ours:
+            busy = busy @ busy / 2000  # the GPU is behind, so that copies run beside it
+            kept.append((xb * 2, yb))
+        for (doubled, labels), (x, y) in zip(kept, theirs, strict=True):
+            close(doubled, 2 * x)
+            assert labels.tolist() == y.tolist()
+
+
+def test_a_trial_of_precisions_leaves_the_model_alone(photos):
+    learn = learner(photos)
+    before = {name: value.to(GPU, copy=True) for name, value in learn.model.state_dict().items()}
+    chosen, seconds = faster_precision(learn)
+    assert chosen in seconds and len(seconds) == 2
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
 
 
 BEFORE_A_FIT: dict[str, Callable[[Learner, Path], Any]] = {

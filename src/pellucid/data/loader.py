@@ -15,6 +15,7 @@ from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
 from pellucid.data.imbalance import checked_weights
 from pellucid.data.pipeline import Pipeline
+from pellucid.data.prefetch import one_ahead
 from pellucid.data.registry import undone
 from pellucid.data.sources import Source
 from pellucid.data.transforms import BatchTransform, of_side, transformed
@@ -102,10 +103,10 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         chunks = self._order().split(self.bs)[: len(self)]
-        batches = self.source.batches(self.rows[chunk] for chunk in chunks)
-        for (pixels, kept), chunk in zip(batches, chunks, strict=True):
-            if len(pixels):
-                yield self._finish(pixels, chunk if kept is None else chunk[kept])
+        decoded = zip(self.source.batches(self.rows[chunk] for chunk in chunks), chunks, strict=True)
+        batches = ((p, chunk if kept is None else chunk[kept]) for (p, kept), chunk in decoded if len(p))
+        for pixels, positions in one_ahead(batches, self.device) if self.device.type == "cuda" else batches:
+            yield self._finish(pixels, positions)
 
     def one_batch(self) -> tuple[Tensor, ...]:
         """The batch that the next pass begins with; looking at it takes no random numbers from that pass."""

@@ -12,6 +12,7 @@ from pellucid.nn.libraries import is_library
 from pellucid.nn.models import check_own
 
 BALANCES = ("none", "loss", "sample")
+PRECISIONS = "fp32", "bf16", "fp16", "auto"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Settings:
         device: Such as `cpu` or `cuda`; None takes the accelerator if there is one.
         workers: Decoder processes; None takes one a core.
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
+        precision: What the network computes in: `fp32`, `bf16`, `fp16` (on GPUs only), or `auto`, which times training
+            steps for about a second and takes the faster one. With `auto` two runs need not be the same.
         patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
@@ -67,6 +70,7 @@ class Settings:
     device: str | None = None
     workers: int | None = None
     schedule: str = "one_cycle"
+    precision: str = "fp32"
     patience: int | None = None
     on_error: OnError = "raise"
     stats: bool = False
@@ -82,6 +86,7 @@ class Settings:
             "bs": (self.bs is None or self.bs >= 1, "at least 1"),
             "size": (self.size is None or self.size >= 0, "at least 1, or 0 for the files' own size"),
             "valid_pct": (self.valid_pct is None or 0 < self.valid_pct < 1, "a share between 0 and 1, such as 0.2"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
         }

@@ -31,7 +31,9 @@ from pellucid.training.callbacks.balance import BalancedLoss
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.statistics import ActivationStats
 from pellucid.training.callbacks.tracking import EarlyStoppingCallback, KeepBestCallback
+from pellucid.training.computing import half_of
 from pellucid.training.learner import Learner
+from pellucid.training.timing import faster_precision
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 # How each named schedule trains a learner, given epochs and the highest rate; the command line knows all of them.
@@ -104,6 +106,7 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
     learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
     learn.add_cbs(_balancing(dls, settings.balance))
+    learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
     n_parameters = sum(p.numel() for p in model.parameters())
     say(
@@ -111,7 +114,18 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
         f"{counted(dls.c, 'class', 'classes')}"
     )
     say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
-    return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device))
+    return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device), precision=learn.precision)
+
+
+def _precision(learn: Learner, asked: str) -> str:
+    """The precision to train in, checked, or measured if that is asked for."""
+    if asked != "auto":
+        half_of(asked, learn.dls.device)
+        return asked
+    chosen, seconds = faster_precision(learn)
+    times = ", ".join(f"{each} {1000 * seconds[each]:.1f} ms" for each in seconds)
+    say(f"precision {chosen}: the fastest of the timed steps took {times}")
+    return chosen
 
 
 def _balancing(dls: DataLoaders, balance: str) -> list[Callback]:

@@ -12,6 +12,7 @@ from pellucid.data.batch import Parts, described, parts_of
 from pellucid.errors import TrainingError, UsageError
 from pellucid.inspection.looking import looking
 from pellucid.nn.losses import each_loss, unwrapped
+from pellucid.training.computing import as_float32, half_of
 from pellucid.training.misfit import input_misfit, misfit, silent_misfit
 
 NO_VARIANCE = "Expected more than 1 value per channel"  # torch's words, in every kind of batchnorm
@@ -23,8 +24,12 @@ def floating_type(model: nn.Module) -> torch.dtype | None:
     return found.pop() if len(found) == 1 else None
 
 
-def output_of(model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype | None) -> Any:
+def output_of(
+    model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype | None, half: torch.dtype | None = None
+) -> Any:
     """What a model makes of inputs that are given to it in the type of its weights, `floating_type(model)`.
+
+    With `half` it computes in that type, and what comes out is float32.
 
     Raises:
         TrainingError: the inputs do not fit its first layer, or a batchnorm that trains has one value a channel.
@@ -36,7 +41,11 @@ def output_of(model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype |
     if floating is not None and any(map(is_other, inputs)):
         inputs = tuple(x.to(floating) if is_other(x) else x for x in inputs)
     try:
-        pred = model(*inputs)
+        if half is None:
+            pred = model(*inputs)
+        else:
+            with torch.autocast(inputs[0].device.type, half):
+                pred = as_float32(model(*inputs))
     except RuntimeError as error:
         if reason := input_misfit(error, inputs):
             raise TrainingError(reason) from error
@@ -55,12 +64,13 @@ def output_of(model: nn.Module, inputs: tuple[Any, ...], floating: torch.dtype |
 
 
 def passed(
-    model: nn.Module, dls: Any, batches: Iterable[Any], loss_func: Any = None
+    model: nn.Module, dls: Any, batches: Iterable[Any], loss_func: Any = None, precision: str = "fp32"
 ) -> Iterator[tuple[Parts, Any, Any]]:
     """Inputs, output and target of each batch, None where it has none; the model is left as it was, see `looking`.
 
     The model goes on the loaders' device, with the loss, if one is given.
     """
+    half = half_of(precision, dls.device)
     model.to(dls.device)
     if isinstance(loss_func, nn.Module):
         loss_func.to(dls.device)
@@ -68,7 +78,8 @@ def passed(
         floating = floating_type(model)
         for batch in batches:
             inputs, targets = parts_of(batch, dls)
-            yield inputs, output_of(model, inputs, floating), targets[0] if len(targets) == 1 else targets or None
+            pred = output_of(model, inputs, floating, half)
+            yield inputs, pred, targets[0] if len(targets) == 1 else targets or None
 
 
 def loss_of(loss_func: Any, pred: Any, targets: tuple[Any, ...]) -> Tensor:

@@ -78,7 +78,7 @@ class ClassificationInterpretation:
         dl = adapted(learn.dls[ds_idx] if dl is None else dl).in_order()
         activation = act or activation_of(learn.loss_func)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for _, pred, yb in passed(learn.model, learn.dls, dl, learn.loss_func):
+        for _, pred, yb in passed(learn.model, learn.dls, dl, learn.loss_func, learn.precision):
             if yb is None:
                 raise UsageError("interpretation compares predictions with labels, this loader has none")
             if not (isinstance(pred, Tensor) and isinstance(yb, Tensor)):

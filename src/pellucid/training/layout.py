@@ -41,6 +41,7 @@ def channels_last(model: nn.Module, opt: Optimizer, code: Iterable[Any] = ()) ->
             stack.callback(opt.register_step_pre_hook(_align_gradients).remove)
         if moved:
             stack.callback(_put_back, moved, opt)
+        if moved and model._compiled_call_impl is None:  # it is uncompiled while it has hooks
             stack.callback(model.register_forward_hook(_standard).remove)
         yield
 

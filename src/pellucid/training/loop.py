@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.data.batch import described, parts_of
 from pellucid.errors import UsageError
-from pellucid.optim.optimizers import needs_closure
+from pellucid.optim.optimizers import needs_closure, refuse_closure
 from pellucid.training.callbacks.core import (
     CancelBackwardException,
     CancelBatchException,
@@ -21,12 +21,14 @@ from pellucid.training.callbacks.core import (
     CancelValidException,
 )
 from pellucid.training.callbacks.holder import HasCallbacks
+from pellucid.training.computing import Computing, half_of
 from pellucid.training.forward import floating_type, loss_of, name_of, output_of
+from pellucid.training.scaling import LossScaling
 
 LossFunc = Callable[..., Tensor]
 
 
-class TrainingLoop(HasCallbacks):
+class TrainingLoop(HasCallbacks, Computing):
     """Runs epochs of a model over data loaders and tells the callbacks; `Learner` is its face.
 
     Attributes:
@@ -39,6 +41,7 @@ class TrainingLoop(HasCallbacks):
         xb, yb: Inputs and targets of the current batch, each a tuple; of a batch with several tensors the last is the
             target, unless `dls.n_inp` says how many are inputs.
         pred, loss: Output and loss of the current batch. Assign `loss` to train on another one.
+        scaling: The `LossScaling` of the last fit, which counts skipped steps; None but in float16.
     """
 
     model: nn.Module
@@ -53,6 +56,8 @@ class TrainingLoop(HasCallbacks):
         self.pct_train = 0.0
         self._loss_grad: Tensor | None = None
         self._float: torch.dtype | None = None
+        self._half: torch.dtype | None = None
+        self.scaling: LossScaling | None = None
 
     def __repr__(self) -> str:
         parameters = [p for p in self.model.parameters() if not nn.parameter.is_lazy(p)]
@@ -103,6 +108,10 @@ class TrainingLoop(HasCallbacks):
     def _run(self, n_epoch: int) -> None:
         self.n_epoch, self.epoch, self.train_iter, self.pct_train = n_epoch, 0, 0, 0.0
         self._evaluates = needs_closure(self.opt)
+        self._half = half_of(self.precision, self.dls.device)
+        if self._half is torch.float16:
+            refuse_closure(self.opt, "float16")
+        self.scaling = LossScaling(self.dls.device) if self._half is torch.float16 else None
         self.wire()  # an event may have been patched into a class since
         try:
             self._phase("fit", CancelFitException, self._epochs)
@@ -123,7 +132,8 @@ class TrainingLoop(HasCallbacks):
         errors: list[BaseException] = []
         modules = [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
         zero_grads = [self.opt.zero_grad, *(m.zero_grad for m in modules)]  # also what the optimizer does not hold
-        for step in (*zero_grads, *self._handlers[False]["cleanup_fit"]):
+        reports = [] if self.scaling is None else [self.scaling.report]
+        for step in (*zero_grads, *self._handlers[False]["cleanup_fit"], *reports):
             try:
                 step()
             except BaseException as error:  # Ctrl-C too: the hooks and files that come after must still be closed
@@ -177,20 +187,31 @@ class TrainingLoop(HasCallbacks):
             self._call("after_batch")
 
     def _batch(self) -> None:
-        self.pred = output_of(self.model, self._xb, self._float)
+        self.pred = output_of(self.model, self._xb, self._float, self._half)
         self._call("after_pred")
         self.loss, self._loss_grad = loss_of(self.loss_func, self.pred, self._yb), None
         self._call("after_loss")
         if not self.training:
             return
         self._phase("backward", CancelBackwardException, self._backward)
+        if self.scaling is not None:
+            self.scaling.unscale(self.opt)
         self._phase("step", CancelStepException, self._step)
+        if self.scaling is not None:
+            self.scaling.update(self.opt)
         self.opt.zero_grad()
 
     def _backward(self) -> None:
-        (self.loss if self._loss_grad is None else self._loss_grad).backward()
+        loss = self.loss if self._loss_grad is None else self._loss_grad
+        if self.scaling is None:
+            loss.backward()
+        else:
+            self.scaling.backward(loss)
 
     def _step(self) -> None:
+        if self.scaling is not None:
+            self.scaling.step(self.opt)
+            return
         if not self._evaluates:
             self.opt.step()
             return
@@ -201,7 +222,7 @@ class TrainingLoop(HasCallbacks):
                 return known.pop()
             self.opt.zero_grad()
             with torch.enable_grad():
-                pred = output_of(self.model, self._xb, self._float)
+                pred = output_of(self.model, self._xb, self._float, self._half)
                 loss = loss_of(self.loss_func, pred, self._yb)
                 loss.backward()
             return loss

@@ -31,7 +31,7 @@ class Predicting:
     """Validation and predictions, which leave the model, its modes and all random numbers as they were.
 
     Attributes:
-        model, dls, loss_func: As of `Learner`.
+        model, dls, loss_func, precision: As of `Learner`.
         metrics: What `validate` computes besides the loss.
     """
 
@@ -39,6 +39,7 @@ class Predicting:
     dls: Any
     loss_func: Any
     metrics: list[Any]
+    precision: str
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Loss and metrics over a set; leaves the record of the fit alone.
@@ -51,7 +52,7 @@ class Predicting:
             UsageError: there is no such loader, or it has no labels.
         """
         evaluation = Evaluation(self.metrics, self.dls.device, self.loss_func)
-        for _, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func):
+        for _, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func, self.precision):
             if yb is None:
                 raise UsageError("validate needs labels, this loader has none; use get_preds")
             targets: Any = yb if isinstance(yb, tuple) else (yb,)
@@ -84,7 +85,7 @@ class Predicting:
         """
         activation = act or activation_of(self.loss_func)
         seen = _Seen()
-        for inputs, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func):
+        for inputs, pred, yb in passed(self.model, self.dls, self._loader(ds_idx, dl), self.loss_func, self.precision):
             if yb is None and with_loss:
                 raise UsageError("with_loss needs labels, this loader has none")
             seen.inputs += [inputs[0] if len(inputs) == 1 else inputs] if with_input else []

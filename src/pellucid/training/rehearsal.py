@@ -35,7 +35,9 @@ def rehearse(learn: TrainingLoop, metrics: Sequence[Any]) -> None:
         return
     with looking(learn.model, learn.dls.valid), unseen():
         try:
-            _, pred, yb = next(passed(learn.model, learn.dls, adapted(learn.dls.valid).preview()), (None, None, None))
+            batches = adapted(learn.dls.valid).preview()
+            # The generator must not outlive this line: when it ends, it gives the model the modes that it found.
+            _, pred, yb = next(passed(learn.model, learn.dls, batches, precision=learn.precision), (None, None, None))
             targets = yb if isinstance(yb, tuple) else (yb,)
             loss = None if yb is None else loss_of(learn.loss_func, pred, targets)
         except Exception:  # any: training comes to the model and the loss at once, and reports it there

@@ -32,6 +32,7 @@ class ModelEMA(Callback):
     """
 
     order = 30  # before the guard, which keeps the weights that training goes on with
+    needs_images = False
     run_valid = False
 
     def __init__(self, decay: float = 0.999):

@@ -28,6 +28,7 @@ class GradientAccumulation(Callback):
     """
 
     order = 6  # what comes later sees the gradients of the group, and only when there is a step
+    needs_images = False
     run_valid = False
 
     def __init__(self, n_acc: int = 32):
@@ -77,6 +78,7 @@ class GradientClip(Callback):
     """
 
     order = 11  # gradients are no longer scaled, and not recorded yet
+    needs_images = False
     total_norm: Tensor
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0):

@@ -85,7 +85,8 @@ class NonFiniteGuard(Callback):
         self._sound.restore()
         learn = self.learn
         place = f"epoch {learn.epoch}, batch {learn.iter} (learning rate {learn.opt.param_groups[-1]['lr']:.3g})"
+        half = "Train in bfloat16, learn.to_bf16(): float16 ends at 65,504. " if learn.precision == "fp16" else ""
         raise TrainingError(
-            f"{what} at {place}; model and optimizer are put back as they were {self._when}. "
+            f"{what} at {place}; model and optimizer are put back as they were {self._when}. {half}"
             "Lower the learning rate, or look for bad values in inputs and loss"
         )
