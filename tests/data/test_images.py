@@ -213,15 +213,45 @@ def test_resize_refuses_what_it_cannot_do():
         Resize(0)
     with pytest.raises(UsageError, match=r"100,000×100,000 makes .* 10,000 million pixels, above the limit of 89"):
         Resize(100_000)
-    for options in ({"method": "pad"}, {"method": "pad", "pad_mode": "reflection"}, {"pad_mode": "border"}):
-        with pytest.raises(UsageError, match="pads with black: say pad_mode='zeros'"):
-            Resize(8, **options)
+    for method in ("crop", "squish", "pad"):
+        with pytest.raises(UsageError, match="'wrap' does not exist: use one of zeros, border, reflection"):
+            Resize(8, method, "wrap")
 
 
 def test_methods_have_fastais_names_and_survive_a_run_folder():
     methods = [ResizeMethod.Crop, ResizeMethod.Squish]
-    for resize in (*(Resize((3, 4), method) for method in methods), Resize(8, ResizeMethod.Pad, pad_mode="zeros")):
+    padding = [Resize(8, ResizeMethod.Pad, pad_mode=mode) for mode in ("zeros", "border", "reflection")]
+    for resize in (*(Resize((3, 4), method) for method in methods), *padding):
         assert Decoding.from_json(Decoding("L", resize).to_json()) == Decoding("L", resize)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((10, 20), 20), ((20, 9), (16, 12)), ((5, 41), 30), ((3, 200), 64)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_padding_repeats_the_border_or_reflects(shape, size, channels):
+    image = Image.fromarray(np.random.default_rng(0).integers(1, 256, (*shape, *channels), dtype=np.uint8))
+    black, border, mirror = (np.asarray(Resize(size, "pad", mode)(image)) for mode in ("zeros", "border", "reflection"))
+    rows, columns = (np.flatnonzero(black.reshape(*black.shape[:2], -1).any(2).any(axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    for i in range(black.shape[0]):
+        for j in range(black.shape[1]):
+            nearest = np.clip(i, top, bottom), np.clip(j, left, right)
+            assert np.array_equal(border[i, j], black[nearest])
+            assert np.array_equal(mirror[i, j], black[bounced(i, top, bottom), bounced(j, left, right)])
+    assert np.array_equal(np.asarray(Resize(size, "pad")(image)), mirror)  # as fastai's
+
+
+def bounced(i: int, first: int, last: int) -> int:
+    """Where a ball is that runs between two walls, i steps from 0."""
+    if first == last:
+        return first
+    period = 2 * (last - first)
+    step = (i - first) % period
+    return first + min(step, period - step)
+
+
+def test_padding_that_was_not_written_down_is_black():
+    old = {"mode": "L", "resize": {"size": 8, "method": "pad"}}
+    assert Decoding.from_json(old).resize == Resize(8, "pad", "zeros")
 
 
 @pytest.mark.parametrize("size", [8.0, "128", None, (8,), (8, 8, 3), (8, 2.5), [], np.array([8, 8])], ids=str)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pellucid.errors import UsageError
+from pellucid.runs import Settings
 from pellucid.runs.sources import open_source
 
 
@@ -72,3 +73,29 @@ def test_a_data_set_of_the_package_has_an_address(mnist_sample, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist_sample").mkdir()
     assert opened("pellucid://mnist_sample").vocab == ["3", "7"]
+
+
+@pytest.mark.parametrize(("resize", "corner", "middle"), [("crop", 200, 200), ("pad", 0, 200), ("squish", 90, 200)])
+def test_images_of_other_shapes_come_to_a_square_as_asked(tmp_path, monkeypatch, resize, corner, middle):
+    monkeypatch.setenv("PELLUCID_HOME", str(tmp_path / "home"))
+    for i in range(8):
+        (tmp_path / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        image = Image.new("L", (96, 32), 90)
+        image.paste(200, (32, 0, 64, 32))
+        image.save(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    dls = open_source(str(tmp_path / "set"), 32, None, 0, torch.device("cpu"), 1, "raise", resize=resize)
+    assert dls.decoding.resize.to_json()["method"] == resize
+    picture = dls.train.decode(dls.one_batch()[0])[0, 0] * 255
+    assert picture.shape == (32, 32)
+    assert (round(float(picture[0, 0])), round(float(picture[16, 16]))) == (corner, middle)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"resize": "fit"}, "'fit' does not exist: use one of crop, pad, squish"), ({"resize": "pad", "size": 0}, "size")],
+)
+def test_a_resize_that_cannot_be_is_refused(asked, message):
+    with pytest.raises(UsageError, match=message):
+        Settings("photos", **asked)
+    with pytest.raises(UsageError, match="--resize pad needs a --size"):
+        open_source("mnist", None, None, 0, torch.device("cpu"), 1, "raise", resize="pad")

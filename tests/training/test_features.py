@@ -215,3 +215,10 @@ def test_a_view_is_drawn_for_each_image():
     assert 150 < float(torch.cat(xs).sum()) < 240
     (plain, labels), *_ = FeatureLoader(views[:1], torch.arange(400), 500)
     assert not plain.any() and torch.equal(labels, torch.arange(400))
+
+
+def test_weighted_images_give_their_features_more_often():
+    weights = torch.tensor([0.0, 1.0, 0.0, 3.0])
+    loader = FeatureLoader(torch.zeros(1, 4, 2), torch.arange(4), 2, shuffle=True, weights=weights)
+    drawn = torch.cat([labels for _ in range(200) for _, labels in loader]).tolist()
+    assert set(drawn) == {1, 3} and abs(drawn.count(3) - 600) < 5 * (800 * 3 / 16) ** 0.5

@@ -60,6 +60,9 @@ def train(
     size: Annotated[
         int | None, typer.Option(min=0, help="Side in pixels; default 128, less for smaller files; 0 keeps their own.")
     ] = None,
+    resize: Annotated[
+        Literal["crop", "pad", "squish"], typer.Option(help="Cut the middle out, add black, or distort.")
+    ] = "crop",
     valid_pct: Annotated[
         float | None, typer.Option(help="Validate on this share instead of a sub-folder, such as 0.2.")
     ] = None,
@@ -114,6 +117,7 @@ def train(
         lr=lr,
         bs=bs,
         size=size,
+        resize=resize,
         valid_pct=valid_pct,
         split=split,
         group_by=group_by,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,9 @@ from pellucid.data.opening import FAULTS, explained, finish, name_of, open_image
 from pellucid.data.pixels import ImageMode, from_array, orientation, to_mode, turned
 from pellucid.data.registry import ITEM_TRANSFORMS, Transform, called, from_json, registered, to_json
 from pellucid.errors import DataError, UsageError
+
+ResizeName = Literal["crop", "pad", "squish"]
+PADDING = {"zeros": "constant", "border": "edge", "reflection": "reflect"}  # names of fastai → of numpy
 
 
 class ResizeMethod:
@@ -58,19 +61,21 @@ class Resize:
     Args:
         size: Side in pixels of a square, or (height, width).
         method: `crop` scales the short side and cuts the middle out, in training too; `squish` stretches to the size;
-            `pad` scales the long side and fills the rest with black, which has to be said: pad_mode='zeros'.
-        pad_mode: `zeros` for `pad`. fastai's own default there is to reflect the image, which is not supported.
+            `pad` scales the long side and fills the rest.
+        pad_mode: What `pad` fills with: `zeros`, which is black, the image's `border`, or its `reflection`.
     """
 
     size: int | tuple[int, int]
-    method: Literal["crop", "squish", "pad"] = "crop"
-    pad_mode: InitVar[str | None] = None
+    method: ResizeName = "crop"
+    pad_mode: str = "reflection"
 
-    def __post_init__(self, pad_mode: str | None) -> None:
+    def __post_init__(self) -> None:
         if self.method not in ("crop", "squish", "pad"):
             raise UsageError(f"Resize method {self.method!r} does not exist: use 'crop', 'squish' or 'pad'")
-        if pad_mode != "zeros" and (self.method == "pad" or pad_mode is not None):
-            raise UsageError(f"Resize pads with black: say pad_mode='zeros' (got {pad_mode!r}); it cannot reflect")
+        if self.pad_mode not in PADDING:
+            raise UsageError(f"Resize pad_mode {self.pad_mode!r} does not exist: use one of {', '.join(PADDING)}")
+        if self.method != "pad":  # which of them makes no difference
+            object.__setattr__(self, "pad_mode", "reflection")
         object.__setattr__(self, "size", _pixels(self.size))
         if min(self.height_width) < 1:
             raise UsageError(f"Resize needs a size of at least 1 pixel, got {self.size}")
@@ -86,6 +91,10 @@ class Resize:
         """Target size as (height, width)."""
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
+    def __repr__(self) -> str:
+        padding = f", pad_mode={self.pad_mode!r}" if self.method == "pad" else ""
+        return f"Resize(size={self.size}, method={self.method!r}{padding})"
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return `image` at the target size."""
         height, width = self.height_width
@@ -93,13 +102,21 @@ class Resize:
         if self.method == "crop":
             return ImageOps.fit(image, (width, height), bilinear)
         if self.method == "pad":
-            return ImageOps.pad(image, (width, height), bilinear)
+            return _padded(ImageOps.contain(image, (width, height), bilinear), width, height, PADDING[self.pad_mode])
         return image.resize((width, height), bilinear)
 
     def to_json(self) -> dict[str, Any]:
         """Arguments that make the same transform."""
         size = self.size if isinstance(self.size, int) else list(self.size)
-        return {"size": size, "method": self.method} | ({"pad_mode": "zeros"} if self.method == "pad" else {})
+        return {"size": size, "method": self.method} | ({"pad_mode": self.pad_mode} if self.method == "pad" else {})
+
+
+def _padded(image: Image.Image, width: int, height: int, how: Any) -> Image.Image:
+    """An image in the middle of a larger one, by a mode of `np.pad`."""
+    pixels = np.asarray(image)
+    top, left = round((height - image.height) / 2), round((width - image.width) / 2)
+    around = [(top, height - image.height - top), (left, width - image.width - left), (0, 0)]
+    return Image.fromarray(np.pad(pixels, around[: pixels.ndim], how))
 
 
 def _pixels(size: Any) -> int | tuple[int, int]:

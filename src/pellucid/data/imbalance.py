@@ -41,6 +41,16 @@ def checked_weights(weights: Any, n: int) -> Tensor:
     return found
 
 
+def drawn_order(n: int, shuffle: bool, weights: Tensor | None = None) -> Tensor:
+    """The positions of one epoch, int64 (image,): in order, shuffled, or with weights drawn with replacement.
+
+    Random numbers come from torch's global generator.
+    """
+    if not shuffle:
+        return torch.arange(n, device="cpu")
+    return torch.randperm(n, device="cpu") if weights is None else torch.multinomial(weights, n, replacement=True)
+
+
 def unevenness(labels: Tensor, vocab: Sequence[Any]) -> str:
     """What to say of classes of very different sizes; empty where they are not."""
     counts = torch.bincount(labels, minlength=len(vocab))

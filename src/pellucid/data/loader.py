@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable, whole_batch
 from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
-from pellucid.data.imbalance import checked_weights
+from pellucid.data.imbalance import checked_weights, drawn_order
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.prefetch import one_ahead
 from pellucid.data.registry import undone
@@ -102,7 +102,7 @@ class DataLoader:
         return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        chunks = self._order().split(self.bs)[: len(self)]
+        chunks = drawn_order(self.n, self.shuffle, self.weights).split(self.bs)[: len(self)]
         decoded = zip(self.source.batches(self.rows[chunk] for chunk in chunks), chunks, strict=True)
         batches = ((p, chunk if kept is None else chunk[kept]) for (p, kept), chunk in decoded if len(p))
         for pixels, positions in one_ahead(batches, self.device) if self.device.type == "cuda" else batches:
@@ -162,13 +162,6 @@ class DataLoader:
 
     def __repr__(self) -> str:
         return f"DataLoader of {summary_of(self)} on {self.device}"
-
-    def _order(self) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(self.n, device="cpu")
-        if self._weights is None:
-            return torch.randperm(self.n, device="cpu")
-        return torch.multinomial(self._weights, self.n, replacement=True)
 
     def _finish(self, pixels: Tensor, chunk: Tensor) -> tuple[Tensor, ...]:
         xb = pixels.to(self.device, non_blocking=True).float().div_(255)

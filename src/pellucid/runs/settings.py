@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from typing import get_args
 
+from pellucid.data.images import ResizeName
 from pellucid.data.sources import OnError
 from pellucid.data.splitting import Split
 from pellucid.errors import UsageError
@@ -28,6 +30,8 @@ class Settings:
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
         size: Side in pixels that images are brought to; None means 128 for folders and CSV, or what half of their files
             have if that is less, 0 the files' own size.
+        resize: How images of other shapes come to the square: `crop` cuts its middle out, `pad` adds black, `squish`
+            distorts.
         valid_pct: Share of the images to validate on; None uses train/valid sub-folders, else 0.2.
         split: `stratified` validates on that share of each class, `random` of all images; `folders` takes train/valid
             sub-folders, `column:NAME` a column of a label file that says train, valid or test, or is true for the
@@ -62,6 +66,7 @@ class Settings:
     lr: float = 5e-3
     bs: int | None = None
     size: int | None = None
+    resize: ResizeName = "crop"
     valid_pct: float | None = None
     split: str = "auto"
     group_by: str | None = None
@@ -93,6 +98,10 @@ class Settings:
         for name, (does, what) in fits.items():
             if not does:
                 raise UsageError(f"{name} must be {what}, got {getattr(self, name)}")
+        if self.resize not in get_args(ResizeName):
+            raise UsageError(f"resize {self.resize!r} does not exist: use one of {', '.join(get_args(ResizeName))}")
+        if self.resize != "crop" and self.size == 0:
+            raise UsageError(f"resize {self.resize!r} needs a size, and size 0 (--size) keeps the files' own")
         if self.balance not in BALANCES:
             raise UsageError(f"balance {self.balance!r} does not exist: use one of {', '.join(BALANCES)}")
         Split(self.split, self.valid_pct, self.seed, self.group_by)

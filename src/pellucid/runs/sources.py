@@ -12,7 +12,7 @@ import torch
 from pellucid.data.catalogue import DATA_SETS, SCHEME, untar_data
 from pellucid.data.declared import folder_loaders, idx_loaders, label_file_loaders
 from pellucid.data.idx import find_idx
-from pellucid.data.images import Resize
+from pellucid.data.images import Resize, ResizeName
 from pellucid.data.labels import csv_items
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
@@ -27,6 +27,7 @@ from pellucid.text import counted
 LABEL_FILES = (".csv", ".tsv")
 FLAGS = {
     "size": "--size",
+    "resize": "--resize",
     "valid_pct": "--valid-pct",
     "split": "--split",
     "group_by": "--group-by",
@@ -40,12 +41,14 @@ class Asked:
 
     Attributes:
         size: Side in pixels; 0 for the files' own, None where nothing was said.
+        resize: How images are brought to it: a method of `Resize`; `pad` fills with black.
         divided: How training and validation are told apart.
         columns: Of a label file, the arguments of `csv_items`.
         common: Arguments of every `ImageDataLoaders.from_…`: transforms of batches, device, workers, damaged images.
     """
 
     size: int | None
+    resize: ResizeName
     divided: Split
     columns: Mapping[str, Any]
     common: dict[str, Any]
@@ -69,6 +72,7 @@ class Asked:
         """Names of the options, of those that only some kinds take, that were given."""
         said = {
             "size": self.size,
+            "resize": self.resize != "crop",
             "valid_pct": self.divided.valid_pct,
             "split": self.divided.how != "auto",
             "group_by": self.divided.group_by,
@@ -126,6 +130,7 @@ def open_source(
     columns: Mapping[str, Any] | None = None,
     split: str = "auto",
     group_by: str | None = None,
+    resize: ResizeName = "crop",
 ) -> DataLoaders:
     """The batches of `train`'s source, with the options of that name; `columns` are those of `csv_items`.
 
@@ -135,7 +140,7 @@ def open_source(
     if not str(source):  # which would be the current folder
         raise UsageError("the source is empty: name a data set, a folder or a label file")
     common = {"batch_tfms": Normalize(), "device": device, "workers": workers, "on_error": on_error}
-    asked = Asked(size, Split(split, valid_pct, seed, group_by, stratified=True), columns or {}, common)
+    asked = Asked(size, resize, Split(split, valid_pct, seed, group_by, stratified=True), columns or {}, common)
     kind = next((kind for kind in KINDS if kind.recognises(source)), None)
     if kind is None and not Path(source).exists():
         raise UsageError(f"{source}: no such file or folder, and no data set of that name ({', '.join(DATA_SETS)})")
@@ -166,10 +171,12 @@ def _refuse_one_class(dls: DataLoaders) -> None:
 
 def _resize(asked: Asked, some: Any) -> Resize | None:
     """To the side that was asked for, or that fits some of the files."""
-    return None if asked.size == 0 else Resize(fitting_side(asked.size, some))
+    return None if asked.size == 0 else Resize(fitting_side(asked.size, some), asked.resize, "zeros")
 
 
-@source_kind("folders of images", lambda source: Path(source).is_dir(), ("size", "valid_pct", "split", "group_by"))
+@source_kind(
+    "folders of images", lambda source: Path(source).is_dir(), ("size", "resize", "valid_pct", "split", "group_by")
+)
 def _folder(source: str, asked: Asked) -> DataLoaders:
     found = layout(Path(source), None, None, asked.divided.own, keep_test=True)
     resize = _resize(asked, some_images(Path(source)))
@@ -185,7 +192,7 @@ def _idx(source: str, asked: Asked) -> DataLoaders:
 @source_kind(
     "label files (.csv, .tsv)",
     lambda source: Path(source).suffix.lower() in LABEL_FILES and Path(source).is_file(),
-    ("size", "valid_pct", "split", "group_by", "columns"),
+    ("size", "resize", "valid_pct", "split", "group_by", "columns"),
 )
 def _label_file(source: str, asked: Asked) -> DataLoaders:
     some = (file for file, _ in csv_items(source, **asked.columns)[:SAMPLE])
@@ -196,7 +203,7 @@ def _label_file(source: str, asked: Asked) -> DataLoaders:
 @source_kind(
     "data sets of pellucid",
     lambda source: source.removeprefix(SCHEME) in DATA_SETS,
-    ("size", "valid_pct", "split", "group_by"),
+    ("size", "resize", "valid_pct", "split", "group_by"),
 )
 def _data_set(source: str, asked: Asked) -> DataLoaders:
     """By its name or address; a user's own file or folder of its name is not passed over."""
@@ -206,12 +213,14 @@ def _data_set(source: str, asked: Asked) -> DataLoaders:
             f"{source}: a data set of pellucid has this name, and a file or folder here; write ./{source} for what is "
             f"here, or {SCHEME}{name} for the data set"
         )
+    if asked.resize != "crop" and not asked.size:
+        raise UsageError(f"{source}: --resize {asked.resize} needs a --size, as these images are kept as they are")
     folder = untar_data(f"{SCHEME}{name}")
     return folder_loaders(
         folder,
         layout(folder, None, None, asked.divided.own),
         asked.divided,
         img_cls=DATA_SETS[name].img_cls,
-        item_tfms=Resize(asked.size) if asked.size else None,
+        item_tfms=Resize(asked.size, asked.resize, "zeros") if asked.size else None,
         **asked.common,
     )

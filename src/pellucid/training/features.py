@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.data.derived import derived
+from pellucid.data.imbalance import drawn_order
 from pellucid.data.loader import DataLoader, DataLoaders
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.progress import progress
@@ -94,7 +95,7 @@ def features_in_place_of_images(learn: Any, views: int = 1) -> Iterator[None]:
     train, valid = learn.dls.train, learn.dls.valid
     seen = torch.stack([body_features(learn, 0, flipped=bool(view)) for view in range(views)])
     loaders = DataLoaders(
-        FeatureLoader(seen, train.labels, train.bs, train.shuffle, train.drop_last),
+        FeatureLoader(seen, train.labels, train.bs, train.shuffle, train.drop_last, train.weights),
         FeatureLoader(body_features(learn)[None], valid.labels, valid.bs),
         vocab=learn.dls.vocab,
         device=learn.dls.device,
@@ -139,18 +140,27 @@ class FeatureLoader:
         bs: Images a batch.
         shuffle: New random order and choice of views in every epoch, from torch's global generator.
         drop_last: Leave out a last batch of fewer than `bs`, unless it is the only one.
+        weights: How often each image is drawn, as of `DataLoader`.
     """
 
-    def __init__(self, views: Tensor, labels: Tensor, bs: int, shuffle: bool = False, drop_last: bool = False):
+    def __init__(
+        self,
+        views: Tensor,
+        labels: Tensor,
+        bs: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        weights: Tensor | None = None,
+    ):
         self.views, self.labels, self.bs, self.shuffle, self.drop_last = views, labels, bs, shuffle, drop_last
+        self.weights = weights
 
     def __len__(self) -> int:
         n = len(self.labels)
         return n // self.bs if self.drop_last and n >= self.bs else -(-n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n, n_views = len(self.labels), len(self.views)
-        order = torch.randperm(n, device="cpu") if self.shuffle else torch.arange(n, device="cpu")
+        n_views, order = len(self.views), drawn_order(len(self.labels), self.shuffle, self.weights)
         for rows in order.split(self.bs)[: len(self)]:
             view = torch.randint(n_views, rows.shape, device="cpu") if n_views > 1 else torch.zeros_like(rows)
             yield self.views[view, rows], self.labels[rows]
