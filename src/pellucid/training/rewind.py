@@ -29,7 +29,7 @@ class Snapshot:
         self._params = [(p, _copied(p)) for p in {id(p): p for p in [*own, *params]}.values()]
         homes = [m._buffers for module in modules for m in module.modules()]
         self._buffers = [(home, name, b, _copied(b)) for home in homes for name, b in home.items() if b is not None]
-        self._opt = opt
+        self.opt = opt
         self._moments = [] if opt is None else [(p, _copied(state)) for p, state in opt.state.items()]
 
     @classmethod
@@ -45,10 +45,10 @@ class Snapshot:
             p.data = _in_place(p.data, copied())
         for home, name, buffer, copied in self._buffers:
             home[name] = _in_place(buffer, copied())
-        if self._opt is not None:
-            self._opt.state.clear()  # also what came since
-            self._opt.state.update({p: copied() for p, copied in self._moments})
-            align_state(self._opt)
+        if self.opt is not None:
+            self.opt.state.clear()  # also what came since
+            self.opt.state.update({p: copied() for p, copied in self._moments})
+            align_state(self.opt)
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def test_the_best_model_is_saved_and_loaded(tmp_path, capsys):
     assert learn.save_model.last_saved_path == tmp_path / "models" / "best.safetensors"
     assert equal(learn, learn.scores.weights[4]) and not equal(learn, learn.scores.weights[5])
     assert learn.recorder.kept == 4 and not learn.opt.state
-    assert "epoch 4 is loaded, the best by score (0.700000)" in capsys.readouterr().out
+    assert "the best model by score (0.700000), of epoch 4, is loaded from" in capsys.readouterr().out
     learn.load("best")
     assert learn.recorder.kept is None and equal(learn, learn.scores.weights[4])
 
@@ -185,6 +185,20 @@ def test_the_best_epoch_is_kept_in_memory_with_its_moments(tmp_path):
     for state, kept in zip(learn.opt.state.values(), learn.scores.moments[4], strict=True):
         assert torch.equal(state["momentum_buffer"], kept["momentum_buffer"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keeper", [KeepBestCallback, SaveModelCallback])
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_best_of_several_fits_can_be_kept(tmp_path, keeper, reset):
+    learn = learner([0.2, 0.9], tmp_path, cbs=keeper("score", reset_on_fit=reset))
+    learn.fit(2)
+    best = copy.deepcopy(learn.model.state_dict())
+    learn.scores.metric.values, learn.scores.weights = [0.5, 0.4], []
+    learn.fit(2, reset_opt=True)
+    assert equal(learn, learn.scores.weights[0] if reset else best)
+    assert learn.recorder.kept == (0 if reset else None)
+    if not reset:
+        assert not learn.opt.state  # moments of other weights would push these away
 
 
 class Stops(Callback):

@@ -11,6 +11,7 @@ import numpy as np
 from pellucid.errors import UsageError
 from pellucid.number import count
 from pellucid.optim.hypers import hypers, set_hyper
+from pellucid.optim.optimizers import forget
 from pellucid.output import say
 from pellucid.text import counted, printable
 from pellucid.training.callbacks.core import Callback, CancelFitException
@@ -75,6 +76,10 @@ class TrackerCallback(Callback):
         if self.new_best:
             self.best, self.best_epoch = value, self.learn.epoch
 
+    @property
+    def _where(self) -> str:
+        return "an earlier fit" if self.best_epoch is None else f"epoch {self.best_epoch}"
+
     def _worst(self) -> float:
         return float("inf") if self._lower else -float("inf")
 
@@ -111,10 +116,9 @@ class EarlyStoppingCallback(TrackerCallback):
         self.wait = 0 if self.new_best else self.wait + 1
         if self.wait < self.patience or self.learn.epoch + 1 == self.learn.n_epoch:
             return
-        which = "an earlier fit" if self.best_epoch is None else f"epoch {self.best_epoch}"
         say(
-            f"stopped after epoch {self.learn.epoch}: {self.monitor} was best in {which} ({self.best:.6f}), and no "
-            f"better in {counted(self.wait, 'epoch')} since"
+            f"stopped after epoch {self.learn.epoch}: {self.monitor} was best in {self._where} ({self.best:.6f}), and "
+            f"no better in {counted(self.wait, 'epoch')} since"
         )
         raise CancelFitException
 
@@ -149,6 +153,12 @@ class SaveModelCallback(TrackerCallback):
         super().__init__(monitor, comp, min_delta, reset_on_fit)
         self.fname, self.every_epoch, self.at_end, self.with_opt = fname, every_epoch, at_end, with_opt
         self.last_saved_path: Path | None = None
+        self._best_is_saved = False
+
+    def before_fit(self) -> None:
+        super().before_fit()
+        if self.reset_on_fit:  # a file of that name is of another training
+            self._best_is_saved = False
 
     def after_epoch(self) -> None:
         super().after_epoch()
@@ -157,15 +167,16 @@ class SaveModelCallback(TrackerCallback):
                 self._save(f"{self.fname}_{self.learn.epoch}")
         elif self.new_best and not self.at_end:
             self._save(self.fname)
+            self._best_is_saved = True
 
     def after_fit(self) -> None:
         if self.at_end:
             self._save(self.fname)
-        elif self.best_epoch is not None and not self.every_epoch:
+        elif self._best_is_saved:
             self.learn.load(self.fname, with_opt=self.with_opt)
             self.learn.recorder.kept = self.best_epoch
             say(
-                f"epoch {self.best_epoch} is loaded, the best by {self.monitor} ({self.best:.6f}), from "
+                f"the best model by {self.monitor} ({self.best:.6f}), of {self._where}, is loaded from "
                 f"{printable(self.last_saved_path)}"
             )
 
@@ -176,7 +187,8 @@ class SaveModelCallback(TrackerCallback):
 class KeepBestCallback(TrackerCallback):
     """Put model, loss and moments of the optimizer back to the end of the best epoch, whatever ends the fit.
 
-    The best epoch is kept in memory, bit for bit, and no file is written.
+    The best epoch is kept in memory, bit for bit, and no file is written. With `reset_on_fit=False` it is the best of
+    several fits.
 
     Args:
         monitor: As of `TrackerCallback`; so are `comp`, `min_delta` and `reset_on_fit`.
@@ -193,10 +205,10 @@ class KeepBestCallback(TrackerCallback):
     ):
         super().__init__(monitor, comp, min_delta, reset_on_fit)
         self.start = start
+        self._kept: Snapshot | None = None
 
     def before_fit(self) -> None:
         super().before_fit()
-        self._kept: Snapshot | None = None
         if self.start is not None:
             self.best, self._kept = self.start, Snapshot.of_learner(self.learn)
 
@@ -206,10 +218,14 @@ class KeepBestCallback(TrackerCallback):
             self._kept = Snapshot.of_learner(self.learn)
 
     def cleanup_fit(self) -> None:
-        kept, self._kept = vars(self).get("_kept"), None
-        if kept is not None:
-            kept.restore()
-            self.learn.recorder.kept = self.best_epoch
+        if self._kept is None:
+            return
+        self._kept.restore()
+        if self._kept.opt is not self.learn.opt:  # what that one has gathered belongs to other weights
+            forget(self.learn.opt)
+        self.learn.recorder.kept = self.best_epoch
+        if self.reset_on_fit:
+            self._kept = None
 
 
 class ReduceLROnPlateau(TrackerCallback):
