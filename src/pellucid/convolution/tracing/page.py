@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,12 @@ from pellucid.convolution.tracing.joins import Stage
 from pellucid.convolution.tracing.network import Network, find_layer
 from pellucid.convolution.tracing.windows import what_it_does
 from pellucid.errors import UsageError
-from pellucid.files import result_file
 from pellucid.inspection.calls import IMAGE, Call
 from pellucid.inspection.layers import Layer
 from pellucid.text import printable
+from pellucid.web import builder
 
 N_LISTED = 5
-SCRIPTS = ("network.js", "view.js", "page.js")
 
 
 def write_page(
@@ -43,8 +39,7 @@ def write_page(
     source: str = "",
 ) -> Path:
     """Write the page that opens at one unit of the call at `place`; see `Trace.animate`."""
-    if file.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{file}: a page needs the ending .html")
+    builder.check_page(file)
     shown = _shown(network, layers, place)
     contents = (
         _contents(network, shown)
@@ -53,19 +48,7 @@ def write_page(
         | _prediction(network, classes)
     )
     _check_size(network, contents, limit_mb)
-    folder = files("pellucid.convolution.tracing")
-    page = (folder / "page.html").read_text(encoding="utf-8")
-    parts = {
-        "title": html.escape(title),
-        "style": (folder / "page.css").read_text(encoding="utf-8"),
-        "data": json.dumps(_encoded(contents), separators=(",", ":")).replace("<", "\\u003c"),
-        "script": "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
-    }
-    for name, text in parts.items():
-        page = page.replace(f"{{{{{name}}}}}", text)
-    with result_file(file) as scratch:
-        scratch.write_text(page, encoding="utf-8")
-    return file
+    return builder.write_page(file, "trace", title=title, data=_encoded(contents))
 
 
 def _prediction(network: Network, classes: Sequence[object] | None) -> dict[str, Any]:
