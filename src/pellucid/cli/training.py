@@ -98,6 +98,13 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop when accuracy has not risen for so many epochs; default never.")
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Random changes of training images: none, light or strong; default none.",
+            autocompletion=lambda: ["none", "light", "strong"],
+        ),
+    ] = None,
     on_error: Annotated[
         Literal["raise", "skip"], typer.Option(help="Damaged images: raise lists them, skip leaves them out.")
     ] = "raise",
@@ -127,6 +134,7 @@ def train(
         workers=workers,
         schedule=schedule,
         precision=precision,
+        augment=augment,
         patience=patience,
         on_error=on_error,
         stats=stats,

@@ -6,6 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import get_args
 
+from pellucid.data.augment.recipes import augmentation
 from pellucid.data.images import ResizeName
 from pellucid.data.sources import OnError
 from pellucid.data.splitting import Split
@@ -46,6 +47,8 @@ class Settings:
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
         precision: What the network computes in: `fp32`, `bf16`, `fp16` (on GPUs only), or `auto`, which times training
             steps for about a second and takes the faster one. With `auto` two runs need not be the same.
+        augment: How much training images are changed at random: `none`, `light` or `strong`, see `augmentation`; None
+            means `none`.
         patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
@@ -55,8 +58,8 @@ class Settings:
         image_folder: Of a label file, the folder its files are in; None means its own.
 
     Raises:
-        UsageError: a number makes no sense, there is no architecture or split of this name, or two settings exclude
-            each other.
+        UsageError: a number makes no sense, there is no architecture, split or augmentation of this name, or two
+            settings exclude each other.
     """
 
     source: str
@@ -76,6 +79,7 @@ class Settings:
     workers: int | None = None
     schedule: str = "one_cycle"
     precision: str = "fp32"
+    augment: str | None = None
     patience: int | None = None
     on_error: OnError = "raise"
     stats: bool = False
@@ -105,5 +109,6 @@ class Settings:
         if self.balance not in BALANCES:
             raise UsageError(f"balance {self.balance!r} does not exist: use one of {', '.join(BALANCES)}")
         Split(self.split, self.valid_pct, self.seed, self.group_by)
+        augmentation(self.augment or "none")  # refuses a name that does not exist
         if self.arch is not None and not is_library(self.arch):  # a library says itself what it lacks
             check_own(self.arch)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pellucid.data.augment.recipes import augmentation
 from pellucid.data.catalogue import DATA_SETS, SCHEME, untar_data
 from pellucid.data.declared import folder_loaders, idx_loaders, label_file_loaders
 from pellucid.data.idx import find_idx
@@ -131,6 +132,7 @@ def open_source(
     split: str = "auto",
     group_by: str | None = None,
     resize: ResizeName = "crop",
+    augment: str | None = None,
 ) -> DataLoaders:
     """The batches of `train`'s source, with the options of that name; `columns` are those of `csv_items`.
 
@@ -139,7 +141,8 @@ def open_source(
     """
     if not str(source):  # which would be the current folder
         raise UsageError("the source is empty: name a data set, a folder or a label file")
-    common = {"batch_tfms": Normalize(), "device": device, "workers": workers, "on_error": on_error}
+    batch_tfms = [*augmentation(augment or "none"), Normalize()]
+    common = {"batch_tfms": batch_tfms, "device": device, "workers": workers, "on_error": on_error}
     asked = Asked(size, resize, Split(split, valid_pct, seed, group_by, stratified=True), columns or {}, common)
     kind = next((kind for kind in KINDS if kind.recognises(source)), None)
     if kind is None and not Path(source).exists():

@@ -81,6 +81,7 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
             settings.split,
             settings.group_by,
             settings.resize,
+            settings.augment,
         )
         settings = _with_split(settings, dls.split)
         learn, settings = _learner(dls, settings, reservation.folder)

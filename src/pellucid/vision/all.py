@@ -27,7 +27,10 @@ from pellucid.activations.hook import Hook, Hooks, has_params, hook_output, hook
 from pellucid.activations.watch import watch
 from pellucid.convolution.summary import summarize
 from pellucid.data.augment.crops import CenterCrop, RandomCrop, RandomResizedCropGPU
+from pellucid.data.augment.erasing import RandomErasing
 from pellucid.data.augment.geometry import Dihedral, Flip, Rotate, Warp, Zoom
+from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Saturation
+from pellucid.data.augment.recipes import aug_transforms, augmentation, setup_aug_tfms
 from pellucid.data.augment.resampling import PadMode
 from pellucid.data.augment.sizing import CenterCropResize
 from pellucid.data.balanced import GroupSplitter, TrainTestSplitter
@@ -177,6 +180,7 @@ __all__ = [
     "BalancedAccuracy",
     "BalancedLoss",
     "BatchNorm",
+    "Brightness",
     "CSVLogger",
     "Callback",
     "CancelBackwardException",
@@ -193,6 +197,7 @@ __all__ = [
     "CohenKappa",
     "ColReader",
     "ColSplitter",
+    "Contrast",
     "ConvLayer",
     "CrossEntropyLossFlat",
     "CutMix",
@@ -218,6 +223,7 @@ __all__ = [
     "Hook",
     "HookCallback",
     "Hooks",
+    "Hue",
     "Image",
     "ImageBlock",
     "ImageDataLoaders",
@@ -255,6 +261,7 @@ __all__ = [
     "Precision",
     "ProgressCallback",
     "RandomCrop",
+    "RandomErasing",
     "RandomResizedCropGPU",
     "RandomSplitter",
     "RandomSubsetSplitter",
@@ -268,6 +275,7 @@ __all__ = [
     "RocAucBinary",
     "Rotate",
     "Run",
+    "Saturation",
     "SaveModelCallback",
     "SchedCos",
     "SchedExp",
@@ -287,6 +295,8 @@ __all__ = [
     "accuracy",
     "accuracy_multi",
     "array",
+    "aug_transforms",
+    "augmentation",
     "body_features",
     "cnn_learner",
     "combine_scheds",
@@ -324,6 +334,7 @@ __all__ = [
     "re",
     "sequential",
     "set_seed",
+    "setup_aug_tfms",
     "show_image",
     "show_images",
     "skm_to_fastai",

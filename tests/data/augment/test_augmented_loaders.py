@@ -11,12 +11,14 @@ from PIL import Image
 
 from pellucid.data.augment.crops import RandomCrop, RandomResizedCropGPU
 from pellucid.data.augment.geometry import Flip, Rotate
+from pellucid.data.augment.recipes import augmentation
 from pellucid.data.augment.sizing import CenterCropResize
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.data.transforms import Normalize
+from pellucid.errors import UsageError
 from pellucid.nn.models import create_model
-from pellucid.runs import load_run
+from pellucid.runs import Settings, load_run, train
 from pellucid.seed import set_seed
 from pellucid.training.learner import Learner
 
@@ -96,3 +98,19 @@ def test_a_run_folder_keeps_what_validation_saw(pets, tmp_path, tfm):
 
 def test_what_a_run_folder_says_of_a_crop_is_checked():
     assert CenterCropResize([16, 20], ratio=[1, 1]) == CenterCropResize((16, 20), (1.0, 1.0))
+
+
+def test_train_takes_augmentation_by_name_and_the_run_says_so(pets, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pellucid.runs.sources.augmentation", lambda name: seen.append(name) or augmentation(name))
+    common = {"epochs": 1, "size": 16, "device": "cpu", "valid_pct": 0.5}
+    for name in (None, "none", "light"):
+        run = train(Settings(str(pets), augment=name, **common), tmp_path / f"{name}")
+        assert run.settings["settings"]["augment"] == name
+        assert run.pipeline is not None and [type(t) for t in run.pipeline.batch_tfms] == [Normalize]
+    assert seen == ["none", "none", "light"]
+    plain, none, light = (load_run(tmp_path / name).model.state_dict() for name in ("None", "none", "light"))
+    assert all(torch.equal(plain[key], none[key]) for key in plain)
+    assert not all(torch.equal(plain[key], light[key]) for key in plain)
+    with pytest.raises(UsageError, match="augmentation 'lots' does not exist"):
+        Settings(str(pets), augment="lots")

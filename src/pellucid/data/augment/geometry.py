@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -122,6 +123,7 @@ def composed(transforms: Sequence[Geometry]) -> Geometry:
     # Of a crop and what only has its size, the crop says what validation sees.
     sized.sort(key=lambda t: t.validation is None or t.validation.ratio is None)
     size, validation = (sized[0].size, sized[0].validation) if sized else (None, None)
+    validation = validation and replace(validation, mode=first.mode, align_corners=first.align_corners)
     return Geometry(moves, size, first.mode, first.pad_mode, first.align_corners, validation)
 
 
