@@ -64,12 +64,15 @@ def test_patience_ends_a_training(folder, monkeypatch, capsys):
 
 
 def test_the_command_says_which_epoch_the_run_holds(folder):
-    done = CliRunner().invoke(app, ["train", str(folder), "--size", "0", "--epochs", "4", "--out", "run"])
+    done = CliRunner().invoke(
+        app, ["train", str(folder), "--size", "0", "--epochs", "4", "--patience", "4", "--out", "run"]
+    )
     run = load_run("run")
     accuracies = [epoch["accuracy"] for epoch in run.results]
     assert done.exit_code == 0 and run.epoch == accuracies.index(max(accuracies))
     assert f"run saved in run, as it was after epoch {run.epoch}, the best of 4" in done.output
     assert f"accuracy {max(accuracies):.4f} on 16 validation images" in done.output
+    assert run.settings["settings"]["patience"] == 4
 
 
 def test_an_interrupted_training_holds_its_best_epoch(folder, monkeypatch):
