@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from pellucid.data.adapter import AnyLoader, adapted
 from pellucid.data.batch import parts_of, photos, target_name
+from pellucid.data.block import listed
 from pellucid.data.loader import DataLoader
+from pellucid.data.transforms import of_side
 from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation
 from pellucid.nn.losses import activation_of, decoded
 from pellucid.plot.figure import GridOptions
 from pellucid.plot.images import show_grid
+from pellucid.seed import kept_rng
 from pellucid.text import drawable
 from pellucid.training.forward import item_losses, loss_of, passed
 
@@ -103,6 +106,53 @@ class Predicting:
         found += [decoded(self.loss_func, preds)] if with_decoded else []
         found += [torch.cat(seen.losses)] if with_loss else []
         return tuple(found)
+
+    def tta(
+        self,
+        ds_idx: int = 1,
+        dl: Any = None,
+        n: int = 4,
+        item_tfms: Any = None,
+        batch_tfms: Any = None,
+        beta: float | None = 0.25,
+        use_max: bool = False,
+    ) -> tuple[Any, Tensor | None]:
+        """Probabilities (image, class) and labels of a set, the mean over several augmented views of each image.
+
+        Args:
+            ds_idx: 1 for the validation images, 0 for all training images, in order.
+            dl: A loader instead, such as `dls.test_dl(files)`.
+            n: How often every image is augmented, as in training.
+            item_tfms: None: images are decoded once, before they are augmented.
+            batch_tfms: Batch transforms in place of training's, `Normalize` among them.
+            beta: Weight of the images as they are, against all augmented views together; None gives both predictions,
+                augmented and plain.
+            use_max: Take the greatest probability over all views, the plain one included, in place of the mean.
+
+        Raises:
+            UsageError: a loader of others, whose images cannot be augmented here; fewer than one view; or as
+                `get_preds`.
+        """
+        plain = self._loader(ds_idx, dl)
+        if item_tfms is not None:
+            raise UsageError("tta augments batches: images are decoded once, so item_tfms would see no others")
+        if n < 1 or not isinstance(plain, DataLoader) or not (batch_tfms or isinstance(self.dls.train, DataLoader)):
+            raise UsageError(f"tta needs loaders made by a DataBlock and at least one view, got n={n}")
+        views = plain.new()
+        views.batch_tfms = of_side(listed(batch_tfms), training=True) if batch_tfms else self.dls.train.batch_tfms
+        if isinstance(self.dls.valid, DataLoader):  # training images as they are, too
+            plain = plain.new()
+            plain.batch_tfms = self.dls.valid.batch_tfms
+        with kept_rng():
+            augmented = []
+            for seed in torch.randint(2**62, (n,), device="cpu").tolist():
+                torch.manual_seed(seed)  # each pass puts the random numbers back: without, all views would be the same
+                augmented.append(self.get_preds(dl=views)[0])
+        preds, labels = self.get_preds(dl=plain)
+        if use_max:
+            return torch.stack([preds, *augmented]).amax(0), labels
+        mean = torch.stack(augmented).mean(0)
+        return ((mean, preds) if beta is None else mean.lerp(preds, beta)), labels
 
     def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array.
