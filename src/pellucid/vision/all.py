@@ -30,6 +30,7 @@ from pellucid.data.augment.crops import CenterCrop, RandomCrop, RandomResizedCro
 from pellucid.data.augment.erasing import RandomErasing
 from pellucid.data.augment.geometry import Dihedral, Flip, Rotate, Warp, Zoom
 from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Saturation
+from pellucid.data.augment.policies import RandAugment, TrivialAugment
 from pellucid.data.augment.recipes import aug_transforms, augmentation, setup_aug_tfms
 from pellucid.data.augment.resampling import PadMode
 from pellucid.data.augment.sizing import CenterCropResize
@@ -260,6 +261,7 @@ __all__ = [
     "PoolFlatten",
     "Precision",
     "ProgressCallback",
+    "RandAugment",
     "RandomCrop",
     "RandomErasing",
     "RandomResizedCropGPU",
@@ -288,6 +290,7 @@ __all__ = [
     "TrackerCallback",
     "TrainTestSplitter",
     "TrainingError",
+    "TrivialAugment",
     "URLs",
     "UsageError",
     "Warp",
