@@ -110,7 +110,8 @@ def train(
     ] = "raise",
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
-    label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise.")] = None,
+    label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise; several: a,b,c.")] = None,
+    label_delim: Annotated[str | None, typer.Option(help="Between the labels of one cell, such as ' '.")] = None,
     suffix: Annotated[str, typer.Option(help="Put after the names in a CSV, such as .jpg after ids.")] = "",
     image_folder: Annotated[str | None, typer.Option(help="Folder of a CSV's files, from its own.")] = None,
 ) -> None:
@@ -140,6 +141,7 @@ def train(
         stats=stats,
         path_col=path_col,
         label_col=label_col,
+        label_delim=label_delim,
         suffix=suffix,
         image_folder=image_folder,
     )
@@ -157,7 +159,11 @@ def _which_epoch(run: Run) -> str:
 
 def _verdict(run: Run) -> str:
     """The accuracy beside what an answer without looking would reach."""
-    reached, n = run.result["accuracy"] or 0.0, run.settings["n_valid"]
+    n = run.settings["n_valid"]
+    if run.settings.get("multi"):
+        right, f1 = (run.result[name] or 0.0 for name in ("accuracy_multi", "f1_score_multi"))
+        return f"{right:.4f} of the labels right and a mean F1 of {f1:.4f} on {n:,} validation images"
+    reached = run.result["accuracy"] or 0.0
     name, share = run.settings["majority"]
     line = f"accuracy {reached:.4f} on {n:,} validation images; always answering '{printable(name)}' gives {share:.4f}"
     if reached <= share:
@@ -196,7 +202,7 @@ def predict(
             listed.append({"source": str(file), "error": str(answer)} if bad else vars(answer))
         elif not bad:
             best = "  ".join(f"{printable(name)} {value:.4f}" for name, value in list(answer.probabilities.items())[:3])
-            say(f"{printable(answer.source)}: {printable(answer.label)}   ({best})")
+            say(f"{printable(answer.source)}: {printable(answer.label) or 'no label'}   ({best})")
             if lost:  # nobody would see the others
                 return
     if as_json:

@@ -137,7 +137,9 @@ def label(vocab: Sequence[Any], index: int) -> str:
 
 
 def target_name(target: Tensor, vocab: Sequence[Any]) -> str:
-    """A target or prediction in words: the class's name, the number, or the shape."""
+    """A target or prediction in words: the class's name, all labels it has joined by ";", the number, or the shape."""
+    if target.shape == (len(vocab),) and target.numel() > 1 and bool(((target == 0) | (target == 1)).all()):
+        return ";".join(str(vocab[i]) for i in target.nonzero()[:, 0].tolist())
     if target.numel() == 1 and not target.is_floating_point():
         return label(vocab, int(target))
     return f"{target.item():.4g}" if target.numel() == 1 else described(target)

@@ -17,9 +17,9 @@ import torch
 
 from pellucid.data.assembly import make_loaders, open_source
 from pellucid.data.batch import whole_batch
-from pellucid.data.blocks import CategoryBlock, ImageBlock, vocabulary
+from pellucid.data.blocks import CategoryBlock, ImageBlock, Label, TargetBlock
 from pellucid.data.contract import refuse
-from pellucid.data.dataset import Dataset, Datasets, Getters, Label, label_of
+from pellucid.data.dataset import Dataset, Datasets, Getters
 from pellucid.data.finding import real_paths
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding
@@ -36,29 +36,31 @@ from pellucid.text import counted, printable
 
 @dataclass(frozen=True)
 class Declared:
-    """A data set as declared: items, file and class index of each, and the positions on the two sides."""
+    """A data set as declared: items, file and class indices of each, and the positions on the two sides."""
 
     items: list[Any]
     files: list[Any]
-    labels: list[int]
+    labels: list[tuple[int, ...]]
     train: list[int]
     valid: list[int]
     vocab: list[Label]
+    target: TargetBlock
 
     def side(self, positions: Sequence[int], decoding: Decoding) -> Dataset:
         """The items at these positions."""
         items, files, labels = ([part[i] for i in positions] for part in (self.items, self.files, self.labels))
-        return Dataset(items, files, labels, self.vocab, decoding)
+        return Dataset(items, files, self.target.encoded_as(labels, len(self.vocab)), self.vocab, decoding)
 
 
 class DataBlock:
     """Declare a data set once, make it from any source.
 
     Args:
-        blocks: Input and target: `ImageBlock` or `ImageBlock(cls=PILImageBW)`, and `CategoryBlock`.
+        blocks: Input and target: `ImageBlock` or `ImageBlock(cls=PILImageBW)`, and `CategoryBlock`, or
+            `MultiCategoryBlock` for any number of labels.
         get_items: Source → items; default: the image files under a folder, or the source itself if it is a sequence.
         splitter: Items → (training positions, validation positions); default: a random fifth validates.
-        get_y: Item → label, a string or an integer.
+        get_y: Item → label, a string or an integer; a list of labels for `MultiCategoryBlock`.
         get_x: Item → path, Pillow image or array; default: the item itself.
         item_tfms: `Resize`, or callables image → image. Only a lone `Resize` can be stored; others make the set stream.
             All images go through them, so random ones are refused.
@@ -85,8 +87,8 @@ class DataBlock:
     ):
         refuse("DataBlock", others)
         made = [block() if isinstance(block, type) else block for block in blocks]
-        if len(made) != 2 or not isinstance(made[0], ImageBlock) or not isinstance(made[1], CategoryBlock):
-            raise UsageError(f"blocks must be (ImageBlock, CategoryBlock), got {blocks}")
+        if len(made) != 2 or not isinstance(made[0], ImageBlock) or not isinstance(made[1], TargetBlock):
+            raise UsageError(f"blocks must be (ImageBlock, CategoryBlock) or MultiCategoryBlock for it, got {blocks}")
         self.image_block, self.category_block = made
         self.get_items = get_items or images_or_itself
         self.splitter = splitter or RandomSplitter()
@@ -183,7 +185,7 @@ class DataBlock:
             bs=bs,
             val_bs=val_bs,
             device=device,
-            getters=Getters(self.get_x, self.get_y, type(declared.items[0])),
+            getters=Getters(self.get_x, self.get_y, type(declared.items[0]), self.category_block),
             shuffle=shuffle,
             drop_last=drop_last,
             path=path,
@@ -204,6 +206,10 @@ class DataBlock:
             DataError: as `dataloaders`.
         """
         dls = self.dataloaders(source, bs, **options)
+        if wgts is None and dls.multi:
+            raise UsageError(
+                "images with several labels are of no class to draw equally often: give wgts, one an image"
+            )
         dls.train.weights = class_weights(dls.train.labels, dls.c)[dls.train.labels] if wgts is None else wgts
         return dls
 
@@ -220,13 +226,14 @@ class DataBlock:
         i = declared.train[0]
         file = declared.files[i]
         image = self.decoding.image(file)
-        counts = np.bincount([declared.labels[j] for j in declared.train], minlength=len(declared.vocab))
+        counts = np.bincount([i for j in declared.train for i in declared.labels[j]], minlength=len(declared.vocab))
         classes = ", ".join(f"{label!r} {n:,}" for label, n in zip(declared.vocab, counts, strict=True))
         print(f"items       {len(declared.items):,} from {source if is_path(source) else type(source).__name__}")
         print(f"split       {len(declared.train):,} training, {len(declared.valid):,} validation")
         print(f"classes     {len(declared.vocab)}: {classes}")
         print(f"example     {printable(file if is_path(file) else type(file).__name__)}")
-        print(f"  label     {declared.vocab[declared.labels[i]]!r} → {declared.labels[i]}")
+        labels = declared.labels[i]
+        print(f"  label     {', '.join(repr(declared.vocab[j]) for j in labels)} → {', '.join(map(str, labels))}")
         print(f"  image     {image.mode}, {image.height}×{image.width} (height×width)")
         print(f"  pixels    uint8 {tuple(self.decoding.pixels(file).shape)}")
         steps = ["float32 in [0, 1]", *(type(t).__name__ for t in self.batch_tfms)]
@@ -246,7 +253,8 @@ class DataBlock:
         parts = [f"{name}={_named(value)}" for name, value in shown.items() if value]
         vocab = self.category_block.vocab
         classes = "" if vocab is None else counted(len(vocab), "class", "classes")
-        kind = f"ImageBlock({self.image_block.cls.__name__}), CategoryBlock({classes})"
+        target = type(self.category_block).__name__
+        kind = f"ImageBlock({self.image_block.cls.__name__}), {target}({classes})"
         return f"DataBlock(({kind}), {', '.join(parts)})"
 
     def _declare(self, source: Any) -> Declared:
@@ -267,28 +275,30 @@ class DataBlock:
         real = _refuse_leaks(files, train, valid)
         labels, vocab = self._labelled(items, train, valid)
         _refuse_two_labels(real, files, labels, vocab)
-        return Declared(items, files, labels, train, valid, vocab)
+        return Declared(items, files, labels, train, valid, vocab, self.category_block)
 
-    def _labelled(self, items: list[Any], train: list[int], valid: list[int]) -> tuple[list[int], list[Label]]:
-        """Class index of each item, -1 on neither side, and the classes."""
+    def _labelled(
+        self, items: list[Any], train: list[int], valid: list[int]
+    ) -> tuple[list[tuple[int, ...]], list[Label]]:
+        """Class indices of each item, none on neither side, and the classes."""
         if self.get_y is None:
             raise UsageError("DataBlock needs get_y, the function that labels an item (such as parent_label)")
-        found = {i: label_of(self.get_y, items[i]) for i in train + valid}
-        vocab = vocabulary(self.category_block, [found[i] for i in train])
+        block = self.category_block
+        found = {i: block.labels_of(self.get_y, items[i]) for i in train + valid}
+        vocab = block.vocabulary([found[i] for i in train])
         index = {label: i for i, label in enumerate(vocab)}
-        for i, label in found.items():
-            if label in index:
-                continue
+        for i, label in ((i, label) for i, labels in found.items() for label in labels if label not in index):
             hint = lookalike(label, vocab)
-            if self.category_block.vocab is not None:
+            if block.vocab is not None:
                 raise DataError(
-                    f"{printable(items[i])}: its class {label!r} is not in the vocab of CategoryBlock, {vocab}{hint}"
+                    f"{printable(items[i])}: its class {label!r} is not in the vocab of {type(block).__name__}, "
+                    f"{vocab}{hint}"
                 )
             raise DataError(
                 f"{printable(items[i])}: its class {label!r} does not occur in training (there are {vocab}){hint}; "
                 "add training images of it or take it out of validation"
             )
-        return [index[found[i]] if i in found else -1 for i in range(len(items))], vocab
+        return [tuple(index[label] for label in found.get(i, ())) for i in range(len(items))], vocab
 
 
 def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> dict[int, str]:
@@ -309,13 +319,15 @@ def _refuse_leaks(files: list[Any], train: list[int], valid: list[int]) -> dict[
     return real
 
 
-def _refuse_two_labels(real: dict[int, str], files: list[Any], labels: list[int], vocab: list[Label]) -> None:
+def _refuse_two_labels(
+    real: dict[int, str], files: list[Any], labels: list[tuple[int, ...]], vocab: list[Label]
+) -> None:
     first: dict[str, int] = {}
     for i, path in real.items():
         other = first.setdefault(path, i)
-        if labels[other] != labels[i]:
+        if set(labels[other]) != set(labels[i]):
             twin = _and_its_twin(str(files[i]), str(files[other]))
-            names = f"{vocab[labels[i]]!r} and {vocab[labels[other]]!r}"
+            names = " and ".join(repr(";".join(str(vocab[j]) for j in labels[k])) for k in (i, other))
             raise DataError(f"{twin}: has two labels, {names}; an image has one label")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pellucid.errors import UsageError
 
-ONE_LABEL = "an image has one class here; several labels an image, numbers and masks are not supported"
+ONE_LABEL = "a batch is images and their labels here: one class each, or several labels by MultiCategoryBlock"
+SEVERAL = "several labels an image: blocks=(ImageBlock, MultiCategoryBlock), or from_csv and from_df with label_delim"
 NO_HOOK = "there is no pipeline of items here: use item_tfms and batch_tfms of the DataBlock"
 DECLARED_FIRST = "give it to the DataBlock, or make another with new(item_tfms, batch_tfms)"
 ANSWERS = {
@@ -21,8 +22,8 @@ ANSWERS = {
     "timeout": "pixels are gathered in this process, so there is nothing to wait for",
     "dl_type": "make a torch DataLoader of your own and pass it to DataLoaders",
     "dl_kwargs": "bs and val_bs, shuffle and drop_last are arguments of their own",
-    "y_block": ONE_LABEL,
-    "label_delim": ONE_LABEL,
+    "y_block": SEVERAL,
+    "label_delim": SEVERAL,
     "n_inp": ONE_LABEL,
     "header": "a line of headings is found by what it says",
     "quoting": "fields are quoted as csv files quote them",

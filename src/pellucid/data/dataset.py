@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pellucid.data.blocks import CategoryBlock, Label, TargetBlock
 from pellucid.data.frames import is_frame, rows
 from pellucid.data.images import Decoding
 from pellucid.data.items import get_image_files
-from pellucid.data.names import one_spelling
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
 from pellucid.text import counted, printable
 
-Label = str | int
-
 
 class Dataset:
-    """One side of a split: `dataset[i]` is (Pillow image, class index as int64 tensor).
+    """One side of a split: `dataset[i]` is (Pillow image, class index as int64 tensor), or (Pillow image, labels).
 
     Args:
         items: What `get_items` found.
         files: What `get_x` made of each item: path, Pillow image or array.
-        labels: Class index of each; None gives (image,).
-        vocab: Class names.
+        labels: Class index of each, or floats of shape (item, label), 1 for each label it has; None gives (image,).
+        vocab: Names of the classes or labels.
         decoding: How a file becomes an image.
     """
 
@@ -39,7 +37,7 @@ class Dataset:
         self,
         items: Sequence[Any],
         files: Sequence[Any] | np.ndarray,
-        labels: Sequence[int] | None,
+        labels: Sequence[int] | Tensor | None,
         vocab: Sequence[Label],
         decoding: Decoding,
     ):
@@ -50,7 +48,7 @@ class Dataset:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, Tensor] | tuple[Image.Image]:
         image = self.decoding.image(self.files[i])
-        return (image,) if self.labels is None else (image, torch.tensor(self.labels[i], device="cpu"))
+        return (image,) if self.labels is None else (image, torch.as_tensor(self.labels[i], device="cpu"))
 
     def __repr__(self) -> str:
         what = "without labels" if self.labels is None else f"of {counted(len(self.vocab), 'class', 'classes')}"
@@ -78,11 +76,13 @@ class Getters:
         get_x: Item → path, Pillow image or array; None takes the item itself.
         get_y: Item → label; None where labels come another way.
         kind: Type of the items that both understand. Anything else is an image already, as far as `get_x` goes.
+        target: What `get_y` gives.
     """
 
     get_x: Callable[[Any], Any] | None = None
     get_y: Callable[[Any], Any] | None = None
     kind: type = object
+    target: TargetBlock = field(default_factory=CategoryBlock)
 
     def files(self, items: Sequence[Any]) -> list[Any]:
         """What `get_x` makes of new items."""
@@ -91,8 +91,8 @@ class Getters:
         understood = [self._understood(item) for item in items]
         return [self.get_x(item) if isinstance(item, self.kind) else item for item in understood]
 
-    def labels(self, items: Sequence[Any], vocab: Sequence[Label]) -> list[int]:
-        """Class indices of new items.
+    def labels(self, items: Sequence[Any], vocab: Sequence[Label]) -> list[int] | Tensor:
+        """Targets of new items: class indices, or floats (item, label).
 
         Raises:
             UsageError: there is no `get_y`, or the items are not of its kind.
@@ -108,11 +108,12 @@ class Getters:
                     f"with_labels needs items as the set was declared on, {self.kind.__name__}; "
                     f"got a {type(item).__name__}, which get_y may not label"
                 )
-            label = label_of(self.get_y, item)
-            if label not in index:
-                raise DataError(f"{printable(item)}: its class {label!r} is not in the vocabulary, {list(vocab)}")
-            found.append(index[label])
-        return found
+            labels = self.target.labels_of(self.get_y, item)
+            unknown = [label for label in labels if label not in index]
+            if unknown:
+                raise DataError(f"{printable(item)}: its class {unknown[0]!r} is not in the vocabulary, {list(vocab)}")
+            found.append(tuple(index[label] for label in labels))
+        return self.target.encoded_as(found, len(vocab))
 
     def _understood(self, item: Any) -> Any:
         return Path(item) if isinstance(item, str) and issubclass(self.kind, Path) else item
@@ -144,16 +145,3 @@ def item_list(items: Any, caller: str) -> list[Any]:
     if not listed:
         raise UsageError(f"{caller} got no items")
     return listed
-
-
-def label_of(get_y: Callable[[Any], Any], item: Any) -> Label:
-    """Label of an item, names in one spelling; raises DataError where it is neither a string nor an integer."""
-    label = one_spelling(get_y(item))
-    if isinstance(label, np.generic):
-        label = label.item()
-    if not isinstance(label, str | int):
-        raise DataError(
-            f"{printable(item)}: get_y returned {label!r} ({type(label).__name__}); a label must be a string or an "
-            "integer"
-        )
-    return label

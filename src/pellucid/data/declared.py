@@ -12,7 +12,7 @@ import torch
 
 from pellucid.data.assembly import make_loaders
 from pellucid.data.block import DataBlock, listed
-from pellucid.data.blocks import CategoryBlock, ImageBlock, vocabulary
+from pellucid.data.blocks import CategoryBlock, ImageBlock, MultiCategoryBlock, TargetBlock, vocabulary
 from pellucid.data.dataset import Dataset
 from pellucid.data.decoder import moments
 from pellucid.data.idx import read_set
@@ -34,11 +34,13 @@ class ImageOptions(TypedDict, total=False):
 
     Attributes:
         img_cls: What images are opened as: `PILImage` (colour, the default) or `PILImageBW` (grey).
+        y_block: `CategoryBlock` or `MultiCategoryBlock`; None fits the labels.
         item_tfms, batch_tfms: As of `DataBlock`.
         bs, val_bs, shuffle, drop_last, device, cache, on_error, workers: As of `DataBlock.dataloaders`.
     """
 
     img_cls: type[PILImage] | type[PILImageBW]
+    y_block: TargetBlock | type[CategoryBlock] | type[MultiCategoryBlock] | None
     item_tfms: Any
     batch_tfms: Any
     bs: int
@@ -82,6 +84,8 @@ def label_file_loaders(file: Path, split: Split, columns: Mapping[str, Any], **o
     read = read_labels(file, **columns, more=split.columns)
     items, label = read.items, itemgetter(1)
     common: dict[str, Any] = {"get_x": itemgetter(0), "get_y": label}
+    if options.get("y_block") is None and isinstance(items[0][1], list):
+        options["y_block"] = MultiCategoryBlock(vocab=read.vocab)
     if split.column is None:
         cells = read.columns.get(split.group_column or "")
         grouped = split.grouped(read.folder, None if cells is None else by_path(items, cells))
@@ -136,7 +140,7 @@ def loaders(
 ) -> DataLoaders:
     """What a DataBlock of these functions makes of `source`, with the options of a user."""
     rest = dict(options)
-    blocks = ImageBlock(rest.pop("img_cls", PILImage)), CategoryBlock(vocab)
+    blocks = ImageBlock(rest.pop("img_cls", PILImage)), rest.pop("y_block", None) or CategoryBlock(vocab)
     transforms = {name: rest.pop(name, None) for name in ("item_tfms", "batch_tfms")}
     return declare(blocks, **functions, **transforms).dataloaders(source, path=path, **rest)
 

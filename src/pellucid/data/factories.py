@@ -10,9 +10,10 @@ from typing import Any, Unpack
 import torch
 
 from pellucid.data.block import DataBlock
+from pellucid.data.blocks import MultiCategoryBlock
 from pellucid.data.dataset import item_list
 from pellucid.data.declared import ImageOptions, folder_loaders, idx_loaders, label_file_loaders, loaders
-from pellucid.data.frames import ColReader, ColSplitter, Column, is_frame
+from pellucid.data.frames import ColReader, ColSplitter, Column, column, is_frame
 from pellucid.data.items import RegexLabeller
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
@@ -75,8 +76,9 @@ class ImageDataLoaders(DataLoaders):
         fn_col: Column | None = None,
         folder: str | Path = "",
         suff: str = "",
-        label_col: Column | None = None,
+        label_col: Column | Sequence[Column] | None = None,
         delimiter: str | None = None,
+        label_delim: str | None = None,
         valid_col: Column | None = None,
         group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
@@ -91,8 +93,10 @@ class ImageDataLoaders(DataLoaders):
             fn_col: Name, or number from 0, of the column of files; None finds it, as `csv_items` describes.
             folder: Sub-folder that the files are in, from the label file's.
             suff: Put after each file's name, such as `.jpg` after ids.
-            label_col: Name, or number from 0, of the column of labels; None finds it.
+            label_col: Name, or number from 0, of the column of labels; None finds it. With a list of columns an image
+                has any number of labels: the columns that are true or 1, or their values.
             delimiter: What is between the columns; None finds it.
+            label_delim: What is between the labels of a cell, such as a blank: an image has any number of them then.
             valid_col: Name, or number from 0, of a column that says train, valid or test, or is true for the rows to
                 validate on, instead of `valid_pct`; rows to test on are left out.
             group_by: Keep images of one group on one side: `column:NAME`, or as of `from_folder`.
@@ -106,6 +110,7 @@ class ImageDataLoaders(DataLoaders):
             raise UsageError(f"from_csv takes the file's name as csv_fname={valid_pct!r}; its second is valid_pct")
         file = Path(path) / (csv_fname or "labels.csv") if csv_fname or Path(path).is_dir() else Path(path)
         columns = {"fn_col": fn_col, "label_col": label_col, "folder": folder, "suff": suff, "delimiter": delimiter}
+        columns["label_delim"] = label_delim
         check_share(valid_pct)
         split = Split("random", valid_pct, seed) if group_by is None else Split("auto", valid_pct, seed, group_by)
         return label_file_loaders(
@@ -187,8 +192,9 @@ class ImageDataLoaders(DataLoaders):
         fn_col: Column = 0,
         folder: str | Path | None = None,
         suff: str = "",
-        label_col: Column = 1,
+        label_col: Column | Sequence[Column] = 1,
         *,
+        label_delim: str | None = None,
         valid_col: Column | None = None,
         group_by: GroupBy | None = None,
         **options: Unpack[ImageOptions],
@@ -203,7 +209,8 @@ class ImageDataLoaders(DataLoaders):
             fn_col: Name or number of the column of file names.
             folder: Sub-folder of `path` that they are in.
             suff: Put after each name, such as `.jpg`.
-            label_col: Name or number of the column of labels.
+            label_col: Name or number of the column of labels; a list of several as of `from_csv`.
+            label_delim: What is between the labels of a cell, as of `from_csv`.
             valid_col: Name or number of a column that is true for the rows to validate on, instead of `valid_pct`.
             group_by: Keep images of one group on one side: `column:NAME`, or as of `from_folder`.
             options: `ImageOptions`.
@@ -214,7 +221,10 @@ class ImageDataLoaders(DataLoaders):
         """
         if not is_frame(df):
             raise UsageError(f"from_df takes a DataFrame first, then the path; got a {type(df).__name__}")
-        get_x, get_y = ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff), ColReader(label_col)
+        get_x = ColReader(fn_col, pref=Path(path) / (folder or ""), suff=suff)
+        get_y = ColReader(label_col, label_delim=label_delim)
+        if options.get("y_block") is None and (label_delim is not None or not get_y.alone):
+            options["y_block"] = labels_block(df, get_y.cols)
         split = Split("auto", valid_pct, seed, group_by)
         name = split.group_column
         grouped = split.grouped(path) if name is None else ColReader(name)
@@ -240,6 +250,16 @@ class ImageDataLoaders(DataLoaders):
         """
         columns, splitter = (item_list(fnames, "fnames"), labels), RandomSplitter(valid_pct, seed)
         return loaders(options, columns, path, declare=DataBlock.from_columns, splitter=splitter)
+
+
+def labels_block(frame: Any, columns: Sequence[Column]) -> MultiCategoryBlock:
+    """What several labels an image are: names, or yes and no in a column each."""
+    values = [column(frame, each) for each in columns] if len(columns) > 1 else [["a name"]]
+    if not all(value in (0, 1) for each in values for value in each):
+        return MultiCategoryBlock()
+    return MultiCategoryBlock(
+        encoded=True, vocab=[list(frame.columns)[c] if isinstance(c, int) else c for c in columns]
+    )
 
 
 def _by_name(label_func: Callable[[str], Any], item: Any) -> Any:

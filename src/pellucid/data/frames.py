@@ -29,36 +29,47 @@ def rows(frame: Any) -> list[Any]:
 
 
 class ColReader:
-    """Read one column of a row, as `get_x` or `get_y` of items that are rows.
+    """Read one column of a row, or several, as `get_x` or `get_y` of items that are rows.
 
     Args:
-        cols: Name or number of the column.
+        cols: Name or number of the column, or a list of them, whose values are then given as a list.
         pref: Put before the value; a `Path` as a folder, a string as it is.
         suff: Put after it, such as `.jpg`.
-        label_delim: Several labels in one cell, which classifiers of one class do not take: refused.
+        label_delim: What is between the labels of a cell, which are then given as a list; an empty cell has none.
     """
 
     def __init__(
         self, cols: Column | Sequence[Column], pref: str | Path = "", suff: str = "", label_delim: str | None = None
     ):
-        listed = [cols] if isinstance(cols, str | int | np.integer) else list(cols)
-        if len(listed) != 1:
-            raise UsageError(f"ColReader reads one column, one image or one label a row; got {listed}")
-        if label_delim is not None:
-            raise UsageError("ColReader cannot take label_delim: here an item has one label, not several in one cell")
-        self.col, self.suff = listed[0], suff
-        self.pref = pref
+        self.cols = [cols] if isinstance(cols, str | int | np.integer) else list(cols)
+        self.alone = isinstance(cols, str | int | np.integer) or len(self.cols) == 1
+        self.pref, self.suff, self.label_delim = pref, suff, label_delim
+        if not self.cols:
+            raise UsageError("ColReader reads one column or several, got an empty list")
+        if label_delim is not None and not self.alone:
+            raise UsageError("ColReader splits the labels of one column by label_delim; several have one label each")
 
     def __call__(self, row: Any) -> Any:
         """Return the value of the column; raises DataError where the row has none of that name."""
-        value = _cell(row, self.col)
+        if self.label_delim is not None:
+            return split_labels(_cell(row, self.cols[0]), self.label_delim)
+        values = [self._affixed(_cell(row, col)) for col in self.cols]
+        return values[0] if self.alone else values
+
+    def __repr__(self) -> str:
+        shown = {"pref": self.pref, "suff": self.suff, "label_delim": self.label_delim}
+        more = "".join(f", {name}={value!r}" for name, value in shown.items() if value)
+        return f"ColReader({(self.cols[0] if self.alone else self.cols)!r}{more})"
+
+    def _affixed(self, value: Any) -> Any:
         if isinstance(self.pref, Path):
             return str(self.pref / f"{value}{self.suff}")
         return f"{self.pref}{value}{self.suff}" if self.pref or self.suff else value
 
-    def __repr__(self) -> str:
-        more = "".join(f", {name}={value!r}" for name, value in (("pref", self.pref), ("suff", self.suff)) if value)
-        return f"ColReader({self.col!r}{more})"
+
+def split_labels(cell: Any, delim: str) -> list[str]:
+    """The labels of a cell, without blanks around them; none where it is empty, as pandas' nan is."""
+    return [] if cell is None or cell != cell else [label.strip() for label in str(cell).split(delim) if label.strip()]
 
 
 def ColSplitter(col: Column = "is_valid", on: Any = None) -> Callable[[Any], tuple[list[int], list[int]]]:

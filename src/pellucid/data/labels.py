@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 from pellucid.data.delimited import Row, read_rows
 from pellucid.data.formats import IMAGE_EXTENSIONS
+from pellucid.data.frames import flag_of, split_labels
 from pellucid.errors import DataError, UsageError
 from pellucid.output import say
 from pellucid.text import printable
@@ -31,12 +33,14 @@ class LabelFile:
     """What a label file says.
 
     Attributes:
-        items: (file, label) of each row.
+        items: (file, label) of each row; a list of labels where a row may have several.
+        vocab: Names of the labels where each has a column of its own, of 0 and 1; else None.
         columns: The further columns that were asked for, a cell a row.
         folder: Where relative files are.
     """
 
-    items: list[tuple[Path, str]]
+    items: list[tuple[Path, Any]]
+    vocab: list[str] | None
     columns: dict[Column, list[str]]
     folder: Path
 
@@ -44,12 +48,13 @@ class LabelFile:
 def csv_items(
     path: str | Path,
     fn_col: Column | None = None,
-    label_col: Column | None = None,
+    label_col: Column | Sequence[Column] | None = None,
     *,
     folder: str | Path = "",
     suff: str = "",
     delimiter: str | None = None,
-) -> list[tuple[Path, str]]:
+    label_delim: str | None = None,
+) -> list[tuple[Path, Any]]:
     r"""Read a label file: (file, label) of each row, relative paths taken from the file's folder.
 
     A first row of names is known as such. Without `fn_col` the files are in the column named like `path`, `filename`,
@@ -59,27 +64,31 @@ def csv_items(
     Args:
         path: A file of comma, semicolon or tab separated values, in UTF-8, or in UTF-16 with its mark at the start.
         fn_col: Name, or number from 0, of the column of files.
-        label_col: Name, or number from 0, of the column of labels.
+        label_col: Name, or number from 0, of the column of labels. With a list of columns each row has a list of
+            labels: the names of the columns that are true or 1, where all are true or false, else their values.
         folder: Folder the files are in, from that of `path`.
         suff: Put after each file's name that does not end with it, such as `.jpg` after the ids of Kaggle.
         delimiter: What is between the columns; None finds it.
+        label_delim: What is between the labels of one cell: each row has a list of labels then, none of an empty cell.
 
     Raises:
         UsageError: `suff` is an ending without its dot.
         DataError: it cannot be read, there is no such folder, the columns cannot be told, a row has no file or no
             label, or two for one file.
     """
-    return read_labels(path, fn_col, label_col, folder=folder, suff=suff, delimiter=delimiter).items
+    options = {"folder": folder, "suff": suff, "delimiter": delimiter, "label_delim": label_delim}
+    return read_labels(path, fn_col, label_col, **options).items
 
 
 def read_labels(
     path: str | Path,
     fn_col: Column | None = None,
-    label_col: Column | None = None,
+    label_col: Column | Sequence[Column] | None = None,
     *,
     folder: str | Path = "",
     suff: str = "",
     delimiter: str | None = None,
+    label_delim: str | None = None,
     more: Sequence[Column] = (),
 ) -> LabelFile:
     """As `csv_items`, with the cells of the columns `more`, which hold neither files nor labels."""
@@ -96,35 +105,61 @@ def read_labels(
         raise UsageError(
             f"suff (command line: --suffix) is put after each name as it is: say {f'.{suff}'!r}, not {suff!r}"
         )
-    names, rows = _table(path, rows, (fn_col, label_col, *more), base, suff)
+    one = label_col if label_col is None or isinstance(label_col, str | int) else None
+    several = None if label_col is None or isinstance(label_col, str | int) else list(label_col)
+    names, rows = _table(path, rows, (fn_col, one, *(several or ()), *more), base, suff)
     if not rows:
         raise DataError(f"{printable(path)}: no rows of path,label")
     file_at = _file_column(path, names, rows[0], fn_col, base, suff)
     more_at = {column: _column(path, names, column) for column in more}
-    label_at = _label_column(path, names, label_col, {file_at, *more_at.values()})
-    if fn_col is None and label_col is None and (len(names) > 2 or file_at > label_at):
-        unused = [_shown(names, i) for i in range(len(names)) if i not in (file_at, label_at, *more_at.values())]
+    taken = {file_at, *more_at.values()}
+    if several is not None:
+        labels_at = [_column(path, names, column) for column in several]
+    else:
+        labels_at = [_label_column(path, names, one, taken)]
+    if fn_col is None and label_col is None and (len(names) > 2 or file_at > labels_at[0]):
+        unused = [_shown(names, i) for i in range(len(names)) if i not in (*taken, *labels_at)]
         note = f"; not used: {', '.join(unused)}" if unused else ""
-        say(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, label_at)}{note}")
-    items = _labelled(path, rows, file_at, label_at, base, suff)
+        say(f"{printable(path)}: files from {_shown(names, file_at)}, labels from {_shown(names, labels_at[0])}{note}")
+    vocab = None
+    if several is not None:
+        vocab, labels = _labels_of_columns(rows, labels_at, names, several)
+    elif label_delim is not None:
+        at = labels_at[0]
+        labels = [split_labels(row.cells[at] if at < len(row.cells) else "", label_delim) for row in rows]
+    else:
+        labels = [_cell(path, row, labels_at[0], "label") for row in rows]
+    files = [_cell(path, row, file_at, "path") for row in rows]
     what = {column: f"value in column {_shown(names, at)}" for column, at in more_at.items()}
     columns = {column: [_cell(path, row, at, what[column]) for row in rows] for column, at in more_at.items()}
-    return LabelFile(items, columns, base)
+    return LabelFile(_labelled(path, rows, files, labels, base, suff), vocab, columns, base)
+
+
+def _labels_of_columns(
+    rows: list[Row], labels_at: list[int], names: list[str], asked: list[Column]
+) -> tuple[list[str] | None, list[list[str]]]:
+    """The names of columns of yes and no, and those that are yes in each row; else the cells that are not empty."""
+    cells = [[row.cells[at] if at < len(row.cells) else "" for at in labels_at] for row in rows]
+    flags = [[flag_of(cell) for cell in each] for each in cells]
+    if any(flag is None for each in flags for flag in each):
+        return None, [[cell for cell in each if cell] for each in cells]
+    vocab = [names[at] or str(column) for at, column in zip(labels_at, asked, strict=True)]
+    return vocab, [[name for name, flag in zip(vocab, each, strict=True) if flag] for each in flags]
 
 
 def _labelled(
-    path: Path, rows: list[Row], file_at: int, label_at: int, base: Path, suff: str
-) -> list[tuple[Path, str]]:
-    items: dict[str, tuple[int, str]] = {}
+    path: Path, rows: list[Row], files: list[str], labels: Sequence[Any], base: Path, suff: str
+) -> list[tuple[Path, Any]]:
+    """Pairs of file and label; raises DataError where one file has two."""
+    items: dict[str, tuple[int, Any]] = {}
     found = []
-    for row in rows:
-        file, label = _cell(path, row, file_at, "path"), _cell(path, row, label_at, "label")
+    for row, file, label in zip(rows, files, labels, strict=True):
         located = _located(base, file, suff)
         line, other = items.setdefault(os.path.normpath(located), (row.line, label))
         if other != label:
             raise DataError(
                 f"{printable(path)}: {printable(file)} is {other!r} in line {line} and {label!r} in line {row.line}; "
-                "an image has one label"
+                f"{'list all of its labels in one row' if isinstance(label, list) else 'an image has one label'}"
             )
         found.append((located, label))
     return found

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 
 class DataLoader:
-    """Batches (xb, yb): float32 (batch, channel, row, column) and int64 (batch,), on the device.
+    """Batches (xb, yb): float32 (batch, channel, row, column) and the labels (batch,), on the device.
 
     Args:
         source: Where the pixels come from.
         rows: Row numbers of this loader's images in the source.
-        labels: int64 class indices, one a row; None gives batches (xb,).
+        labels: int64 class indices, one a row, or float32 (row, label) for any number of labels an image; None gives
+            batches (xb,).
         bs: Images a batch.
         shuffle: New random order each epoch, from torch's global generator.
         drop_last: Leave out a last batch of fewer than `bs`, unless it is the only one.
@@ -55,7 +56,7 @@ class DataLoader:
         self,
         source: Source,
         rows: Sequence[int] | None = None,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int] | Tensor | None = None,
         *,
         bs: int = 64,
         shuffle: bool = False,
@@ -75,7 +76,9 @@ class DataLoader:
         self.source, self.bs, self.shuffle, self.device = source, whole_batch(bs), shuffle, torch.device(device)
         self.dataset, self.vocab = dataset, list(vocab)
         self.rows = torch.as_tensor(rows, dtype=torch.long, device="cpu")
-        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long, device="cpu")
+        several = isinstance(labels, Tensor) and labels.is_floating_point()
+        kind = torch.float32 if several else torch.long
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=kind, device="cpu")
         self.drop_last, self.weights = drop_last, weights
         self.batch_tfms = of_side(batch_tfms, training)
 
@@ -227,6 +230,12 @@ class DataLoaders:
     def c(self) -> int:
         """Number of classes."""
         return len(self.vocab)
+
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have any number of labels, as of `MultiCategoryBlock`."""
+        labels = getattr(self.train, "labels", None)
+        return isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() == 2
 
     @property
     def n(self) -> int:

@@ -140,13 +140,14 @@ def describe_groups(
     said = (
         f"split by group: {n_valid} of {counted(len(members), 'group')} validate, {len(chosen)} of {len(items)} images"
     )
-    classes = {name: sorted({str(label(items[i])) for i in positions}) for name, positions in members.items()}
-    several = [name for name, labels in classes.items() if len(labels) > 1]
+    of = [label(item) for item in items]
+    each = [set(map(str, labels)) if isinstance(labels, list) else {str(labels)} for labels in of]
+    classes = {name: sorted(set().union(*(each[i] for i in positions))) for name, positions in members.items()}
+    several = [name for name, labels in classes.items() if len(labels) > 1 and not isinstance(of[0], list)]
     if several:
         shown = f"{printable(several[0])!r} ({first_few(classes[several[0]], FEW)})"
         said += f"; {counted(len(several), 'group has', 'groups have')} images of several classes, such as {shown}"
-    validated = {str(label(items[i])) for i in chosen}
-    missing = sorted({each for labels in classes.values() for each in labels} - validated)
+    missing = sorted(set().union(*each) - set().union(*(each[i] for i in chosen)))
     if missing:
         said += f"; not validated, as all of its images are of one group: {first_few(missing, FEW)}"
     return said

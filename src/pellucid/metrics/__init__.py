@@ -12,6 +12,7 @@ from pellucid.metrics.counts import (
     Recall,
 )
 from pellucid.metrics.evaluation import Evaluation
+from pellucid.metrics.multi import F1ScoreMulti, FBetaMulti, HammingLossMulti, JaccardMulti, PrecisionMulti, RecallMulti
 from pellucid.metrics.ranking import RocAucBinary
 from pellucid.metrics.whole import (
     AccumMetric,
@@ -32,13 +33,19 @@ __all__ = [
     "CohenKappa",
     "Evaluation",
     "F1Score",
+    "F1ScoreMulti",
     "FBeta",
+    "FBetaMulti",
+    "HammingLossMulti",
     "Jaccard",
+    "JaccardMulti",
     "MatthewsCorrCoef",
     "Metric",
     "MetricLike",
     "Precision",
+    "PrecisionMulti",
     "Recall",
+    "RecallMulti",
     "RocAucBinary",
     "accuracy",
     "accuracy_multi",

@@ -64,7 +64,7 @@ class ClassCounts(Metric):
         raise NotImplementedError
 
 
-class _Averaged(ClassCounts):
+class Averaged(ClassCounts):
     """A ratio of counts of one class, or its average over classes; arguments as of `F1Score`."""
 
     def __init__(
@@ -89,7 +89,6 @@ class _Averaged(ClassCounts):
         super().__init__(axis)
 
     def _score(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> float:
-        occurring = np.flatnonzero(support + guessed)
         if self.average == "binary":
             if len(support) != 2 or not 0 <= self.pos_label < 2:
                 raise UsageError(
@@ -98,7 +97,7 @@ class _Averaged(ClassCounts):
                 )
             classes = np.array([self.pos_label])
         elif self.labels is None:
-            classes = occurring
+            classes = self._averaged_over(support, guessed)
         else:
             classes = np.array(self.labels)
             if classes.min() < 0 or classes.max() >= len(support):
@@ -112,11 +111,15 @@ class _Averaged(ClassCounts):
         items = support[classes]
         return (items * ratios).sum() / max(items.sum(), 1)
 
+    def _averaged_over(self, support: np.ndarray, guessed: np.ndarray) -> np.ndarray:
+        """The classes where none are chosen: all that occur."""
+        return np.flatnonzero(support + guessed)
+
     def _ratio(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
 
-class Precision(_Averaged):
+class Precision(Averaged):
     """Share of the items predicted as a class that are of it; arguments as of `F1Score`."""
 
     name = "precision_score"
@@ -125,7 +128,7 @@ class Precision(_Averaged):
         return right, guessed
 
 
-class Recall(_Averaged):
+class Recall(Averaged):
     """Share of the items of a class that are predicted as it; arguments as of `F1Score`."""
 
     name = "recall_score"
@@ -134,7 +137,7 @@ class Recall(_Averaged):
         return right, support
 
 
-class Jaccard(_Averaged):
+class Jaccard(Averaged):
     """Items rightly predicted as a class over those of it or predicted as it; arguments as of `F1Score`."""
 
     name = "jaccard_score"
@@ -143,7 +146,7 @@ class Jaccard(_Averaged):
         return right, support + guessed - right
 
 
-class FBeta(_Averaged):
+class FBeta(Averaged):
     """Weighted harmonic mean of precision P and recall R, (1 + β²) · P · R / (β² · P + R).
 
     Args:
@@ -172,7 +175,7 @@ class FBeta(_Averaged):
         return (1 + squared) * right, squared * support + guessed
 
 
-class F1Score(_Averaged):
+class F1Score(Averaged):
     """Harmonic mean of precision and recall over the whole set, as scikit-learn's `f1_score`.
 
     Args:

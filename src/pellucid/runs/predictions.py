@@ -43,6 +43,17 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LabelsPrediction(Prediction):
+    """What a run says of one image that may have any number of labels.
+
+    Attributes:
+        labels: Those that are more probable than not, most probable first; `label` is the same joined by ";".
+    """
+
+    labels: list[str]
+
+
+@dataclass(frozen=True)
 class Run:
     """A trained model with all that is needed to use it on new images.
 
@@ -79,7 +90,7 @@ class Run:
         return result_of(self.settings)
 
     def predict(self, images: Any) -> list[Prediction]:
-        """Classify images (paths, Pillow images or arrays).
+        """Classify images (paths, Pillow images or arrays); of several labels an image, each is a `LabelsPrediction`.
 
         Args:
             images: A list of them. One path or image counts as a list of it, a folder as the list of its images, as
@@ -172,7 +183,11 @@ class Run:
         values, order = row.sort(descending=True)
         names = [str(self.vocab[i]) for i in order.tolist()]
         source = str(image) if is_path(image) else name_of(image)  # never an array's numbers or a file's bytes
-        return Prediction(source, names[0], dict(zip(names, values.tolist(), strict=True)))
+        probabilities = dict(zip(names, values.tolist(), strict=True))
+        if self.settings.get("multi"):
+            labels = [name for name, probability in probabilities.items() if probability > 0.5]
+            return LabelsPrediction(source, ";".join(labels), probabilities, labels)
+        return Prediction(source, names[0], probabilities)
 
 
 def _taken(loader: Callable[[range], DataLoader], n: int) -> Iterator[tuple[int, Tensor | DataError]]:

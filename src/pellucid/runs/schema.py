@@ -47,6 +47,7 @@ def check(run: dict[str, Any], file: Path) -> dict[str, Any]:
         "n_train": _is_count,
         "n_valid": _is_count,
         "majority": _is_majority,
+        "multi": lambda value: isinstance(value, bool),
         "activation": lambda value: value is None or (isinstance(value, str) and value in ACTIVATIONS),
     }
     for name in NEEDED:

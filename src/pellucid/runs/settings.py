@@ -53,7 +53,9 @@ class Settings:
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
-        label_col: Likewise of labels.
+        label_col: Likewise of labels; several, with commas between them, for images with any number of labels: those of
+            the columns that are true or 1, or the columns' values.
+        label_delim: Of a label file, what is between the labels of one cell: an image has any number of them then.
         suffix: Of a label file, put after each file's name, such as `.jpg` after ids.
         image_folder: Of a label file, the folder its files are in; None means its own.
 
@@ -85,6 +87,7 @@ class Settings:
     stats: bool = False
     path_col: str | None = None
     label_col: str | None = None
+    label_delim: str | None = None
     suffix: str = ""
     image_folder: str | None = None
 

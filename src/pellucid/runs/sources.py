@@ -32,7 +32,7 @@ FLAGS = {
     "valid_pct": "--valid-pct",
     "split": "--split",
     "group_by": "--group-by",
-    "columns": "--path-col, --label-col, --suffix and --image-folder",
+    "columns": "--path-col, --label-col, --label-delim, --suffix and --image-folder",
 }
 
 

@@ -11,13 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from pellucid.data.imbalance import class_weights, unevenness
 from pellucid.data.loader import DataLoaders, default_device
 from pellucid.data.splitting import SHARE
 from pellucid.errors import PellucidError, UsageError
-from pellucid.metrics import accuracy
+from pellucid.metrics import F1ScoreMulti, accuracy, accuracy_multi
 from pellucid.nn.models import create_model
 from pellucid.output import say
 from pellucid.runs.predictions import Run
@@ -74,7 +73,8 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
             settings.on_error,
             {
                 "fn_col": settings.path_col,
-                "label_col": settings.label_col,
+                "label_col": _columns(settings.label_col),
+                "label_delim": settings.label_delim,
                 "suff": settings.suffix,
                 "folder": settings.image_folder or "",
             },
@@ -92,6 +92,11 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
     return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)
 
 
+def _columns(asked: str | None) -> str | list[str] | None:
+    """The columns of labels: several where commas divide them."""
+    return asked.split(",") if asked and "," in asked else asked
+
+
 def _with_split(settings: Settings, split: str) -> Settings:
     """The settings with what `auto` came to, and the share where one was drawn."""
     share = (settings.valid_pct or SHARE) if split in ("stratified", "random", "group") else None
@@ -106,14 +111,14 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     set_seed(settings.seed)  # the weights do not depend on how the data was opened
     model = create_model(arch, shape[0], dls.c, max(shape[1:]))
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
-    learn = Learner(dls, model, F.cross_entropy, metrics=accuracy, cbs=seen)
+    learn = Learner(dls, model, metrics=[accuracy_multi, F1ScoreMulti()] if dls.multi else accuracy, cbs=seen)
     learn.add_cbs(_balancing(dls, settings.balance))
     learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
     n_parameters = sum(p.numel() for p in model.parameters())
     say(
         f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({'×'.join(map(str, shape))}), "
-        f"{counted(dls.c, 'class', 'classes')}"
+        f"{counted(dls.c, 'label') if dls.multi else counted(dls.c, 'class', 'classes')}"
     )
     say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device), precision=learn.precision)
@@ -133,6 +138,12 @@ def _precision(learn: Learner, asked: str) -> str:
 def _balancing(dls: DataLoaders, balance: str) -> list[Callback]:
     """What is done about classes with few images; if nothing is, they are told of."""
     labels = dls.train.labels
+    if dls.multi and balance != "none":
+        raise UsageError(
+            f"balance {balance!r} (--balance) is for one class an image; here each may have several labels"
+        )
+    if dls.multi:
+        return []
     if balance == "sample":
         dls.train.weights = class_weights(labels, dls.c)[labels]
     uneven = unevenness(labels, dls.vocab) if balance == "none" else ""

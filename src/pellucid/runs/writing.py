@@ -157,7 +157,7 @@ def _from_files(learn: Trained) -> dict[str, Any]:
         **pipeline,
         "n_train": dls.train.n,
         "n_valid": valid.n,
-        "majority": _majority(valid.labels, dls),
+        **({"multi": True} if dls.multi else {"majority": _majority(valid.labels, dls)}),
     }
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pellucid.data.batch import Parts, described, parts_of
 from pellucid.errors import TrainingError, UsageError
 from pellucid.inspection.looking import looking
-from pellucid.nn.losses import each_loss, unwrapped
+from pellucid.nn.losses import BCEWithLogitsLossFlat, each_loss, unwrapped
 from pellucid.training.computing import as_float32, half_of
 from pellucid.training.misfit import input_misfit, misfit, silent_misfit
 
@@ -80,6 +81,11 @@ def passed(
             inputs, targets = parts_of(batch, dls)
             pred = output_of(model, inputs, floating, half)
             yield inputs, pred, targets[0] if len(targets) == 1 else targets or None
+
+
+def usual_loss(dls: Any) -> Any:
+    """The loss of a learner that was given none: of yes or no for each label where an image may have several."""
+    return BCEWithLogitsLossFlat() if getattr(dls, "multi", False) else F.cross_entropy
 
 
 def loss_of(loss_func: Any, pred: Any, targets: tuple[Any, ...]) -> Tensor:

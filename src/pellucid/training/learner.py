@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pellucid.convolution.fields.graph import as_type_of
 from pellucid.convolution.summary import ModelSummary, summarize
@@ -32,7 +31,7 @@ from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
 from pellucid.training.features import features_in_place_of_images, needs_images
-from pellucid.training.forward import passed
+from pellucid.training.forward import passed, usual_loss
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
 from pellucid.training.loop import LossFunc, TrainingLoop
@@ -57,7 +56,8 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
         dls: Training and validation batches.
         model: Any module, or a callable on batches. Modules and parameters that a callable refers to are taken as its
             own; where it finds them in another way, `splitter` gives its parameters.
-        loss_func: (output, labels) → scalar loss; None takes the default, cross entropy.
+        loss_func: (output, labels) → scalar loss; None takes cross entropy, for several labels an image
+            `BCEWithLogitsLossFlat`.
         opt_func: (torch parameter groups, lr) → optimizer; ours, or any class of `torch.optim`.
         lr: Learning rate of the `fit` methods when they are given none.
         splitter: Model → parameter groups, from the input on, see `pellucid.optim.groups`; None takes one of all.
@@ -101,7 +101,7 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
                 f"Learner takes DataLoaders first, got a {type(dls).__name__}: put loaders together as "
                 "DataLoaders(train, valid)"
             )
-        self.dls, self.loss_func, self.opt_func, self.lr = dls, loss_func or F.cross_entropy, opt_func, lr
+        self.dls, self.loss_func, self.opt_func, self.lr = dls, loss_func or usual_loss(dls), opt_func, lr
         self.model = model if isinstance(model, nn.Module) else CallableModel(model)
         self.splitter, self.metrics = splitter or params, listed(metrics)
         self.path, self.model_dir = Path(path or "."), Path(model_dir)

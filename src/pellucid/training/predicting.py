@@ -154,15 +154,18 @@ class Predicting:
         mean = torch.stack(augmented).mean(0)
         return ((mean, preds) if beta is None else mean.lerp(preds, beta)), labels
 
-    def predict(self, item: Any) -> tuple[str, Tensor, Tensor]:
+    def predict(self, item: Any) -> tuple[str | list[str], Tensor, Tensor]:
         """Class name, class index and probabilities (class,) of one path, Pillow image or array.
 
-        One yes-or-no output (binary cross entropy) stands for class 1: its only probability is that of yes.
+        One yes-or-no output (binary cross entropy) stands for class 1: its only probability is that of yes. Where an
+        image may have any number of labels, a list of their names and True or False for each (label,) come first.
 
         Raises:
             UsageError: the model gives several tensors, or one output of which the loss does not say what it means.
         """
         preds, _, said = self.get_preds(dl=self.dls.test_dl([item]), with_decoded=True)
+        if getattr(self.dls, "multi", False) and said[0].dtype == torch.bool:
+            return [self.dls.label(i) for i in said[0].nonzero()[:, 0].tolist()], said[0], preds[0]
         index = _class_of(said[0], preds[0])
         return self.dls.label(int(index)), index, preds[0]
 

@@ -35,7 +35,8 @@ from pellucid.data.augment.recipes import aug_transforms, augmentation, setup_au
 from pellucid.data.augment.resampling import PadMode
 from pellucid.data.augment.sizing import CenterCropResize
 from pellucid.data.balanced import GroupSplitter, TrainTestSplitter
-from pellucid.data.block import CategoryBlock, DataBlock, ImageBlock
+from pellucid.data.block import DataBlock
+from pellucid.data.blocks import CategoryBlock, ImageBlock, MultiCategoryBlock
 from pellucid.data.catalogue import URLs, untar_data
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.frames import ColReader, ColSplitter
@@ -62,12 +63,18 @@ from pellucid.metrics import (
     BalancedAccuracy,
     CohenKappa,
     F1Score,
+    F1ScoreMulti,
     FBeta,
+    FBetaMulti,
+    HammingLossMulti,
     Jaccard,
+    JaccardMulti,
     MatthewsCorrCoef,
     Metric,
     Precision,
+    PrecisionMulti,
     Recall,
+    RecallMulti,
     RocAucBinary,
     accuracy,
     accuracy_multi,
@@ -210,7 +217,9 @@ __all__ = [
     "EarlyStoppingCallback",
     "F",
     "F1Score",
+    "F1ScoreMulti",
     "FBeta",
+    "FBetaMulti",
     "Flatten",
     "Flip",
     "FocalLoss",
@@ -220,6 +229,7 @@ __all__ = [
     "GradientClip",
     "GrandparentSplitter",
     "GroupSplitter",
+    "HammingLossMulti",
     "History",
     "Hook",
     "HookCallback",
@@ -231,6 +241,7 @@ __all__ = [
     "IndexSplitter",
     "InstanceNorm",
     "Jaccard",
+    "JaccardMulti",
     "KeepBestCallback",
     "L",
     "L1LossFlat",
@@ -249,6 +260,7 @@ __all__ = [
     "MixUp",
     "ModelEMA",
     "Module",
+    "MultiCategoryBlock",
     "NonFiniteGuard",
     "NormType",
     "Normalize",
@@ -260,6 +272,7 @@ __all__ = [
     "PellucidError",
     "PoolFlatten",
     "Precision",
+    "PrecisionMulti",
     "ProgressCallback",
     "RandAugment",
     "RandomCrop",
@@ -268,6 +281,7 @@ __all__ = [
     "RandomSplitter",
     "RandomSubsetSplitter",
     "Recall",
+    "RecallMulti",
     "Recorder",
     "ReduceLROnPlateau",
     "RegexLabeller",
