@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pellucid.history.history import History
     from pellucid.metrics import accuracy, error_rate
     from pellucid.nn.losses import LabelSmoothingCrossEntropy
-    from pellucid.runs import Run, load_run
+    from pellucid.runs import Run, load_run, train
     from pellucid.seed import set_seed
     from pellucid.training.callbacks.core import Callback
     from pellucid.training.callbacks.statistics import ActivationStats
@@ -52,6 +52,7 @@ _HOMES = {
     "load_run": "runs",
     "set_seed": "seed",
     "summarize": "convolution.summary",
+    "train": "runs",
     "untar_data": "data.catalogue",
     "watch": "activations.watch",
 }
@@ -80,6 +81,7 @@ __all__ = [
     "load_run",
     "set_seed",
     "summarize",
+    "train",
     "untar_data",
     "watch",
 ]

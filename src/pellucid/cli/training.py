@@ -55,10 +55,19 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
-    lr: Annotated[float, typer.Option(help="Highest learning rate, above 0.")] = 5e-3,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Only the best linear head of a pretrained network: an answer in seconds.")
+    ] = False,
+    freeze_epochs: Annotated[
+        int, typer.Option(min=0, help="Passes with the head alone, after the probe and before those of --epochs.")
+    ] = 0,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate, above 0; default 5e-3, pretrained 1e-3.")
+    ] = None,
     bs: Annotated[int | None, typer.Option(min=1, help="Images a batch; default fits the size of the set.")] = None,
     size: Annotated[
-        int | None, typer.Option(min=0, help="Side in pixels; default 128, less for smaller files; 0 keeps their own.")
+        int | None,
+        typer.Option(min=0, help="Side in pixels; default 224 or 128, less for small files; 0 keeps their own."),
     ] = None,
     resize: Annotated[
         Literal["crop", "pad", "squish"], typer.Option(help="Cut the middle out, add black, or distort.")
@@ -101,7 +110,7 @@ def train(
     augment: Annotated[
         str | None,
         typer.Option(
-            help="Random changes of training images: none, light or strong; default none.",
+            help="Random changes of training images: none, light or strong; default light if pretrained.",
             autocompletion=lambda: ["none", "light", "strong"],
         ),
     ] = None,
@@ -122,6 +131,8 @@ def train(
         source,
         arch=arch,
         epochs=epochs,
+        probe=probe,
+        freeze_epochs=freeze_epochs,
         lr=lr,
         bs=bs,
         size=size,
@@ -153,7 +164,9 @@ def train(
 
 
 def _which_epoch(run: Run) -> str:
-    n = len(run.results)
+    n, start = len(run.results), run.settings.get("start")
+    if run.epoch is None and start and n:
+        return f", with the model of the {start['of']}, which no epoch was better than"
     return "" if run.epoch is None or n < 2 else f", as it was after epoch {run.epoch}, the best of {n}"
 
 

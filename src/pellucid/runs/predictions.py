@@ -86,7 +86,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, float | None]:
-        """Losses and metrics of that epoch, of the last one where it is not known; empty without results."""
+        """Losses and metrics of that epoch, or of the probe where no epoch was better; empty without results."""
         return result_of(self.settings)
 
     def predict(self, images: Any) -> list[Prediction]:

@@ -43,6 +43,7 @@ def check(run: dict[str, Any], file: Path) -> dict[str, Any]:
         "image_shape": _is_shape,
         "batch_tfms": _are_transforms,
         "results": _are_results,
+        "start": _is_start,
         "epoch": _is_count,
         "n_train": _is_count,
         "n_valid": _is_count,
@@ -170,6 +171,12 @@ def _are_results(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(epoch, dict) and all(v is None or _is_number(v) for v in epoch.values()) for epoch in value
     )
+
+
+def _is_start(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("of"), str):
+        return False
+    return _are_results([{name: each for name, each in value.items() if name != "of"}])
 
 
 def _is_majority(value: Any) -> bool:

@@ -24,13 +24,18 @@ class Settings:
 
     Args:
         source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
-        arch: A name of `pellucid.nn.models`, `timm:NAME` or `torchvision:NAME`; None takes `simple_cnn` for grey
-            digits, `small_resnet` for folders.
-        epochs: Passes over the training images.
-        lr: Highest learning rate.
+        arch: A name of `pellucid.nn.models`, `timm:NAME` or `torchvision:NAME`. EfficientNet-Lite and those of the
+            libraries begin with pretrained weights. None takes `efficientnet_lite0` for folders and label files whose
+            images have 64 pixels or more, else `small_resnet`, and `simple_cnn` for grey digits.
+        epochs: Passes over the training images; of a pretrained network, all of it is trained in them.
+        probe: Of a pretrained network, compute the best linear head and train no epoch.
+        freeze_epochs: Passes in which the head of a pretrained network is trained alone, after the probe.
+        lr: Highest learning rate; None takes 5e-3, and 1e-3 for the head of a pretrained network, whose body has rates
+            from a hundredth of that on.
         bs: Images a batch; None takes 512 from 20,000 training images up, else 64, fewer for small sets.
         size: Side in pixels that images are brought to; None means 128 for folders and CSV, or what half of their files
-            have if that is less, 0 the files' own size.
+            have if that is less; for a pretrained network what its weights were learnt from, mostly 224, or up to three
+            times what half of the files have. 0 keeps the files' own size.
         resize: How images of other shapes come to the square: `crop` cuts its middle out, `pad` adds black, `squish`
             distorts.
         valid_pct: Share of the images to validate on; None uses train/valid sub-folders, else 0.2.
@@ -48,7 +53,7 @@ class Settings:
         precision: What the network computes in: `fp32`, `bf16`, `fp16` (on GPUs only), or `auto`, which times training
             steps for about a second and takes the faster one. With `auto` two runs need not be the same.
         augment: How much training images are changed at random: `none`, `light` or `strong`, see `augmentation`; None
-            means `none`.
+            means `light` for pretrained networks, else `none`.
         patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
@@ -68,7 +73,9 @@ class Settings:
     _: KW_ONLY
     arch: str | None = None
     epochs: int = 5
-    lr: float = 5e-3
+    probe: bool = False
+    freeze_epochs: int = 0
+    lr: float | None = None
     bs: int | None = None
     size: int | None = None
     resize: ResizeName = "crop"
@@ -94,7 +101,11 @@ class Settings:
     def __post_init__(self) -> None:
         fits = {
             "epochs": (self.epochs >= 1, "at least 1"),
-            "lr": (0 < self.lr < math.inf, "a positive number: at 0 nothing is learnt, below it the loss rises"),
+            "freeze_epochs": (self.freeze_epochs >= 0, "0 or more"),
+            "lr": (
+                self.lr is None or 0 < self.lr < math.inf,
+                "a positive number: at 0 nothing is learnt, below it the loss rises",
+            ),
             "bs": (self.bs is None or self.bs >= 1, "at least 1"),
             "size": (self.size is None or self.size >= 0, "at least 1, or 0 for the files' own size"),
             "valid_pct": (self.valid_pct is None or 0 < self.valid_pct < 1, "a share between 0 and 1, such as 0.2"),

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pellucid.data.augment.recipes import augmentation
 from pellucid.data.catalogue import DATA_SETS, SCHEME, untar_data
 from pellucid.data.declared import folder_loaders, idx_loaders, label_file_loaders
 from pellucid.data.idx import find_idx
-from pellucid.data.images import Resize, ResizeName
+from pellucid.data.images import ResizeName
 from pellucid.data.labels import csv_items
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
-from pellucid.data.sources import OnError
 from pellucid.data.splitting import Split
-from pellucid.data.transforms import Normalize
 from pellucid.errors import DataError, UsageError
 from pellucid.output import say
-from pellucid.runs.sizes import SAMPLE, fitting_side, some_images
+from pellucid.runs.fitting import fitted, image_steps
+from pellucid.runs.settings import Settings
+from pellucid.runs.sizes import SAMPLE, some_images, typical_side
 from pellucid.text import counted
 
 LABEL_FILES = (".csv", ".tsv")
@@ -45,7 +44,7 @@ class Asked:
         resize: How images are brought to it: a method of `Resize`; `pad` fills with black.
         divided: How training and validation are told apart.
         columns: Of a label file, the arguments of `csv_items`.
-        common: Arguments of every `ImageDataLoaders.from_…`: transforms of batches, device, workers, damaged images.
+        common: Arguments of every `ImageDataLoaders.from_…`: transforms, device, workers, damaged images.
     """
 
     size: int | None
@@ -83,6 +82,7 @@ class Asked:
 
 
 MakesLoaders = Callable[[str, Asked], DataLoaders]
+SomeFiles = Callable[[str, Asked], Iterable[Path]]
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,22 @@ class Kind:
         recognises: Whether what a user gave is one.
         takes: The options of `FLAGS` that it takes; others are refused.
         loaders: Makes the batches.
+        files: Some of its image files, from which architecture and size are chosen; None where images have a size of
+            their own.
     """
 
     what: str
     recognises: Callable[[str], bool]
     takes: tuple[str, ...]
     loaders: MakesLoaders
+    files: SomeFiles | None = None
 
 
 KINDS: list[Kind] = []
 
 
 def source_kind(
-    what: str, recognises: Callable[[str], bool], takes: tuple[str, ...] = ()
+    what: str, recognises: Callable[[str], bool], takes: tuple[str, ...] = (), files: SomeFiles | None = None
 ) -> Callable[[MakesLoaders], MakesLoaders]:
     """Decorator: `train` and `pellucid train` take this kind of source, too; arguments are those of `Kind`.
 
@@ -114,52 +117,58 @@ def source_kind(
     """
 
     def register(loaders: MakesLoaders) -> MakesLoaders:
-        KINDS.insert(0, Kind(what, recognises, takes, loaders))
+        KINDS.insert(0, Kind(what, recognises, takes, loaders, files))
         return loaders
 
     return register
 
 
-def open_source(
-    source: str,
-    size: int | None,
-    valid_pct: float | None,
-    seed: int | None,
-    device: torch.device,
-    workers: int | None,
-    on_error: OnError,
-    columns: Mapping[str, Any] | None = None,
-    split: str = "auto",
-    group_by: str | None = None,
-    resize: ResizeName = "crop",
-    augment: str | None = None,
-) -> DataLoaders:
-    """The batches of `train`'s source, with the options of that name; `columns` are those of `csv_items`.
+def open_source(settings: Settings, device: torch.device) -> tuple[DataLoaders, Settings]:
+    """The batches of a training's source, and the settings with what was chosen to fit it.
 
     Raises:
         UsageError: it is of no kind that is known, or its kind does not take an option that was given.
     """
+    kind = _kind(settings.source)
+    columns = {
+        "fn_col": settings.path_col,
+        "label_col": _columns(settings.label_col),
+        "label_delim": settings.label_delim,
+        "suff": settings.suffix,
+        "folder": settings.image_folder or "",
+    }
+    divided = Split(settings.split, settings.valid_pct, settings.seed, settings.group_by, stratified=True)
+    asked = Asked(settings.size, settings.resize, divided, columns, {})
+    for name in asked.given():
+        if name not in kind.takes:
+            takers = ", ".join(kind.what for kind in KINDS if name in kind.takes)
+            are, them = ("are", "them") if " and " in FLAGS[name] else ("is", "it")
+            raise UsageError(f"{settings.source}: {FLAGS[name]} {are} for {takers}; leave {them} out for {kind.what}")
+    photos = None if kind.files is None else typical_side(kind.files(settings.source, asked))
+    settings = fitted(settings, photos, of_files=kind.files is not None)
+    common = {"device": device, "workers": settings.workers, "on_error": settings.on_error, **image_steps(settings)}
+    dls = kind.loaders(settings.source, replace(asked, size=settings.size, common=common))
+    _refuse_one_class(dls)
+    if dls.split and dls.split != "group":  # groups were described when they were chosen
+        name = f"{dls.split} split" if dls.split in ("stratified", "random") else f"split by {dls.split}"
+        say(f"{name}: {dls.valid.n:,} of {dls.train.n + dls.valid.n:,} images validate")
+    return dls, settings
+
+
+def _columns(asked: str | None) -> str | list[str] | None:
+    """The columns of labels: several where commas divide them."""
+    return asked.split(",") if asked and "," in asked else asked
+
+
+def _kind(source: str) -> Kind:
     if not str(source):  # which would be the current folder
         raise UsageError("the source is empty: name a data set, a folder or a label file")
-    batch_tfms = [*augmentation(augment or "none"), Normalize()]
-    common = {"batch_tfms": batch_tfms, "device": device, "workers": workers, "on_error": on_error}
-    asked = Asked(size, resize, Split(split, valid_pct, seed, group_by, stratified=True), columns or {}, common)
     kind = next((kind for kind in KINDS if kind.recognises(source)), None)
     if kind is None and not Path(source).exists():
         raise UsageError(f"{source}: no such file or folder, and no data set of that name ({', '.join(DATA_SETS)})")
     if kind is None:
         raise UsageError(f"{source}: is none of what can be trained on: {', '.join(kind.what for kind in KINDS)}")
-    for name in asked.given():
-        if name not in kind.takes:
-            takers = ", ".join(kind.what for kind in KINDS if name in kind.takes)
-            are, them = ("are", "them") if " and " in FLAGS[name] else ("is", "it")
-            raise UsageError(f"{source}: {FLAGS[name]} {are} for {takers}; leave {them} out for {kind.what}")
-    dls = kind.loaders(source, asked)
-    _refuse_one_class(dls)
-    if dls.split and dls.split != "group":  # groups were described when they were chosen
-        name = f"{dls.split} split" if dls.split in ("stratified", "random") else f"split by {dls.split}"
-        say(f"{name}: {dls.valid.n:,} of {dls.train.n + dls.valid.n:,} images validate")
-    return dls
+    return kind
 
 
 def _refuse_one_class(dls: DataLoaders) -> None:
@@ -172,18 +181,15 @@ def _refuse_one_class(dls: DataLoaders) -> None:
         )
 
 
-def _resize(asked: Asked, some: Any) -> Resize | None:
-    """To the side that was asked for, or that fits some of the files."""
-    return None if asked.size == 0 else Resize(fitting_side(asked.size, some), asked.resize, "zeros")
-
-
 @source_kind(
-    "folders of images", lambda source: Path(source).is_dir(), ("size", "resize", "valid_pct", "split", "group_by")
+    "folders of images",
+    lambda source: Path(source).is_dir(),
+    ("size", "resize", "valid_pct", "split", "group_by"),
+    lambda source, asked: some_images(Path(source)),
 )
 def _folder(source: str, asked: Asked) -> DataLoaders:
     found = layout(Path(source), None, None, asked.divided.own, keep_test=True)
-    resize = _resize(asked, some_images(Path(source)))
-    return folder_loaders(source, found, asked.divided, item_tfms=resize, **asked.common)
+    return folder_loaders(source, found, asked.divided, **asked.common)
 
 
 @source_kind("folders of IDX files", lambda source: Path(source).is_dir() and find_idx(source) is not None)
@@ -196,11 +202,10 @@ def _idx(source: str, asked: Asked) -> DataLoaders:
     "label files (.csv, .tsv)",
     lambda source: Path(source).suffix.lower() in LABEL_FILES and Path(source).is_file(),
     ("size", "resize", "valid_pct", "split", "group_by", "columns"),
+    lambda source, asked: (file for file, _ in csv_items(source, **asked.columns)[:SAMPLE]),
 )
 def _label_file(source: str, asked: Asked) -> DataLoaders:
-    some = (file for file, _ in csv_items(source, **asked.columns)[:SAMPLE])
-    options = asked.common | {"item_tfms": _resize(asked, some)}
-    return label_file_loaders(Path(source), asked.divided, asked.columns, **options)
+    return label_file_loaders(Path(source), asked.divided, asked.columns, **asked.common)
 
 
 @source_kind(
@@ -224,6 +229,5 @@ def _data_set(source: str, asked: Asked) -> DataLoaders:
         layout(folder, None, None, asked.divided.own),
         asked.divided,
         img_cls=DATA_SETS[name].img_cls,
-        item_tfms=Resize(asked.size, asked.resize, "zeros") if asked.size else None,
         **asked.common,
     )

@@ -51,8 +51,10 @@ def load_record(folder: str | Path) -> dict[str, np.ndarray]:
 
 
 def result_of(run: dict[str, Any]) -> dict[str, float | None]:
-    """Of a checked `run.json`, losses and metrics of the epoch it holds; empty without results."""
+    """Of a checked `run.json`, losses and metrics of the epoch it holds, or of its start; empty without results."""
     results = run.get("results", [])
+    if "epoch" not in run and "start" in run:
+        return {name: value for name, value in run["start"].items() if name != "of"}
     return results[run.get("epoch", -1)] if results else {}
 
 

@@ -7,8 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,10 +20,13 @@ from pellucid.errors import PellucidError, UsageError
 from pellucid.metrics import F1ScoreMulti, accuracy, accuracy_multi
 from pellucid.nn.models import create_model
 from pellucid.output import say
+from pellucid.runs.architectures import of_model
+from pellucid.runs.fitting import is_pretrained
 from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
 from pellucid.runs.settings import Settings
 from pellucid.runs.sources import open_source
+from pellucid.runs.transfer import fine_tune, start
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import counted, printable
@@ -33,6 +37,7 @@ from pellucid.training.callbacks.tracking import EarlyStoppingCallback, KeepBest
 from pellucid.training.computing import half_of
 from pellucid.training.learner import Learner
 from pellucid.training.timing import faster_precision
+from pellucid.training.vision import vision_learner
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 # How each named schedule trains a learner, given epochs and the highest rate; the command line knows all of them.
@@ -44,45 +49,29 @@ SCHEDULES: dict[str, Callable[[Learner, int, float], None]] = {
 }
 
 
-def train(settings: Settings, out: str | Path | None = None) -> Run:
-    """Train a classifier, printing how it goes, and write its run folder.
+def train(source: str | Path | Settings, out: str | Path | None = None, **options: Any) -> Run:
+    """Train a classifier, printing how it goes, and write its run folder, as `pellucid train` does.
 
     Args:
-        settings: What to train, on what, and how.
+        source: What to train on: a folder of images, a label file or the name of a data set; or all settings at once.
         out: The run folder; None makes one under `runs/`.
+        options: Of `Settings`, by name: `train("photos/", probe=True)`.
 
     Raises:
         UsageError: something given cannot be used, or the run folder cannot be written.
         TrainingError: the loss stopped being a number.
         PellucidError: at the end the run could not be written where it belongs; the message says where it is.
 
-    The run holds the epoch with the best validation accuracy, the first of them if several have it.
+    The run holds the epoch with the best validation accuracy, the first of them if several have it; a pretrained
+    network's run holds the probe where no epoch is better.
     Whatever ends a training that has begun, Ctrl-C, SIGTERM or an error, the run so far is written first.
     """
+    settings = source if isinstance(source, Settings) else _settings(str(source), options)
     if settings.schedule not in SCHEDULES:
         raise UsageError(f"schedule {settings.schedule!r} does not exist: use one of {', '.join(SCHEDULES)}")
     with reserved(settings.source, out) as reservation:
         set_seed(settings.seed)
-        dls = open_source(
-            settings.source,
-            settings.size,
-            settings.valid_pct,
-            settings.seed,
-            torch_device(settings.device),
-            settings.workers,
-            settings.on_error,
-            {
-                "fn_col": settings.path_col,
-                "label_col": _columns(settings.label_col),
-                "label_delim": settings.label_delim,
-                "suff": settings.suffix,
-                "folder": settings.image_folder or "",
-            },
-            settings.split,
-            settings.group_by,
-            settings.resize,
-            settings.augment,
-        )
+        dls, settings = open_source(settings, torch_device(settings.device))
         settings = _with_split(settings, dls.split)
         learn, settings = _learner(dls, settings, reservation.folder)
         meanwhile = statistics_size(learn, settings.epochs) if settings.stats else 0
@@ -92,9 +81,11 @@ def train(settings: Settings, out: str | Path | None = None) -> Run:
     return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)
 
 
-def _columns(asked: str | None) -> str | list[str] | None:
-    """The columns of labels: several where commas divide them."""
-    return asked.split(",") if asked and "," in asked else asked
+def _settings(source: str, options: dict[str, Any]) -> Settings:
+    known = [each.name for each in fields(Settings)]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(f"train does not take {', '.join(unknown)}; there are {', '.join(known)}")
+    return Settings(source, **options)
 
 
 def _with_split(settings: Settings, split: str) -> Settings:
@@ -108,19 +99,25 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     dls.train.bs = dls.valid.bs = settings.bs or suggested_batch_size(dls.train.n)
     shape = dls.valid.source.shape
     arch = settings.arch or ("simple_cnn" if shape[0] == 1 else "small_resnet")
-    set_seed(settings.seed)  # the weights do not depend on how the data was opened
-    model = create_model(arch, shape[0], dls.c, max(shape[1:]))
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
-    learn = Learner(dls, model, metrics=[accuracy_multi, F1ScoreMulti()] if dls.multi else accuracy, cbs=seen)
+    metrics = [accuracy_multi, F1ScoreMulti()] if dls.multi else accuracy
+    set_seed(settings.seed)  # the weights do not depend on how the data was opened
+    if is_pretrained(arch):
+        # A single layer, so that the probe can fill it, with the dropout that such networks are trained with.
+        learn = vision_learner(dls, arch, metrics=metrics, cbs=seen, lin_ftrs=[], concat_pool=False, ps=0.2)
+    else:
+        learn = Learner(dls, create_model(arch, shape[0], dls.c, max(shape[1:])), metrics=metrics, cbs=seen)
     learn.add_cbs(_balancing(dls, settings.balance))
     learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
-    n_parameters = sum(p.numel() for p in model.parameters())
+    n_parameters = sum(p.numel() for p in learn.model.parameters())
+    seen_shape = "×".join(map(str, dls.valid.one_batch()[0].shape[1:]))
     say(
-        f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({'×'.join(map(str, shape))}), "
+        f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({seen_shape}), "
         f"{counted(dls.c, 'label') if dls.multi else counted(dls.c, 'class', 'classes')}"
     )
-    say(f"{arch}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
+    weights = " with pretrained weights" if is_pretrained(arch) else ""
+    say(f"{arch}{weights}, {n_parameters:,} parameters, batches of {dls.bs}, {dls.device}\n")
     return learn, replace(settings, arch=arch, bs=dls.bs, device=str(dls.device), precision=learn.precision)
 
 
@@ -160,15 +157,20 @@ def _following(metric: str, patience: int | None) -> list[Callback]:
 
 def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None:
     """Fit, and write the run whatever happens: what was trained before an error is work, too."""
+    fit, begun = SCHEDULES[settings.schedule], None
     try:
-        SCHEDULES[settings.schedule](learn, settings.epochs, settings.lr)
+        if not is_pretrained(settings.arch):
+            fit(learn, settings.epochs, settings.lr)
+        else:
+            begun = start(learn, settings)
+            begun = begun if settings.probe else fine_tune(learn, settings, fit, begun)
     except BaseException as error:
-        if not learn.train_iter:  # nothing was trained
+        if not learn.train_iter and begun is None:  # nothing was trained
             raise
         how = {"interrupted": True} if isinstance(error, KeyboardInterrupt) else {"stopped": printable(error)}
         with _undisturbed():
             reservation.release()
-            save_run_somewhere(learn, reservation.folder, asdict(settings) | how)
+            save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model) | how, begun)
         kept = "" if learn.recorder.kept is None else f", as it was after epoch {learn.recorder.kept}, the best one"
         where = f"what was trained so far is in {printable(reservation.folder)}{kept}"
         if isinstance(error, KeyboardInterrupt):
@@ -179,7 +181,7 @@ def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None
         raise
     with _undisturbed():
         reservation.release()
-        save_run_somewhere(learn, reservation.folder, asdict(settings))
+        save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model), begun)
 
 
 @contextmanager

@@ -51,14 +51,20 @@ class Trained(Protocol):
     get_preds: Any
 
 
-def save_run(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:
+def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict[str, Any] | None = None) -> None:
     """Write the run folder of a learner whose model `settings["arch"]` makes.
+
+    Args:
+        learn: What was trained.
+        folder: Where it is written.
+        settings: What it was asked to do.
+        start: What the model could do before the first epoch, if that is known: `of` what made it, and results.
 
     Raises:
         UsageError: its batches are made in a way that a run folder cannot keep.
         OSError: the folder cannot be written.
     """
-    description = describe(learn, settings)
+    description = describe(learn, settings) | ({} if start is None else {"start": start})
     folder.mkdir(parents=True, exist_ok=True)
     try:
         save_weights(learn.model, folder / WEIGHTS)
@@ -74,14 +80,16 @@ def _history(learn: Trained) -> History:
     return learn.recorder.history if stats is None or stats.watch is None else stats.history
 
 
-def save_run_somewhere(learn: Trained, folder: Path, settings: dict[str, Any]) -> None:
+def save_run_somewhere(
+    learn: Trained, folder: Path, settings: dict[str, Any], start: dict[str, Any] | None = None
+) -> None:
     """Write a run folder; if that fails, write it to another place and name that.
 
     Raises:
         PellucidError: it is not in `folder`; the message says where it is.
     """
     try:
-        save_run(learn, folder, settings)
+        save_run(learn, folder, settings, start)
         return
     except OSError as error:
         problem = f"{printable(folder)}: cannot be written any more ({error.strerror or error})"
@@ -96,7 +104,7 @@ def save_run_somewhere(learn: Trained, folder: Path, settings: dict[str, Any]) -
         except OSError:
             continue
         try:
-            save_run(learn, other, settings)
+            save_run(learn, other, settings, start)
         except OSError:
             shutil.rmtree(other, ignore_errors=True)
             continue

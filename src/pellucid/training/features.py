@@ -23,6 +23,7 @@ from pellucid.errors import UsageError
 from pellucid.inspection.looking import looking
 from pellucid.nn.layers import AdaptiveConcatPool2d, Flatten
 from pellucid.text import counted
+from pellucid.training.computing import half_of
 
 VERSION = 1
 BATCH = 32  # always the same: the last bits of a convolution depend on how many images are computed together
@@ -49,7 +50,8 @@ def divided(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
 def body_features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tensor:
     """What the body of a model gives for each image of a set, pooled as the head pools it: (image, feature).
 
-    The body is in evaluation mode and images go through the transforms of validation. Of images in a pixel store the
+    The body is in evaluation mode and computes in the learner's precision; images go through the transforms of
+    validation. Of images in a pixel store the
     result is kept on disk, and read from there until image files, transforms, weights or the machine change.
 
     Args:
@@ -69,9 +71,10 @@ def body_features(learn: Any, ds_idx: int = 1, *, flipped: bool = False) -> Tens
     plain = loader.new(BATCH, shuffle=False, drop_last=False)
     plain.batch_tfms = list(pipeline.batch_tfms)
     body = nn.Sequential(*divided(learn.model)[0]).to(learn.dls.device)
-    with looking(body), torch.inference_mode():
+    half = half_of(learn.precision, torch.device(loader.device))
+    with looking(body), torch.inference_mode(), torch.autocast(learn.dls.device.type, half, enabled=half is not None):
         compute = lambda: _computed(body, plain, flipped)
-        key = _key(body, plain, pipeline, flipped)
+        key = _key(body, plain, pipeline, f"{learn.precision}{flipped}")
         if key is None:
             return torch.from_numpy(compute())
         # The body's answer to a made-up image is kept as the last row. It finds what no key can: other code of the same
@@ -190,7 +193,7 @@ def _answer(body: nn.Module, loader: DataLoader) -> np.ndarray:
     return _of_batch(body, made_up.to(xb.device))[0]
 
 
-def _key(body: nn.Module, loader: DataLoader, pipeline: Pipeline, flipped: bool) -> tuple[str, str] | None:
+def _key(body: nn.Module, loader: DataLoader, pipeline: Pipeline, how: str) -> tuple[str, str] | None:
     """Key of the pixel store, and of everything else that features depend on; None where they cannot be kept."""
     source = loader.source
     if not isinstance(source, StoredImages) or source.key is None:
@@ -200,7 +203,7 @@ def _key(body: nn.Module, loader: DataLoader, pipeline: Pipeline, flipped: bool)
     except UsageError:  # a transform that only this process knows
         return None
     machine = [str(loader.device), torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()]
-    settings = [VERSION, BATCH, flipped, steps, str(body), torch.__version__, *machine]
+    settings = [VERSION, BATCH, how, steps, str(body), torch.__version__, *machine]
     digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
     digest.update(loader.rows.numpy().tobytes())
     for name, tensor in body.state_dict().items():

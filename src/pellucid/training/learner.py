@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +29,7 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
-from pellucid.training.features import features_in_place_of_images, needs_images
+from pellucid.training.finetuning import FineTuning
 from pellucid.training.forward import passed, usual_loss
 from pellucid.training.holding import HasOptimizer
 from pellucid.training.layout import channels_last
@@ -49,7 +48,7 @@ def _with_gradients(method: Method) -> Method:
     return torch.inference_mode(False)(torch.enable_grad()(method))
 
 
-class Learner(TrainingLoop, Predicting, HasOptimizer):
+class Learner(TrainingLoop, Predicting, FineTuning, HasOptimizer):
     """A model with all that is needed to train it.
 
     Args:
@@ -224,45 +223,6 @@ class Learner(TrainingLoop, Predicting, HasOptimizer):
         lrs = self._rates(lr)
         schedule = [flat_cosine(lr, div_final=div_final, pct_start=pct_start) for lr in lrs]
         self.fit(n_epoch, lrs, wd, [ParamScheduler({"lr": schedule}), *listed(cbs)])
-
-    def fine_tune(
-        self,
-        epochs: int,
-        base_lr: float = 2e-3,
-        freeze_epochs: int = 1,
-        lr_mult: float = 100,
-        pct_start: float = 0.3,
-        div: float = 5.0,
-        *,
-        flipped: bool = False,
-        **options: Any,
-    ) -> None:
-        """Train the last parameter group alone for `freeze_epochs`, then all of them at rates that rise from the input.
-
-        With one group there is nothing to freeze and one rate: both parts train everything. A body that is frozen
-        whole (`train_bn=False`, as `vision_learner` has it) looks at every image once, without random transforms, and
-        the frozen epochs train on the features, unless a callback needs images.
-
-        Args:
-            epochs: Passes after unfreezing.
-            base_lr: Highest rate of the last group while the others are frozen (their norms train at a tenth of it);
-                half of it afterwards.
-            freeze_epochs: Passes with all but the last group frozen; 0 leaves that part out.
-            lr_mult: Last group's rate over the first group's, after unfreezing.
-            pct_start: Fraction of the second part spent on the way up.
-            div: Highest over first learning rate in the second part.
-            flipped: In frozen epochs on features, learn from every training image or its mirror image, at random.
-            options: Further arguments of `fit_one_cycle`.
-        """
-        if freeze_epochs:
-            self.freeze()
-            live = needs_images(self, listed(options.get("cbs")))
-            with nullcontext() if live else features_in_place_of_images(self, views=1 + flipped):
-                self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, **options)
-        self.unfreeze()
-        high = base_lr / 2
-        lrs = high if len(self._groups()) == 1 else slice(high / lr_mult, high)
-        self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, **options)
 
     @_with_gradients
     def lr_find(

@@ -20,7 +20,7 @@ class Choice:
     """A strength of the penalty, and how it was chosen.
 
     Attributes:
-        strength: The one with the lowest loss on images that were held out.
+        strength: The strongest penalty with a loss on held-out images that cannot be told from the lowest.
         losses: That loss for each strength that was tried, strength → mean cross entropy.
     """
 
@@ -29,7 +29,12 @@ class Choice:
 
 
 def fit_logistic(
-    x: Tensor, y: Tensor, n_classes: int, strength: float, start: tuple[Tensor, Tensor] | None = None
+    x: Tensor,
+    y: Tensor,
+    n_classes: int,
+    strength: float,
+    start: tuple[Tensor, Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weights (class, feature) and biases (class,) that minimise cross entropy + strength / 2 · Σ weights².
 
@@ -42,6 +47,7 @@ def fit_logistic(
         n_classes: Classes, also of those that no item has.
         strength: Of the penalty, which leaves the biases alone.
         start: Weights and biases to begin with; None begins with zeros.
+        weights: Of each class in the cross entropy, (class,); None weighs every item alike.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 4.4; Nocedal and Wright,
     Numerical Optimization, algorithm 7.5.
@@ -52,7 +58,7 @@ def fit_logistic(
 
     def closure() -> Tensor:
         opt.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), y) + strength / 2 * weight.square().sum()
+        loss = F.cross_entropy(F.linear(x, weight, bias), y, weights) + strength / 2 * weight.square().sum()
         loss.backward()
         return loss
 
@@ -61,8 +67,13 @@ def fit_logistic(
     return weight.detach(), bias.detach()
 
 
-def choose_strength(views: Sequence[Tensor], y: Tensor, n_classes: int, seed: int = 0) -> Choice:
-    """The strength at which images that were held out have the lowest cross entropy.
+def choose_strength(
+    views: Sequence[Tensor], y: Tensor, n_classes: int, weights: Tensor | None = None, seed: int = 0
+) -> Choice:
+    """The strongest penalty whose cross entropy on held-out items is within a standard error of the lowest.
+
+    Few items cannot tell strengths apart; of equals the simplest classifier is taken (Breiman, Friedman, Olshen and
+    Stone, Classification and Regression Trees, 1984, section 3.4.3).
 
     The items of each class are dealt out to five folds; each fold is predicted by a classifier of the other four. From
     2,000 items on, one fold is predicted. All views of an item are in the same fold, and its first one is predicted.
@@ -71,19 +82,24 @@ def choose_strength(views: Sequence[Tensor], y: Tensor, n_classes: int, seed: in
         views: Features of each view of the items, (item, feature).
         y: Class of each item.
         n_classes: Classes.
+        weights: As of `fit_logistic`.
         seed: Of the folds.
     """
     folds = _folds(y, seed)
-    losses = dict.fromkeys(STRENGTHS, 0.0)
-    for fold in range(N_FOLDS if len(y) < MANY else 1):
+    n_folds = N_FOLDS if len(y) < MANY else 1
+    losses = {strength: [] for strength in STRENGTHS}
+    for fold in range(n_folds):
         held = folds == fold
         x, labels, start = torch.cat([view[~held] for view in views]), y[~held].repeat(len(views)), None
         for strength in STRENGTHS:  # from strong to weak, each from the solution before
-            start = fit_logistic(x, labels, n_classes, strength, start)
-            losses[strength] += float(F.cross_entropy(F.linear(views[0][held], *start), y[held], reduction="sum"))
-    n_held = len(y) if len(y) < MANY else int((folds == 0).sum())
-    losses = {strength: loss / n_held for strength, loss in losses.items()}
-    return Choice(min(losses, key=losses.__getitem__), losses)
+            start = fit_logistic(x, labels, n_classes, strength, start, weights)
+            scores = F.linear(views[0][held], *start)
+            losses[strength].append(F.cross_entropy(scores, y[held], weights, reduction="none"))
+    each = {strength: torch.cat(found).double() for strength, found in losses.items()}
+    means = {strength: float(loss.mean()) for strength, loss in each.items()}
+    lowest = min(means, key=means.__getitem__)
+    error = float(each[lowest].std()) / len(each[lowest]) ** 0.5
+    return Choice(max(strength for strength in means if means[strength] <= means[lowest] + error), means)
 
 
 def _folds(y: Tensor, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.data.imbalance import class_weights
 from pellucid.errors import UsageError
 from pellucid.training.features import body_features, divided
 from pellucid.training.logistic import choose_strength, fit_logistic
@@ -32,7 +33,7 @@ class Probe:
     n_views: int
 
 
-def linear_probe(learn: Any, *, flipped: bool = True) -> Probe:
+def linear_probe(learn: Any, *, flipped: bool = True, balanced: bool = False) -> Probe:
     """Give a learner's head the weights of a logistic regression on the features of its frozen body.
 
     There is no learning rate and no epoch: the body looks at every image once, see `pellucid.training.features`, and
@@ -42,6 +43,7 @@ def linear_probe(learn: Any, *, flipped: bool = True) -> Probe:
     Args:
         learn: A learner whose head is a single linear layer, with a batchnorm before it at most.
         flipped: Learn from the mirror image of every training image too; not for digits, letters or road signs.
+        balanced: Weigh the images of rare classes more, as `class_weights` does.
 
     Raises:
         UsageError: the head is another one, or as `body_features`.
@@ -56,8 +58,11 @@ def linear_probe(learn: Any, *, flipped: bool = True) -> Probe:
     eps = norm.eps if norm is not None else 1e-5
     std = (variance + eps).sqrt()
     views = [(view - mean) / std for view in views]
-    choice = choose_strength(views, labels, linear.out_features)
-    weight, bias = fit_logistic(torch.cat(views), labels.repeat(len(views)), linear.out_features, choice.strength)
+    n_classes = linear.out_features
+    weights = class_weights(labels, n_classes).float() if balanced else None
+    choice = choose_strength(views, labels, n_classes, weights)
+    everything, repeated = torch.cat(views), labels.repeat(len(views))
+    weight, bias = fit_logistic(everything, repeated, n_classes, choice.strength, weights=weights)
     with torch.no_grad():
         if norm is None:
             weight, bias = weight / std, bias - (weight / std) @ mean

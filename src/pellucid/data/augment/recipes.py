@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pellucid.data.augment.crops import RandomResizedCropGPU
@@ -11,6 +12,7 @@ from pellucid.data.augment.erasing import RandomErasing
 from pellucid.data.augment.geometry import Dihedral, Flip, Geometry, Rotate, Warp, Zoom, composed
 from pellucid.data.augment.lighting import Brightness, Contrast, Lighting, Saturation, lit
 from pellucid.data.augment.resampling import Size
+from pellucid.data.augment.sizing import CenterCropResize
 from pellucid.data.transforms import BatchTransform
 from pellucid.errors import UsageError
 
@@ -103,15 +105,23 @@ def _strong(size: Size | None) -> list[BatchTransform]:
     return aug_transforms(size=size, min_scale=scale, xtra_tfms=[Saturation(), RandomErasing(0.25, sh=0.2)])
 
 
+def _sized(size: Size | None) -> list[BatchTransform]:
+    if size is None:
+        return []
+    middle = CenterCropResize(size)
+    object.__setattr__(middle, "split_idx", None)  # of training images too
+    return [middle]
+
+
 # Each makes the transforms of one strength, given the size of the images that they are to give (None: their own).
 AUGMENTATIONS: dict[str, Callable[[Size | None], list[BatchTransform]]] = {
-    "none": lambda size: [] if size is None else [Geometry([], size)],
+    "none": _sized,
     "light": _light,
     "strong": _strong,
 }
 
 
-def augmentation(name: str, size: Size | None = None) -> list[BatchTransform]:
+def augmentation(name: str, size: Size | None = None, kept: float = 1.0) -> list[BatchTransform]:
     """The batch transforms of one strength; `pellucid train --augment` takes it by name.
 
     Args:
@@ -119,13 +129,20 @@ def augmentation(name: str, size: Size | None = None) -> list[BatchTransform]:
             `aug_transforms` as it is, with saturation, and noise over up to a fifth of a quarter of the images. With a
             size, both cut out parts: at least 0.75 of the area for `light`, 0.35 for `strong`.
         size: Side of the result in pixels, or (height, width); None for the images' own.
+        kept: With a size, share of a side that is cut out of the middle of images that are not changed at random: those
+            of validation, and with `none` all.
 
     Raises:
         UsageError: there is no such strength.
     """
     if name not in AUGMENTATIONS:
         raise UsageError(f"augmentation {name!r} does not exist: use one of {', '.join(AUGMENTATIONS)}")
-    return AUGMENTATIONS[name](size)
+    first, *others = AUGMENTATIONS[name](size) or [None]
+    if isinstance(first, CenterCropResize):
+        object.__setattr__(first, "scale", kept)
+    elif isinstance(first, Geometry) and first.validation is not None:
+        first.validation = replace(first.validation, scale=kept)
+    return [first, *others] if first is not None else []
 
 
 def _listed(tfms: Any) -> list[BatchTransform]:

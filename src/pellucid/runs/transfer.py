@@ -1,0 +1,73 @@
+"""Train a pretrained network: the probe first, then all of it, never ending with less than the probe has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pellucid.output import say
+from pellucid.runs.settings import Settings
+from pellucid.text import counted
+from pellucid.training.features import features_in_place_of_images
+from pellucid.training.learner import Learner
+from pellucid.training.probe import linear_probe
+
+SPREAD = 100  # rate of the head over the rate of the first layers
+
+Start = dict[str, Any]
+"""What a model could do before the first epoch that a run records: `of` says what made it, the rest is as of an
+epoch's results."""
+
+
+def start(learn: Learner, settings: Settings) -> Start | None:
+    """Give the head the weights of the probe, print what it reaches and have the learner fall back on it.
+
+    Returns:
+        None where there is no probe: several labels an image.
+    """
+    if learn.dls.train.labels.dim() != 1 and not settings.probe:
+        return None
+    began = time.perf_counter()
+    found = linear_probe(learn, flipped=settings.augment != "none", balanced=settings.balance != "none")
+    with features_in_place_of_images(learn):
+        values = learn.validate()
+    of = {"of": "probe", "strength": found.strength}
+    result = _result(learn, of, values, time.perf_counter() - began)
+    metric = learn.keep_best.monitor
+    say(
+        f"probe: {metric} {result[metric]:.4f}, valid_loss {result['valid_loss']:.4f} in {result['seconds']:.0f} s; a "
+        f"linear layer on {found.n_features:,} features of each image{' and its mirror image' * (found.n_views > 1)}\n"
+    )
+    learn.keep_best.start = result[metric]
+    return result
+
+
+def fine_tune(learn: Learner, settings: Settings, fit: Callable[..., None], begun: Start | None) -> Start | None:
+    """Train the head alone as far as that is asked for, then everything at rates that rise from the input.
+
+    Args:
+        learn: A learner whose body is frozen.
+        settings: With `freeze_epochs`, `epochs` and `lr`.
+        fit: Trains a learner for some epochs at some rates.
+        begun: What `start` gave.
+
+    Returns:
+        What the model can do before the last part.
+    """
+    lr = settings.lr or 0.0
+    frozen = settings.freeze_epochs or int(begun is None)  # a head of random numbers would spoil the body
+    if frozen:
+        learn.fit_frozen(frozen, 2 * lr, flipped=settings.augment != "none")
+        learn.keep_best.start = learn.keep_best.best
+        if learn.recorder.kept is not None:
+            values = learn.recorder.values[learn.recorder.kept][1:]
+            begun = _result(learn, {"of": counted(frozen, "frozen epoch")}, values, sum(learn.recorder.seconds))
+    learn.unfreeze()
+    fit(learn, settings.epochs, slice(lr / SPREAD, lr))
+    return begun
+
+
+def _result(learn: Learner, of: dict[str, Any], values: list[float], seconds: float) -> Start:
+    names = learn.recorder.metric_names[2:-1]
+    return of | dict(zip(names, values, strict=True)) | {"seconds": seconds}

@@ -1,0 +1,76 @@
+"""Train a body that knows other images and a new head: the head first, then both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from torch import nn
+
+from pellucid.training.callbacks.core import Callback
+from pellucid.training.callbacks.holder import listed
+from pellucid.training.features import features_in_place_of_images, needs_images
+
+
+class FineTuning:
+    """Trains the last parameter group before the others; the parts that it needs are the learner's."""
+
+    dls: Any
+    model: nn.Module
+    cbs: list[Callback]
+    fit_one_cycle: Callable[..., None]
+    freeze: Callable[[], None]
+    unfreeze: Callable[[], None]
+    _groups: Callable[[], list[list[nn.Parameter]]]
+
+    def fit_frozen(self, epochs: int, lr: float, *, flipped: bool = False, **options: Any) -> None:
+        """Train the last parameter group alone, with the 1cycle schedule.
+
+        A body that is frozen whole (`train_bn=False`, as `vision_learner` has it) looks at every image once, without
+        random transforms, and all epochs train on its features, unless a callback needs images.
+
+        Args:
+            epochs: Passes over the training images.
+            lr: Highest rate of the last group; norms of the others that are trained have a tenth of it.
+            flipped: On features, learn from every training image or its mirror image, at random.
+            options: Further arguments of `fit_one_cycle`.
+        """
+        self.freeze()
+        live = needs_images(self, listed(options.get("cbs")))
+        with nullcontext() if live else features_in_place_of_images(self, views=1 + flipped):
+            self.fit_one_cycle(epochs, slice(lr), pct_start=0.99, **options)
+
+    def fine_tune(
+        self,
+        epochs: int,
+        base_lr: float = 2e-3,
+        freeze_epochs: int = 1,
+        lr_mult: float = 100,
+        pct_start: float = 0.3,
+        div: float = 5.0,
+        *,
+        flipped: bool = False,
+        **options: Any,
+    ) -> None:
+        """Train the last parameter group alone for `freeze_epochs`, then all of them at rates that rise from the input.
+
+        With one group there is nothing to freeze and one rate: both parts train everything.
+
+        Args:
+            epochs: Passes after unfreezing.
+            base_lr: Highest rate of the last group while the others are frozen, see `fit_frozen`; half of it
+                afterwards.
+            freeze_epochs: Passes with all but the last group frozen; 0 leaves that part out.
+            lr_mult: Last group's rate over the first group's, after unfreezing.
+            pct_start: Fraction of the second part spent on the way up.
+            div: Highest over first learning rate in the second part.
+            flipped: As of `fit_frozen`.
+            options: Further arguments of `fit_one_cycle`.
+        """
+        if freeze_epochs:
+            self.fit_frozen(freeze_epochs, base_lr, flipped=flipped, **options)
+        self.unfreeze()
+        high = base_lr / 2
+        lrs = high if len(self._groups()) == 1 else slice(high / lr_mult, high)
+        self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, **options)
