@@ -67,9 +67,17 @@ loader = list(itertools.islice(dls.train, 5))
 """
 
 
-def test_readme_code(mnist, tmp_path):
+def test_readme_code(mnist, photos, tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
     first, *rest = blocks("README.md")
     script = tmp_path / "readme.py"
+    for name in ("a.jpg", "b.heic"):
+        Image.open(photos / "red" / "0.jpg").save(tmp_path / name)
+    shutil.copytree(photos, tmp_path / "test")
+    rest = [
+        block.replace("pellucid.train('photos/')", "pellucid.train('photos/', size=32, epochs=1)") for block in rest
+    ]
     first = first.replace("fit_one_cycle(5,", "fit_one_cycle(1,")  # four epochs more show nothing new
     script.write_text("\n".join([first, A_LOOP, *rest]))
     assert last_accuracy(run(script, tmp_path)) > 0.97
@@ -89,6 +97,8 @@ def shorter(command: str, run_folder: str) -> list[str]:
     words = shlex.split(command, comments=True)
     if words[1] == "train" and "--epochs" not in words:
         words += ["--epochs", "1"]
+    if words[1] == "train" and "mnist_sample" not in words and "--size" not in words:
+        words += ["--size", "32"]
     if words[1:2] == ["experiment"]:
         words += ["--seeds", "1", "--images", "256", "--epochs", "1"]
     return words
@@ -97,6 +107,8 @@ def shorter(command: str, run_folder: str) -> list[str]:
 def test_readme_commands(photos, mnist_sample):
     folder = photos.parent
     rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in sorted(photos.glob("*/*.jpg"))]
+    shutil.copytree(photos, folder / "test")
+    shutil.copytree(photos / "red", folder / "folder")
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
     ids = [(f"{file.parent.name}{file.stem}", file) for file in sorted(photos.glob("*/*.jpg"))]
     (folder / "train").mkdir()

@@ -19,6 +19,7 @@ from pellucid.data.splitting import SHARE
 from pellucid.errors import PellucidError, UsageError
 from pellucid.metrics import F1ScoreMulti, accuracy, accuracy_multi
 from pellucid.nn.models import create_model
+from pellucid.optim.groups import LearningRate
 from pellucid.output import say
 from pellucid.runs.architectures import of_model
 from pellucid.runs.fitting import is_pretrained
@@ -41,7 +42,7 @@ from pellucid.training.vision import vision_learner
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 # How each named schedule trains a learner, given epochs and the highest rate; the command line knows all of them.
-SCHEDULES: dict[str, Callable[[Learner, int, float], None]] = {
+SCHEDULES: dict[str, Callable[[Learner, int, LearningRate | None], None]] = {
     "one_cycle": lambda learn, epochs, lr: learn.fit_one_cycle(epochs, lr),
     "one_cycle_linear": lambda learn, epochs, lr: learn.fit_one_cycle(epochs, lr, legs="linear"),
     "flat_cos": lambda learn, epochs, lr: learn.fit_flat_cos(epochs, lr),

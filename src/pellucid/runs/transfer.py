@@ -9,6 +9,7 @@ from typing import Any
 from pellucid.output import say
 from pellucid.runs.settings import Settings
 from pellucid.text import counted
+from pellucid.training.callbacks.tracking import KeepBestCallback
 from pellucid.training.features import features_in_place_of_images
 from pellucid.training.learner import Learner
 from pellucid.training.probe import linear_probe
@@ -28,18 +29,18 @@ def start(learn: Learner, settings: Settings) -> Start | None:
     """
     if learn.dls.train.labels.dim() != 1 and not settings.probe:
         return None
-    began = time.perf_counter()
+    began, best = time.perf_counter(), _best(learn)
     found = linear_probe(learn, flipped=settings.augment != "none", balanced=settings.balance != "none")
     with features_in_place_of_images(learn):
         values = learn.validate()
     of = {"of": "probe", "strength": found.strength}
     result = _result(learn, of, values, time.perf_counter() - began)
-    metric = learn.keep_best.monitor
+    metric = best.monitor
     say(
         f"probe: {metric} {result[metric]:.4f}, valid_loss {result['valid_loss']:.4f} in {result['seconds']:.0f} s; a "
         f"linear layer on {found.n_features:,} features of each image{' and its mirror image' * (found.n_views > 1)}\n"
     )
-    learn.keep_best.start = result[metric]
+    best.start = result[metric]
     return result
 
 
@@ -55,17 +56,21 @@ def fine_tune(learn: Learner, settings: Settings, fit: Callable[..., None], begu
     Returns:
         What the model can do before the last part.
     """
-    lr = settings.lr or 0.0
+    lr, best = settings.lr or 0.0, _best(learn)
     frozen = settings.freeze_epochs or int(begun is None)  # a head of random numbers would spoil the body
     if frozen:
         learn.fit_frozen(frozen, 2 * lr, flipped=settings.augment != "none")
-        learn.keep_best.start = learn.keep_best.best
+        best.start = best.best
         if learn.recorder.kept is not None:
             values = learn.recorder.values[learn.recorder.kept][1:]
             begun = _result(learn, {"of": counted(frozen, "frozen epoch")}, values, sum(learn.recorder.seconds))
     learn.unfreeze()
     fit(learn, settings.epochs, slice(lr / SPREAD, lr))
     return begun
+
+
+def _best(learn: Learner) -> KeepBestCallback:
+    return next(cb for cb in learn.cbs if isinstance(cb, KeepBestCallback))
 
 
 def _result(learn: Learner, of: dict[str, Any], values: list[float], seconds: float) -> Start:

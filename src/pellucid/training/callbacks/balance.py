@@ -31,6 +31,7 @@ class BalancedLoss(Callback):
     """
 
     order = -10  # before whatever looks at the loss that trains
+    needs_images = False
 
     def __init__(self, weights: Any = None):
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device="cpu")
