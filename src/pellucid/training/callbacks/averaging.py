@@ -34,7 +34,6 @@ class ModelEMA(Callback):
     order = 30  # before the guard, which keeps the weights that training goes on with
     needs_images = False
     run_valid = False
-    needs_images = False
 
     def __init__(self, decay: float = 0.999):
         if not 0 < decay < 1:

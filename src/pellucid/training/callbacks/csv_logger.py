@@ -24,7 +24,6 @@ class CSVLogger(Callback):
 
     order = 60  # behind the recorder
     needs_images = False
-    needs_images = False
 
     def __init__(self, fname: str | Path = "history.csv", append: bool = False):
         self.fname, self.append = Path(fname), append

@@ -30,7 +30,6 @@ class GradientAccumulation(Callback):
     order = 6  # what comes later sees the gradients of the group, and only when there is a step
     needs_images = False
     run_valid = False
-    needs_images = False
 
     def __init__(self, n_acc: int = 32):
         self.n_acc = count(n_acc, "n_acc")
@@ -79,7 +78,6 @@ class GradientClip(Callback):
     """
 
     order = 11  # gradients are no longer scaled, and not recorded yet
-    needs_images = False
     needs_images = False
     total_norm: Tensor
 
