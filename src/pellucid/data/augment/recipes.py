@@ -137,12 +137,13 @@ def augmentation(name: str, size: Size | None = None, kept: float = 1.0) -> list
     """
     if name not in AUGMENTATIONS:
         raise UsageError(f"augmentation {name!r} does not exist: use one of {', '.join(AUGMENTATIONS)}")
-    first, *others = AUGMENTATIONS[name](size) or [None]
-    if isinstance(first, CenterCropResize):
-        object.__setattr__(first, "scale", kept)
-    elif isinstance(first, Geometry) and first.validation is not None:
-        first.validation = replace(first.validation, scale=kept)
-    return [first, *others] if first is not None else []
+    found = AUGMENTATIONS[name](size)
+    for each in found:
+        if isinstance(each, CenterCropResize):
+            object.__setattr__(each, "scale", kept)
+        elif isinstance(each, Geometry) and each.validation is not None:
+            each.validation = replace(each.validation, scale=kept)
+    return found
 
 
 def _listed(tfms: Any) -> list[BatchTransform]:
