@@ -191,10 +191,13 @@ def _check_groups(members: Mapping[Any, Sequence[int]], n_valid: int, n: int, sh
     if n * share / 2 - 1 <= n_valid <= 2 * n * share + n_classes and n_valid:
         return
     nearest = f"the nearest is {n_valid / n:.2g}" if n_valid else "each class is of one group only"
+    remedy = (
+        "another share (valid_pct, command line: --valid-pct), or for smaller groups" if n_valid else "smaller groups"
+    )
     raise DataError(
         f"group_by: {counted(len(members), 'group')} cannot be divided so that a share of {share:g} validates: "
         f"{nearest}; the largest, {printable(largest)!r}, has {len(members[largest])} of the {n} images. Ask for "
-        "another share (valid_pct, command line: --valid-pct), or for smaller groups"
+        f"{remedy}"
     )
 
 
