@@ -175,7 +175,8 @@ def animals(tmp_path) -> Path:
 
 
 def opened(source: Path, **options):
-    return open_source(str(source), 32, None, 0, torch.device("cpu"), 1, "raise", {}, **options)
+    settings = Settings(str(source), size=32, seed=0, workers=1, arch="small_resnet", **options)
+    return open_source(settings, torch.device("cpu"))[0]
 
 
 def animals_of(loader) -> set[str]:

@@ -17,7 +17,11 @@ from pellucid.runs.sources import open_source
 
 
 def opened(source: str, **columns):
-    return open_source(source, 4, None, 0, torch.device("cpu"), 1, "raise", columns)
+    names = {"suff": "suffix", "folder": "image_folder"}
+    columns = {names[name]: value for name, value in columns.items()}
+    return open_source(
+        Settings(source, size=4, seed=0, workers=1, arch="small_resnet", **columns), torch.device("cpu")
+    )[0]
 
 
 @pytest.fixture
@@ -83,7 +87,8 @@ def test_images_of_other_shapes_come_to_a_square_as_asked(tmp_path, monkeypatch,
         image = Image.new("L", (96, 32), 90)
         image.paste(200, (32, 0, 64, 32))
         image.save(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
-    dls = open_source(str(tmp_path / "set"), 32, None, 0, torch.device("cpu"), 1, "raise", resize=resize)
+    settings = Settings(str(tmp_path / "set"), size=32, seed=0, workers=1, arch="small_resnet", resize=resize)
+    dls, _ = open_source(settings, torch.device("cpu"))
     assert dls.decoding.resize.to_json()["method"] == resize
     picture = dls.train.decode(dls.one_batch()[0])[0, 0] * 255
     assert picture.shape == (32, 32)
@@ -98,4 +103,4 @@ def test_a_resize_that_cannot_be_is_refused(asked, message):
     with pytest.raises(UsageError, match=message):
         Settings("photos", **asked)
     with pytest.raises(UsageError, match="--resize pad needs a --size"):
-        open_source("mnist", None, None, 0, torch.device("cpu"), 1, "raise", resize="pad")
+        open_source(Settings("mnist", resize="pad", workers=1), torch.device("cpu"))
