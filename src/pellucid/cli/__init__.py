@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.cli.evaluating import evaluate
 from pellucid.cli.experiments import experiment
 from pellucid.cli.explaining import arithmetic, explain
 from pellucid.cli.showing import show
@@ -45,7 +46,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-for command in (train, predict, summary, show, arithmetic, explain, experiment, cache):
+for command in (train, evaluate, predict, summary, show, arithmetic, explain, experiment, cache):
     app.command()(command)
 
 

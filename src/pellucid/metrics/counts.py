@@ -267,6 +267,17 @@ class MatthewsCorrCoef(ClassCounts):
         return (observed - (p * t).sum()) / spread**0.5 if spread > 0 else 0.0
 
 
+def class_shares(counts: np.ndarray) -> np.ndarray:
+    """Precision, recall and F1 of each class, float (class, 3), of items [actual class, predicted class].
+
+    Precision is the share of items predicted as a class that are of it, recall the share of items of a class predicted
+    as it, F1 their harmonic mean 2PR / (P + R). A share of no items is nan.
+    """
+    right, support, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+    below = np.stack([guessed, support, support + guessed], 1).astype(float)  # in counts, F1 has no 0 / 0 of its own
+    return np.stack([right, right, 2 * right], 1) / np.where(below == 0, np.nan, below)
+
+
 def _unweighted(sample_weight: Any) -> None:
     if sample_weight is not None:
         raise UsageError("sample_weight is not supported: use skm_to_fastai with scikit-learn's function")

@@ -61,3 +61,38 @@ def plot_confusion_matrix(
             colour = "white" if scale(shown[i, j]) > 0.6 else "black"
             ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
     return ax.figure  # type: ignore[return-value]
+
+
+def plot_reliability(
+    edges: np.ndarray,
+    counts: np.ndarray,
+    accuracy: np.ndarray,
+    scaled: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """Show how often answers are right, by the probability they were given: on the diagonal, the two agree.
+
+    Args:
+        edges: Of the bins of probability, (bin + 1,).
+        counts: Images in each bin; the area of a point grows with them.
+        accuracy: Share of right answers in each bin, nan in an empty one.
+        scaled: The same two after temperature scaling, drawn as rings.
+        ax: Draw here; None makes a new figure.
+    """
+    from pellucid.plot.figure import figure_of, new_axes
+
+    ax = ax or new_axes(4.4, 4.2)
+    middles = (edges[:-1] + edges[1:]) / 2
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", zorder=1)
+    rows = [(counts, accuracy, "as predicted", {"color": "C0", "alpha": 0.85})]
+    if scaled is not None:
+        rows.append((*scaled, "with temperature", {"facecolors": "none", "edgecolors": "C1", "linewidths": 1.8}))
+    for n, right, label, style in rows:
+        full = n > 0
+        ax.scatter(middles[full], right[full], 20 + 300 * n[full] / n.sum(), label=label, zorder=2, **style)
+    ax.set(xlim=(0, 1.03), ylim=(-0.03, 1.03), aspect="equal", title="Reliability")
+    ax.set(xlabel="probability of the answer", ylabel="share of right answers")
+    if scaled is not None:
+        ax.legend(loc="upper left", frameon=False, markerscale=0.6)
+    return figure_of(ax)

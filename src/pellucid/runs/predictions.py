@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from pellucid.data.opening import name_of
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
+from pellucid.evaluation.evaluation import Evaluation
 from pellucid.history.history import History
 from pellucid.inspection.looking import looking
 from pellucid.nn.losses import ACTIVATIONS
+from pellucid.runs.evaluating import evaluate
 from pellucid.runs.statistics import load_history, result_of
 
 BATCH = 64
@@ -89,40 +91,75 @@ class Run:
         """Losses and metrics of that epoch, or of the probe where no epoch was better; empty without results."""
         return result_of(self.settings)
 
-    def predict(self, images: Any) -> list[Prediction]:
+    @property
+    def temperature(self) -> float | None:
+        """What its outputs are divided by to be calibrated, fitted on its validation images; None where it has none."""
+        return self.settings.get("temperature")
+
+    def predict(self, images: Any, *, calibrated: bool = False) -> list[Prediction]:
         """Classify images (paths, Pillow images or arrays); of several labels an image, each is a `LabelsPrediction`.
 
         Args:
             images: A list of them. One path or image counts as a list of it, a folder as the list of its images, as
                 in `dls.test_dl`.
+            calibrated: Give probabilities at the run's temperature. The classes and their order stay as they are.
 
         Raises:
-            UsageError: an array that may be one image or several, or a run whose outputs are no probabilities.
+            UsageError: an array that may be one image or several, a run whose outputs are no probabilities, or one
+                without a temperature.
             DataError: an image cannot be decoded, or the run knows no resize and its size differs.
         """
         found: list[Prediction] = []
-        for answer in self.answers(images):
+        for answer in self.answers(images, calibrated=calibrated):
             if isinstance(answer, DataError):
                 raise answer
             found.append(answer)
         return found
 
-    def answers(self, images: Any) -> Iterator[Prediction | DataError]:
+    def answers(self, images: Any, *, calibrated: bool = False) -> Iterator[Prediction | DataError]:
         """Classify images one batch after the other: for each its prediction, or why there is none.
 
         Raises:
             UsageError: as `predict`.
         """
-        images, activation = _listed(images), self._activation()
+        images = _listed(images)
+        for position, rows in self.rows(images, self.activation(calibrated=calibrated)):
+            if isinstance(rows, DataError):
+                yield rows
+                continue
+            for image, row in zip(images[position:], rows, strict=False):
+                yield self._prediction(image, row)
+
+    def rows(
+        self, images: list[Any], activation: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[int, Tensor | DataError]]:
+        """What an activation makes of the outputs, batch by batch, or an image's error; with the first one's number."""
         for position, taken in _taken(self._loader(images), len(images)):
             if isinstance(taken, DataError):
-                yield taken
+                yield position, taken
                 continue
             with looking(self.model), torch.no_grad():
                 outputs = self._checked(self.model(taken), len(taken))
-                rows = self._probabilities(outputs, activation(outputs))
-            for image, row in zip(images[position:], rows, strict=False):
-                yield self._prediction(image, row)
+                rows = activation(outputs)
+            yield position, rows
+
+    def evaluate(
+        self, source: str | Path, *, on_error: Literal["raise", "skip"] = "raise", **columns: Any
+    ) -> Evaluation:
+        """Compare what it says of labelled images with their labels.
+
+        Args:
+            source: A folder with a sub-folder of images for each class, or with `test` (else `valid`) that has them; a
+                CSV or TSV file of paths and labels; or the name of a data set.
+            on_error: Images that cannot be classified: `raise` lists them, `skip` leaves them out and says so in what
+                it returns.
+            columns: Of a label file, the arguments of `csv_items`, such as `label_col`.
+
+        Raises:
+            UsageError: as `predict`.
+            DataError: there are no images, some are of classes that the run does not know, or cannot be decoded.
+        """
+        return evaluate(self, source, on_error, columns)
 
     def batch(self, images: Any) -> torch.Tensor:
         """Images as the model sees them, decoded and normalised: (image, channel, row, column).
@@ -154,11 +191,28 @@ class Run:
             )
         return partial(DataLoader, self.pipeline.source(images), bs=BATCH, batch_tfms=self.pipeline.batch_tfms)
 
-    def _activation(self) -> Callable[[Tensor], Tensor]:
+    def activation(self, *, calibrated: bool = False) -> Callable[[Tensor], Tensor]:
+        """What turns its outputs (image, class) into probabilities; calibrated, softmax at its temperature.
+
+        Raises:
+            UsageError: the loss does not say what does, or the run has no temperature.
+        """
+        if calibrated:
+            return self._scaling()
         name = self.settings.get("activation", "softmax")
         if name is None:
             raise UsageError("the loss this run was trained with does not say how its outputs become probabilities")
-        return ACTIVATIONS[name]
+        return lambda outputs: self._probabilities(outputs, ACTIVATIONS[name](outputs))
+
+    def _scaling(self) -> Callable[[Tensor], Tensor]:
+        """Softmax at the run's temperature, in float64."""
+        temperature = self.temperature
+        if temperature is None:
+            raise UsageError(
+                "this run has no temperature to calibrate with: it was trained by an earlier pellucid, or its "
+                "validation images gave none (no mistake among them, or no better than guessing)"
+            )
+        return lambda outputs: (outputs.double() / temperature).softmax(-1)
 
     def _checked(self, outputs: Any, n: int) -> Tensor:
         expected = (n, len(self.vocab))

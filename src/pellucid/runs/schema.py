@@ -45,6 +45,7 @@ def check(run: dict[str, Any], file: Path) -> dict[str, Any]:
         "results": _are_results,
         "start": _is_start,
         "epoch": _is_count,
+        "temperature": lambda value: value is None or (_is_finite(value) and value > 0),
         "n_train": _is_count,
         "n_valid": _is_count,
         "majority": _is_majority,

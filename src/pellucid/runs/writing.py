@@ -23,6 +23,7 @@ from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
+from pellucid.evaluation.calibration import fitted_temperature
 from pellucid.files import write_text
 from pellucid.history.file import write as write_history
 from pellucid.history.history import History
@@ -65,6 +66,8 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict
         OSError: the folder cannot be written.
     """
     description = describe(learn, settings) | ({} if start is None else {"start": start})
+    if not settings.get("interrupted"):  # whoever stops a training waits for its end
+        description["temperature"] = temperature(learn, description["activation"])
     folder.mkdir(parents=True, exist_ok=True)
     try:
         save_weights(learn.model, folder / WEIGHTS)
@@ -72,6 +75,20 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict
     except SafetensorError as error:  # its word for a full disk, too
         raise OSError(str(error)) from error
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
+
+
+def temperature(learn: Trained, activation: str | None) -> float | None:
+    """Of the model's outputs for the validation images, see `fitted_temperature`; costs one validation.
+
+    None of other losses than cross entropy and its kin, and of loaders of others, which may not be read once more.
+    """
+    valid = learn.dls.valid
+    if activation not in ("softmax", "exp") or not isinstance(valid, DataLoader) or not valid.n:
+        return None
+    outputs, labels = learn.get_preds(act=lambda outputs: outputs)
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or outputs.dim() != 2:
+        return None
+    return fitted_temperature(outputs.numpy(), labels.numpy())
 
 
 def _history(learn: Trained) -> History:

@@ -13,6 +13,7 @@ from pellucid.data.adapter import adapted
 from pellucid.data.batch import take_apart
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
+from pellucid.metrics.counts import class_shares
 from pellucid.nn.losses import activation_of
 from pellucid.plot.classification import plot_confusion_matrix
 from pellucid.plot.figure import GridOptions, finished, given_axes
@@ -220,20 +221,17 @@ def _places(places: Sequence[int] | Tensor, n: int, what: str) -> Tensor:
 def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:
     """Precision, recall, F1 and support of each class as a table, with accuracy and means, as scikit-learn words it.
 
-    Precision is the share of items predicted as a class that are of it, recall the share of items of a class predicted
-    as it, F1 their harmonic mean 2PR / (P + R), support the items of a class. A share of no items is 0. The macro mean
-    weighs classes alike, the weighted mean by support.
+    Shares are those of `class_shares`, 0 of no items; support is the items of a class. The macro mean weighs classes
+    alike, the weighted mean by support.
 
     Args:
         counts: Items, [actual class, predicted class].
         names: Of the classes.
         digits: Decimals.
     """
-    right, support, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+    right, support = counts.diagonal(), counts.sum(1)
     total = int(support.sum())
-    precision, recall = right / np.maximum(guessed, 1), right / np.maximum(support, 1)
-    f1 = 2 * right / np.maximum(support + guessed, 1)  # the harmonic mean without its 0 / 0
-    shares = np.stack([precision, recall, f1], 1)
+    shares = np.nan_to_num(class_shares(counts))
     width = max(len("weighted avg"), *map(len, names))
     rows = [*zip(names, shares, support.tolist(), strict=True), None]
     rows += [("accuracy", ["", "", right.sum() / max(total, 1)], total), ("macro avg", shares.mean(0), total)]

@@ -28,7 +28,7 @@ def check_page(file: str | Path) -> Path:
     return file
 
 
-def write_page(file: str | Path, name: str, **values: Any) -> Path:
+def write_page(file: str | Path, name: str, /, **values: Any) -> Path:
     """Write the page `name`, whole or not at all.
 
     Raises:
@@ -41,7 +41,7 @@ def write_page(file: str | Path, name: str, **values: Any) -> Path:
     return file
 
 
-def page(name: str, **values: Any) -> str:
+def page(name: str, /, **values: Any) -> str:
     """The HTML of the page `name`, a folder beside this module.
 
     Whatever a template prints is text: it is escaped, and its invisible characters are written out. A value it has no

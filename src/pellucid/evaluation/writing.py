@@ -1,0 +1,98 @@
+"""An evaluation in files: a table of every image, scores as JSON, pictures, and the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid.evaluation.calibration import Calibration
+from pellucid.evaluation.page import page_data
+from pellucid.files import result_file
+from pellucid.web.builder import write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pellucid.evaluation.evaluation import Evaluation
+
+DPI = 150
+
+
+def save(evaluation: Evaluation, folder: Path) -> Path:
+    """See `Evaluation.save`; the page comes last, so that it has its neighbours when it is there."""
+    to_csv(evaluation, folder / "predictions.csv")
+    with result_file(folder / "evaluation.json") as scratch:
+        scratch.write_text(json.dumps(to_json(evaluation), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _picture(evaluation.plot_confusion(), folder / "confusion.png")
+    _picture(evaluation.plot_reliability(), folder / "reliability.png")
+    to_html(evaluation, folder / "index.html")
+    return folder
+
+
+def to_csv(evaluation: Evaluation, path: Path) -> Path:
+    """See `Evaluation.to_csv`."""
+    with (
+        result_file(path) as scratch,
+        # Names of files need not be text: their bytes are written as they are.
+        scratch.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        rows = csv.writer(file)
+        head = ["path", "label", "predicted", *evaluation.vocab]
+        rows.writerow([*head, "error"] if evaluation.failed else head)
+        for answer, values in zip(evaluation.predictions, evaluation.probabilities, strict=True):
+            rows.writerow([answer.source, answer.label, answer.predicted, *(f"{value:.6g}" for value in values)])
+        for source, error in evaluation.failed.items():
+            rows.writerow([source, "", "", *[""] * len(evaluation.vocab), error])
+    return path
+
+
+def to_html(evaluation: Evaluation, path: Path) -> Path:
+    """See `Evaluation.to_html`."""
+    return write_page(path, "evaluation", **page_data(evaluation))
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """See `Evaluation.to_json`."""
+    scaled = evaluation.scaled_calibration
+    found = {
+        "source": evaluation.source,
+        "n": evaluation.n,
+        "accuracy": evaluation.accuracy,
+        "interval": list(evaluation.interval),
+        "per_class": [asdict(score) for score in evaluation.per_class],
+        "vocab": list(evaluation.vocab),
+        "confusion": evaluation.confusion.tolist(),
+        "temperature": evaluation.temperature,
+        "calibration": _calibration(evaluation.calibration),
+        "scaled_calibration": None if scaled is None else _calibration(scaled),
+        "mistakes": [asdict(answer) for answer in evaluation.mistakes],
+        "failed": dict(evaluation.failed),
+    }
+    return _finite(found)
+
+
+def _calibration(found: Calibration) -> dict[str, Any]:
+    return {"error": found.error} | {name: values.tolist() for name, values in asdict(found).items()}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float | np.floating) and math.isnan(value) else value
+
+
+def _picture(figure: Figure, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    with result_file(path) as scratch:
+        figure.savefig(scratch, dpi=DPI, format="png")
+    plt.close(figure)
