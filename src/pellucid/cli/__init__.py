@@ -13,8 +13,9 @@ import typer
 from pellucid.cli.evaluating import evaluate
 from pellucid.cli.experiments import experiment
 from pellucid.cli.explaining import arithmetic, explain
+from pellucid.cli.predicting import predict
 from pellucid.cli.showing import show
-from pellucid.cli.training import cache, predict, summary, train
+from pellucid.cli.training import cache, summary, train
 from pellucid.errors import PellucidError, UsageError
 from pellucid.output import accept_every_character, complain, lost, say
 from pellucid.text import printable

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pellucid.cli.arguments import Allow, RunFolder, open_run
-from pellucid.errors import PellucidError, UsageError
-from pellucid.output import complain, lost, say
-from pellucid.text import counted, printable
+from pellucid.errors import PellucidError
+from pellucid.output import say
+from pellucid.text import printable
 
 if TYPE_CHECKING:
     from pellucid.runs import Run
@@ -188,54 +187,6 @@ def _verdict(run: Run) -> str:
     if reached - share < chance:
         return f"{line}\nthat may be chance: among {n:,} images, differences up to {chance:.4f} say nothing"
     return line
-
-
-def predict(
-    run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of lines.")] = False,
-    allow: Allow = None,
-) -> None:
-    """Print the class of each image and its probabilities.
-
-    An image that cannot be read is reported, and the others are classified; the exit code is 2 then. In the JSON list
-    its entry has "error" in place of "label" and "probabilities".
-    """
-    from pellucid.errors import DataError
-
-    opened, files = open_run(run, allow), _image_files(images)
-    listed: list[dict[str, Any]] = []
-    n_bad = 0
-    for file, answer in zip(files, opened.answers(files), strict=True):
-        bad = isinstance(answer, DataError)
-        n_bad += bad
-        if bad:
-            complain(f"error: {printable(answer)}")
-        if as_json:
-            listed.append({"source": str(file), "error": str(answer)} if bad else vars(answer))
-        elif not bad:
-            best = "  ".join(f"{printable(name)} {value:.4f}" for name, value in list(answer.probabilities.items())[:3])
-            say(f"{printable(answer.source)}: {printable(answer.label) or 'no label'}   ({best})")
-            if lost:  # nobody would see the others
-                return
-    if as_json:
-        say(json.dumps(listed, indent=2))
-    if n_bad:
-        raise UsageError(f"{n_bad} of {counted(len(files), 'image')} could not be classified")
-
-
-def _image_files(given: list[Path]) -> list[Path]:
-    """The files as given, and those in folders."""
-    from pellucid.data.items import get_image_files
-    from pellucid.errors import DataError
-
-    files: list[Path] = []
-    for path in given:
-        found = list(get_image_files(path)) if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{printable(path)}: there is no image file in it")
-        files += found
-    return files
 
 
 def summary(run: RunFolder, allow: Allow = None) -> None:
