@@ -98,7 +98,7 @@ def shorter(command: str, run_folder: str) -> list[str]:
     if words[1] == "train" and "--epochs" not in words:
         words += ["--epochs", "1"]
     if words[1] == "train" and "mnist_sample" not in words and "--size" not in words:
-        words += ["--size", "32"]
+        words += ["--size", "64" if "--probe" in words else "32"]
     if words[1:2] == ["experiment"]:
         words += ["--seeds", "1", "--images", "256", "--epochs", "1"]
     return words

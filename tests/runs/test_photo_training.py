@@ -126,6 +126,8 @@ def test_what_was_asked_for_stays():
     assert fitted(Settings("x", arch="timm:resnet50"), 500, of_files=True).size == 224
     assert fitted(Settings("x", arch="timm:resnet50"), 32, of_files=True).size == 96
     assert fitted(Settings("x", size=0), 500, of_files=True).size == 0
+    assert fitted(Settings("x", size=32), 500, of_files=True).arch == "small_resnet"
+    assert fitted(Settings("x", size=64), 500, of_files=True).arch == "efficientnet_lite0"
     assert fitted(Settings("x"), None, of_files=False) == Settings("x", lr=5e-3, augment="none")
 
 

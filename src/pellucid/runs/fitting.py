@@ -41,7 +41,8 @@ def fitted(settings: Settings, typical: int | None, *, of_files: bool) -> Settin
     """
     arch = settings.arch
     if arch is None and of_files:
-        arch = PHOTO_ARCH if typical is not None and typical >= PHOTO_SIDE else "small_resnet"
+        are_photos = (typical or 0) >= PHOTO_SIDE and not 0 < (settings.size or 0) < PHOTO_SIDE
+        arch = PHOTO_ARCH if are_photos else "small_resnet"
     pretrained, size = is_pretrained(arch), settings.size
     if not pretrained and (settings.probe or settings.freeze_epochs):
         what = "the probe is" if settings.probe else "freeze_epochs are"

@@ -26,7 +26,8 @@ class Settings:
         source: `mnist`, `mnist_sample`, a folder of images or of IDX files, or a CSV of path,label.
         arch: A name of `pellucid.nn.models`, `timm:NAME` or `torchvision:NAME`. EfficientNet-Lite and those of the
             libraries begin with pretrained weights. None takes `efficientnet_lite0` for folders and label files whose
-            images have 64 pixels or more, else `small_resnet`, and `simple_cnn` for grey digits.
+            images have 64 pixels or more and are not brought to fewer, else `small_resnet`, and `simple_cnn` for grey
+            digits.
         epochs: Passes over the training images; of a pretrained network, all of it is trained in them.
         probe: Of a pretrained network, compute the best linear head and train no epoch.
         freeze_epochs: Passes in which the head of a pretrained network is trained alone, after the probe.

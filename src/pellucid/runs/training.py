@@ -27,7 +27,7 @@ from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
 from pellucid.runs.settings import Settings
 from pellucid.runs.sources import open_source
-from pellucid.runs.transfer import fine_tune, start
+from pellucid.runs.transfer import Start, fine_tune, start
 from pellucid.runs.writing import save_run_somewhere, size_of, statistics_size
 from pellucid.seed import set_seed
 from pellucid.text import counted, printable
@@ -48,6 +48,7 @@ SCHEDULES: dict[str, Callable[[Learner, int, LearningRate | None], None]] = {
     "flat_cos": lambda learn, epochs, lr: learn.fit_flat_cos(epochs, lr),
     "constant": lambda learn, epochs, lr: learn.fit(epochs, lr),
 }
+OURS = tuple(SCHEDULES)  # take rates that rise from the input; one that a user adds takes a number
 
 
 def train(source: str | Path | Settings, out: str | Path | None = None, **options: Any) -> Run:
@@ -158,15 +159,16 @@ def _following(metric: str, patience: int | None) -> list[Callback]:
 
 def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None:
     """Fit, and write the run whatever happens: what was trained before an error is work, too."""
-    fit, begun = SCHEDULES[settings.schedule], None
+    fit, begun = SCHEDULES[settings.schedule], Start()
     try:
         if not is_pretrained(settings.arch):
             fit(learn, settings.epochs, settings.lr)
         else:
-            begun = start(learn, settings)
-            begun = begun if settings.probe else fine_tune(learn, settings, fit, begun)
+            start(learn, settings, begun)
+            if not settings.probe:
+                fine_tune(learn, settings, fit, begun, spread=settings.schedule in OURS)
     except BaseException as error:
-        if not learn.train_iter and begun is None:  # nothing was trained
+        if not learn.train_iter and not begun:  # nothing was trained
             raise
         how = {"interrupted": True} if isinstance(error, KeyboardInterrupt) else {"stopped": printable(error)}
         with _undisturbed():

