@@ -48,6 +48,7 @@ SCHEDULES: dict[str, Callable[[Learner, int, LearningRate | None], None]] = {
     "flat_cos": lambda learn, epochs, lr: learn.fit_flat_cos(epochs, lr),
     "constant": lambda learn, epochs, lr: learn.fit(epochs, lr),
 }
+ROUNDING = 1e-6  # the same images right, counted in other batches, may differ in the seventh digit
 OURS = tuple(SCHEDULES)  # take rates that rise from the input; one that a user adds takes a number
 
 
@@ -153,7 +154,7 @@ def _balancing(dls: DataLoaders, balance: str) -> list[Callback]:
 
 def _following(metric: str, patience: int | None) -> list[Callback]:
     """What keeps the best epoch, and stops the training in time if that is asked for."""
-    best: list[Callback] = [KeepBestCallback(metric)]
+    best: list[Callback] = [KeepBestCallback(metric, min_delta=ROUNDING)]
     return best if patience is None else [*best, EarlyStoppingCallback(metric, patience=patience)]
 
 
