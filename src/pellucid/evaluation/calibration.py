@@ -29,7 +29,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean of |accuracy − confidence| over bins, weighted by their images.
+        """Expected calibration error: how far accuracy and confidence are apart in a bin, on average over images.
 
         Source: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", 2015.
         """
