@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,15 +24,26 @@ def program(what: str, *names: str) -> str:
     return found
 
 
+_users: list[object] = []  # of the one browser of this process: playwright cannot be started twice
+_running: dict[str, Any] = {}
+
+
 @pytest.fixture(scope="package")
 def chromium():
+    """A browser, while tests of a package run: asyncio is not for others until it is closed."""
     path = program("Chromium", "chromium", "chromium-browser", "google-chrome")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+    if not _users:
+        _running["playwright"] = sync_playwright().start()
+        _running["browser"] = _running["playwright"].chromium.launch(executable_path=path, args=FLAGS)
+    user = object()
+    _users.append(user)
+    yield _running["browser"]
+    _users.remove(user)
+    if not _users:
+        _running["browser"].close()
+        _running["playwright"].stop()
 
 
 class Tab:
