@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pellucid.data.home import appearing, locked
-from pellucid.data.store import BUDGET_BYTES, evict, stores_folder
+from pellucid.data.store import BUDGET_BYTES, evict, stores_folder, sync
 
 ARRAY, DESCRIPTION = "array.npy", "store.json"
 
@@ -67,8 +67,7 @@ def _write(folder: Path, array: np.ndarray) -> None:
         np.save(scratch / ARRAY, array)
         (scratch / DESCRIPTION).write_text(json.dumps({"shape": array.shape, "checksum": _checksum(array)}))
         for file in scratch.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+            sync(file)
 
 
 def _checksum(array: np.ndarray) -> int:

@@ -196,7 +196,7 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
         meta = {"version": VERSION, "shape": full_shape, "bad": bad, "checksum": _checksum(scratch)}
         (scratch / "store.json").write_text(json.dumps(meta))
         for file in scratch.iterdir():
-            _sync(file)
+            sync(file)
 
 
 def _chunks(files: list[str], image_bytes: int) -> list[tuple[int, list[str]]]:
@@ -232,7 +232,8 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> int:
     return offset
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file on the disk before it counts as written."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

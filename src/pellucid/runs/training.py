@@ -114,7 +114,7 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
     n_parameters = sum(p.numel() for p in learn.model.parameters())
-    seen_shape = "×".join(map(str, dls.valid.one_batch()[0].shape[1:]))
+    seen_shape = "×".join(map(str, dls.valid.sample(1)[0].shape[1:]))
     say(
         f"{dls.train.n:,} training and {counted(dls.valid.n, 'validation image')} ({seen_shape}), "
         f"{counted(dls.c, 'label') if dls.multi else counted(dls.c, 'class', 'classes')}"

@@ -103,14 +103,30 @@ def features_in_place_of_images(learn: Any, views: int = 1) -> Iterator[None]:
         vocab=learn.dls.vocab,
         device=learn.dls.device,
     )
-    images, layers = learn.dls, divided(learn.model)[0]
-    learn.dls = loaders
+    images, learn.dls = learn.dls, loaders
+    try:
+        with _passing_features_on(learn.model):
+            yield
+    finally:
+        learn.dls = images
+
+
+def validated_on_features(learn: Any) -> list[float]:
+    """What `learn.validate()` gives, without the body where its features are kept."""
+    valid = learn.dls.valid
+    loader = FeatureLoader(body_features(learn)[None], valid.labels, valid.bs)
+    with _passing_features_on(learn.model):
+        return learn.validate(dl=loader)
+
+
+@contextmanager
+def _passing_features_on(model: nn.Module) -> Iterator[None]:
+    layers, _ = divided(model)
     for layer in layers:
         layer.forward = _passed_on
     try:
         yield
     finally:
-        learn.dls = images
         for layer in layers:
             del layer.forward
 
@@ -188,7 +204,7 @@ def _of_batch(body: nn.Module, xb: Tensor) -> np.ndarray:
 
 
 def _answer(body: nn.Module, loader: DataLoader) -> np.ndarray:
-    xb = next(iter(loader))[0][:1]
+    xb = loader.sample(1)[0]
     made_up = torch.rand(xb.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     return _of_batch(body, made_up.to(xb.device))[0]
 
