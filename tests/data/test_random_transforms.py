@@ -18,17 +18,13 @@ from pellucid.data.items import parent_label
 from pellucid.data.splits import IndexSplitter
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
+from pets import write_pets
 
 
 @pytest.fixture
 def pets(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PELLUCID_HOME", str(tmp_path / "home"))
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for i in range(6):
-            Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(tmp_path / "pets" / name / f"{i}.png")
-    return tmp_path / "pets"
+    return write_pets(tmp_path / "pets", 6)
 
 
 def loaders(folder: Path, **options):

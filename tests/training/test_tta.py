@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from pellucid.data.augment.geometry import Flip, Rotate
@@ -15,16 +14,13 @@ from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
 from pellucid.seed import set_seed
 from pellucid.training.learner import Learner
+from pets import write_pets
 
 
 @pytest.fixture
 def learn(tmp_path, monkeypatch) -> Learner:
     monkeypatch.setenv("PELLUCID_HOME", str(tmp_path / "home"))
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for i in range(8):
-            Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(tmp_path / "pets" / name / f"{i}.png")
+    write_pets(tmp_path / "pets", 8)
     set_seed(0)
     dls = ImageDataLoaders.from_folder(
         tmp_path / "pets", valid_pct=0.5, seed=1, bs=3, device="cpu", batch_tfms=[Flip(p=1), Normalize()]
