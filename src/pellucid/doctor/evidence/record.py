@@ -25,9 +25,14 @@ class Loop:
         backwards: Calls of `backward` on a loss of this model.
         passes: Passes of the model with gradients.
         backwards_per_step: Calls of `backward` between two steps, [step].
-        left_before_backward: Norm of the gradients that the first `backward` after a step found, relative to the norm
-            of the gradients after it; 0 where they were zeroed or None, [look].
+        left_before_backward: Norm of the gradients that a `backward` found, relative to their norm after it; 0 where
+            they were zeroed or None, [look]. Of parameters of one optimizer, and of its backwards between two of its
+            steps the smallest: where two losses train two optimizers, each is zeroed before its own backward only.
         left_steps: Steps of these looks, [look].
+        discarded: Share of backwards whose gradients were zeroed before a step had used them.
+        quiet_passes: Passes of the model without gradients, or never followed by `backward`.
+        trained_in_eval: Share of passes followed by `backward` in which the model itself (not only layers of it) was
+            in evaluation mode.
         epoch_starts: Steps at which a new pass over the training data began, where a loader was seen to begin one.
     """
 
@@ -37,6 +42,9 @@ class Loop:
     backwards_per_step: np.ndarray = field(default_factory=lambda: _none(dtype=np.int64))
     left_before_backward: np.ndarray = field(default_factory=_none)
     left_steps: np.ndarray = field(default_factory=lambda: _none(dtype=np.int64))
+    discarded: float = np.nan
+    quiet_passes: int = 0
+    trained_in_eval: float = np.nan
     epoch_starts: list[int] = field(default_factory=list)
 
 
@@ -54,6 +62,8 @@ class Inputs:
         hashes: Of items, in the order seen, [item] uint64; at most 200,000.
         nears: Of items: a signature that survives rescaling of values and small changes, [item] uint64, or empty.
         integers: Whether the inputs are indices (tokens), of which no range is judged.
+        from_training_loader: Of validation: share of passes whose batch came from a loader that also gave batches to
+            train on (people measure the training accuracy so); nan where no loader was seen.
     """
 
     shape: tuple[int, ...] = ()
@@ -69,6 +79,7 @@ class Inputs:
     hashes: np.ndarray = field(default_factory=lambda: _none(dtype=np.uint64))
     nears: np.ndarray = field(default_factory=lambda: _none(dtype=np.uint64))
     integers: bool = False
+    from_training_loader: float = np.nan
 
 
 @dataclass
@@ -112,11 +123,13 @@ class LossCall:
         input_shape, target_shape: Of its arguments; where it was put together, those of the two tensors that were
             subtracted or multiplied first.
         target_kind: `index`, `float`, `bool`; `''` without a target.
-        target_whole: Whether all float targets are whole numbers; target_min, target_max: their range.
+        target_whole: Whether all float targets are whole numbers; target_min, target_max: their range, target_std:
+            their deviation.
         one_hot: Share of target rows with a single 1 and zeros.
+        target_rows_sum_to_one: Share of rows of float targets (along the last axis) that sum to 1.
         input_min, input_max, rows_sum_to_one: Of what it was given as prediction.
         log_rows: Share of rows whose exponentials sum to one (log-softmax).
-        value: The loss. floor: the smallest value that it could have, where that is known.
+        value: The loss.
         options: `reduction`, `label_smoothing`, `weight` (given or not), `ignore_index`, as far as not the default.
     """
 
@@ -129,7 +142,9 @@ class LossCall:
     target_whole: bool = False
     target_min: float = np.nan
     target_max: float = np.nan
+    target_std: float = np.nan
     one_hot: float = np.nan
+    target_rows_sum_to_one: float = np.nan
     input_min: float = np.nan
     input_max: float = np.nan
     rows_sum_to_one: float = np.nan
@@ -148,6 +163,7 @@ class Labels:
         losses: Cross-entropy of each item's logits, where these were seen, [item]; else empty.
         predicted: Index of the largest output, [item]; else empty.
         width: Number of outputs; 0 where unknown.
+        compared: How predictions were compared with the labels: `argmax`, `round`, `threshold`; `''` if they were not.
     """
 
     sequence: np.ndarray = field(default_factory=lambda: _none(dtype=np.int32))
@@ -155,6 +171,7 @@ class Labels:
     losses: np.ndarray = field(default_factory=_none)
     predicted: np.ndarray = field(default_factory=lambda: _none(dtype=np.int32))
     width: int = 0
+    compared: str = ""
 
 
 @dataclass
@@ -194,6 +211,8 @@ class Parameter:
         moved: Root mean square of what a step changed, [look]; asked: of what the optimizer's own state implies, [look];
             deviation: of the difference between the two, [look]; nan where the optimizer's rule is not known.
         overwritten: Share of looks at which the values before a step were not those after the last one.
+        kept: What was left before a step of the move that the last one made: the part of the change since then along
+            that move, 1 if untouched, 0 if undone, [look] (norms and weights that are clipped keep nearly all of it).
         spread: Largest distance between two of its units (rows), relative to their norm, at the first look.
         gradient_spread: The same of its gradient.
         decay_share: Share of the step that is weight decay, [look]; nan without decay.
@@ -214,6 +233,7 @@ class Parameter:
     asked: np.ndarray = field(default_factory=_none)
     deviation: np.ndarray = field(default_factory=_none)
     overwritten: float = np.nan
+    kept: np.ndarray = field(default_factory=_none)
     spread: float = np.nan
     gradient_spread: float = np.nan
     decay_share: np.ndarray = field(default_factory=_none)
@@ -226,13 +246,15 @@ class Optimizer:
 
     Attributes:
         kind: Class name; steps: how often it stepped.
-        foreign: How many of its tensors are not the model's (a copy, an older layer).
+        foreign: How many of its tensors are not the model's (a copy, an older layer); foreign_with_grad: of these,
+            how many had a gradient at any of its steps.
         hypers: Name → values per step, [step] (of the first group), as far as numbers: `lr`, `momentum`, `weight_decay`.
     """
 
     kind: str
     steps: int = 0
     foreign: int = 0
+    foreign_with_grad: int = 0
     hypers: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -242,6 +264,8 @@ class Scheduler:
 
     Attributes:
         kind: Class name; planned: its length in steps of its own (`total_steps`, `T_max`, …), or 0 where it has none.
+        settings: Numbers, and lists of them, that it was made with, by the names of its attributes (`T_max`, `gamma`,
+            `milestones`, `step_size`, …).
         stepped_at: The optimizer's step count at each of its steps, [step of the schedule].
         rates: Learning rate after each of them.
         raised: Text of an error that it raised ("Tried to step 102 times …"), or `''`.
@@ -249,6 +273,7 @@ class Scheduler:
 
     kind: str
     planned: int = 0
+    settings: dict[str, object] = field(default_factory=dict)
     stepped_at: np.ndarray = field(default_factory=lambda: _none(dtype=np.int64))
     rates: np.ndarray = field(default_factory=_none)
     raised: str = ""
@@ -323,11 +348,15 @@ class Failure:
 class Evidence:
     """All of it; `train` and `valid` are phases: passes followed by `backward`, and passes without gradients.
 
+    Items and batches of `train` and `train_labels` stand in the same order, and so do those of `valid`, its labels and
+    `valid_losses`; parameters in the order in which their layers were first called.
+
     Attributes:
         losses: The loss of each step, [step], and where known of each validation pass: `valid_losses`, [pass], at
             `valid_steps`.
         ops: What was applied at the first look, in order, inside the model and after it.
         models: How many root modules trained.
+        finished: Whether the training came to its end by itself (not stopped, not still running).
     """
 
     model: str = ""
@@ -349,4 +378,5 @@ class Evidence:
     norms: list[Norm] = field(default_factory=list)
     resources: Resources = field(default_factory=Resources)
     failure: Failure | None = None
+    finished: bool = True
     looks: np.ndarray = field(default_factory=lambda: _none(dtype=np.int64))

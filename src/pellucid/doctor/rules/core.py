@@ -34,6 +34,7 @@ class Suspicion:
         step: Step since which, if it is known.
         where: Line of the user's code (`train.py:31`), if it is known.
         remedy: What to do, if this case needs other words than the name's usual ones.
+        severity: If this case is less or more grave than the name usually is.
         trials: Names of the trials that can confirm it or rule it out, most informative first.
     """
 
@@ -45,6 +46,7 @@ class Suspicion:
     step: int | None = None
     where: str | None = None
     remedy: str | None = None
+    severity: str | None = None
     trials: tuple[str, ...] = ()
 
 
