@@ -1,8 +1,8 @@
 """What the doctor knows of a run beside its `History`: plain numbers and arrays, without torch.
 
 Everything is gathered from outside while a loop trains (`pellucid.doctor.evidence.gather`). Cheap facts are kept of
-every step, expensive ones of sampled steps ("looks"): the first three, then ever fewer. An empty array, an empty list or
-None says that something was not seen, never that it was zero.
+every step, expensive ones of sampled steps ("looks"): the first three, then ever fewer. An empty array, an empty list
+or None says that something was not seen, never that it was zero.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ class Parameter:
         held: Index of the optimizer that holds it; −1 for none.
         group: Index of its group.
         gradient: Root mean square of the gradient, [look]; weight: of the values, [look].
-        moved: Root mean square of what a step changed, [look]; asked: of what the optimizer's own state implies, [look];
-            deviation: of the difference between the two, [look]; nan where the optimizer's rule is not known.
+        moved: Root mean square of what a step changed, [look]; asked: of what the optimizer's own state implies,
+            [look]; deviation: of the difference between the two, [look]; nan where the optimizer's rule is not known.
         overwritten: Share of looks at which the values before a step were not those after the last one.
         kept: What was left before a step of the move that the last one made: the part of the change since then along
             that move, 1 if untouched, 0 if undone, [look] (norms and weights that are clipped keep nearly all of it).
@@ -248,7 +248,8 @@ class Optimizer:
         kind: Class name; steps: how often it stepped.
         foreign: How many of its tensors are not the model's (a copy, an older layer); foreign_with_grad: of these,
             how many had a gradient at any of its steps.
-        hypers: Name → values per step, [step] (of the first group), as far as numbers: `lr`, `momentum`, `weight_decay`.
+        hypers: Name → values per step, [step] (of the first group), as far as numbers: `lr`, `momentum`,
+            `weight_decay`.
     """
 
     kind: str
@@ -311,7 +312,8 @@ class Resources:
         step_s: Seconds from the end of one step to the end of the next, [step].
         waited_s: Of these, between asking for data and the model's call, [step].
         loader_s: Of these, inside `next()` of a DataLoader, [step]; nan where none was seen.
-        resident_mib: Resident memory of the process, [look]; live_tensors, live_mib: tensors alive, [look]; steps: [look].
+        resident_mib: Resident memory of the process, [look]; live_tensors, live_mib: tensors alive, [look]; steps: of
+            these looks.
         holders: What keeps growing, as far as it is known: `running_loss (train.py:40): tensor with 312 operations`.
     """
 

@@ -1,7 +1,7 @@
 """What a trial is: an experiment on a copy of the model with a few captured batches.
 
-A trial is a function of a `Specimen`, registered by `@trial(name)`. Its outcome says for each fault how much more likely
-its numbers are with the fault than without: the verdict multiplies the odds.
+A trial is a function of a `Specimen`, registered by `@trial(name)`. Its outcome says for each fault how much more
+likely its numbers are with the fault than without: the verdict multiplies the odds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,169 @@
+"""What optimizers hold, and whether the weights do as they ask.
+
+Healthy, and alike: frozen bodies (no gradient wanted); two optimizers that hold a part each; an average of the weights
+(EMA), which is another model; norms or weights that are clipped after a step, which keep nearly all of it; the usual
+weight decays (0.0005 for SGD, up to 0.1 for AdamW, whose decay is multiplied by the rate alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+
+from pellucid.doctor.evidence.record import Parameter
+from pellucid.doctor.rules.core import Case, Suspicion, rule
+from pellucid.doctor.rules.descent import descent, fails, learns
+from pellucid.doctor.rules.weights import layer_weights
+from pellucid.doctor.rules.wording import num, percent
+from pellucid.text import counted, first_few
+
+_HALF = ("float16", "bfloat16")
+
+
+@rule
+def not_optimised(case: Case) -> Iterator[Suspicion]:
+    """Weights with gradients that no optimizer holds."""
+    evidence = case.evidence
+    stepping = [optimizer for optimizer in evidence.optimizers if optimizer.steps]
+    if not stepping:
+        return
+    left_out = [p for p in evidence.parameters if p.requires_grad and p.has_grad > 0 and p.held < 0]
+    if not left_out:
+        return
+    wanted = [p for p in evidence.parameters if p.requires_grad and p.has_grad > 0]
+    share = sum(prod(p.shape) for p in left_out) / sum(prod(p.shape) for p in wanted)
+    foreign = sum(optimizer.foreign for optimizer in stepping)
+    layers = list(dict.fromkeys(p.layer for p in left_out))
+    if sum(optimizer.foreign_with_grad for optimizer in stepping):
+        return  # a copy is stepped: `lost` says so
+    prior = 0.95 if foreign else 0.9 if share > 0.02 else 0.6
+    also = f"; instead, it holds {counted(foreign, 'tensor')} that the model does not have" if foreign else ""
+    yield Suspicion(
+        "parameters-not-optimised",
+        prior,
+        f"no optimizer holds the weights of {first_few(layers, 4)}, {percent(share)} of all that get gradients{also}",
+        {"layers": layers, "share": share, "foreign": foreign},
+        layer=layers[0],
+        step=0,
+        remedy="Make the optimizer after the model is complete and on its device: it holds an older copy."
+        if foreign and share == 1
+        else None,
+        trials=("optimizer-holds-all", "rate"),
+    )
+
+
+@rule
+def lost(case: Case) -> Iterator[Suspicion]:
+    """Steps that were asked for and not made, or made and undone."""
+    evidence, weights = case.evidence, layer_weights(case)
+    if evidence.loop.steps < 3:
+        return
+    copied = sum(optimizer.foreign_with_grad for optimizer in evidence.optimizers)
+    idle = [p for p in evidence.parameters if p.requires_grad and p.has_grad > 0 and p.held < 0]
+    if copied and idle:
+        yield _lost(
+            0.9,
+            f"the optimizer steps {counted(copied, 'tensor')} that the model does not have (a copy of its "
+            "weights), and "
+            f"the model's own weights stay as they are",
+            idle[0],
+            {"copies": copied},
+            "Give the optimizer model.parameters(), or copy its weights back into the model after each step.",
+        )
+        return
+    undone = [(float(np.nanmedian(p.kept)), p) for p in weights if np.isfinite(p.kept).any()]
+    if undone and np.median([kept for kept, _ in undone]) < 0.5:
+        kept, p = min(undone, key=lambda each: each[0])
+        yield _lost(
+            0.9,
+            f"before each step the weights of {p.layer} are no longer those that the last step left: "
+            f"{percent(max(kept, 0))} "
+            f"of its move is still there",
+            p,
+            {"kept": kept, "overwritten": p.overwritten},
+            "Look for code that writes into the weights after the step: a checkpoint loaded in the loop, a copy "
+            "put back.",
+        )
+        return
+    missed = [(share, p) for p in weights if (share := _missed(p)) is not None]
+    if not missed or np.median([share for share, _ in missed]) < 0.3:
+        return
+    share, p = max(missed, key=lambda each: each[0])
+    rounded = p.dtype in _HALF
+    why = f": {p.dtype} rounds steps away that are small for the weight" if rounded else ""
+    yield _lost(
+        0.92 if rounded else 0.85,
+        f"{percent(min(share, 1))} of what the optimizer asks for does not reach the weights of {p.layer}{why}",
+        p,
+        {"missed": share, "dtype": p.dtype},
+        f"Keep the weights in float32 instead of {p.dtype}, and use torch.autocast for speed." if rounded else None,
+    )
+
+
+def _lost(prior: float, says: str, p: Parameter, numbers: dict[str, object], remedy: str | None) -> Suspicion:
+    return Suspicion(
+        "updates-lost",
+        prior,
+        says,
+        numbers,
+        layer=p.layer,
+        step=0,
+        remedy=remedy,
+        trials=("optimizer-holds-all", "rate"),
+    )
+
+
+def _missed(p: Parameter) -> float | None:
+    """Part of the step that was asked for and not made; None where that is not known."""
+    n = min(len(p.moved), len(p.asked), len(p.deviation), len(p.weight))
+    if n:
+        # a step below float32's own resolution is lost by any rate that small
+        resolution = 1e-6 if p.dtype not in _HALF else 0.0
+        known = np.isfinite(p.deviation[:n]) & (p.asked[:n] > resolution * p.weight[:n])
+        if known.any():
+            return float(np.median(p.deviation[:n][known] / p.asked[:n][known]))
+    if len(p.moved) > 1 and not p.moved.any() and len(p.gradient) and (p.gradient > 0).all() and not len(p.asked):
+        return 1.0
+    return None
+
+
+@rule
+def decay(case: Case) -> Iterator[Suspicion]:
+    """A step that is mostly decay, and weights that shrink (Loshchilov and Hutter, arXiv:1711.05101)."""
+    weights = [p for p in layer_weights(case) if np.isfinite(p.decay_share).any()]
+    how = descent(case)
+    strength = _strength(case)
+    if weights:
+        share = float(np.median([np.nanmedian(p.decay_share) for p in weights]))
+        kept = float(
+            np.median([p.weight[-1] / p.weight[0] for p in weights if len(p.weight) and p.weight[0] > 0] or [1])
+        )
+        if share > 0.5 and kept < 0.7:
+            prior = 0.9
+        elif share > 0.5 or (share > 0.25 and kept < 0.4):
+            prior = 0.6
+        else:
+            return
+        if not fails(case):
+            prior *= 0.35 if learns(case) and how.learnt > 0.3 else 0.75
+        evidence: dict[str, object] = {"decay_share": share, "weights_kept": kept, "weight_decay": strength}
+        change = "shrank to" if kept < 1 else "stayed at"
+        yield Suspicion(
+            "weight-decay-too-high",
+            prior,
+            f"weight decay is {percent(share)} of a typical step, and the weights {change} {percent(kept)} of "
+            "their size, "
+            f"while the loss ended at {num(how.end)}",
+            evidence,
+            layer=max(weights, key=lambda p: float(np.nanmedian(p.decay_share))).layer,
+            step=0,
+            remedy=f"Use a weight decay of 0.0001 to 0.01 instead of {num(strength)}." if strength else None,
+            trials=("without-decay", "rate"),
+        )
+
+
+def _strength(case: Case) -> float:
+    values = [o.hypers["weight_decay"] for o in case.evidence.optimizers if len(o.hypers.get("weight_decay", ()))]
+    return float(max(np.nanmax(v) for v in values)) if values else 0.0

@@ -1,0 +1,36 @@
+"""Numbers as rules say them."""
+
+from __future__ import annotations
+
+
+def num(value: float) -> str:
+    """Three digits.
+
+    >>> num(2.30259), num(0.00001), num(120000)
+    ('2.3', '0.00001', '120,000')
+    """
+    if value == 0 or not 1e-6 <= abs(value) < 1e7:
+        return f"{value:.3g}"
+    digits = f"{float(f'{value:.3g}'):,.10f}"
+    return digits.rstrip("0").rstrip(".")
+
+
+def percent(share: float) -> str:
+    """A share in per cent.
+
+    >>> percent(0.256), percent(0.0004), percent(1)
+    ('26 %', 'under 0.1 %', '100 %')
+    """
+    hundredths = 100 * share
+    if 0 < hundredths < 0.1:
+        return "under 0.1 %"
+    return f"{hundredths:.0f} %" if hundredths >= 1 or hundredths == 0 else f"{hundredths:.1f} %"
+
+
+def times(factor: float) -> str:
+    """How many times as much.
+
+    >>> times(12.34), times(3)
+    ('12 times', '3 times')
+    """
+    return f"{factor:,.0f} times" if factor >= 10 else f"{num(float(f'{factor:.2g}'))} times"
