@@ -74,16 +74,16 @@ def under(case: Case) -> Iterator[Suspicion]:
     if fails(case):
         yield _under(case, 0.25, f"the loss stays at {num(how.end)}, where nothing is learnt", None)
         return
-    if how.learnt > 0.5 or end.share > 0.7:
+    if how.learnt > 0.5 or end.share > 0.7 or how.relapse > 0.1:
         return
     accuracy_so_far = f" ({percent(end.share)} right)" if end.n else ""
     if how.still_falling:
         yield _under(
             case, 0.55, f"the loss was still falling when training ended, at {num(how.end)}{accuracy_so_far}", "note"
         )
-    else:
+    elif len(how.losses) >= 200:
         soft = any(call.target_kind == "float" and call.name == "cross_entropy" for call in case.evidence.calls)
-        grave = how.learnt < 0.15 and not soft and len(how.losses) >= 200
+        grave = how.learnt < 0.15 and not soft
         yield _under(
             case,
             0.6 if how.learnt < 0.35 and not soft else 0.5,

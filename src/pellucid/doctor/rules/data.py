@@ -138,6 +138,9 @@ def imbalance(case: Case) -> Iterator[Suspicion]:
     classes, counts = np.unique(labels.sequence, return_counts=True)
     if not 2 <= len(classes) <= 1000 or len(labels.sequence) < 30 * len(classes):
         return
+    calls = case.evidence.calls
+    if calls and calls[-1].name not in _CLASSIFICATION[:4] and not (labels.compared or valid.compared):
+        return  # whole numbers that are no classes
     weighted = any(call.options.get("weight") for call in case.evidence.calls)
     ratio = counts.max() / counts.min()
     rare = classes[counts < 0.3 * counts.sum() / len(classes)]

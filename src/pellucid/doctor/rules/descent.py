@@ -73,11 +73,11 @@ class Descent:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss broke, or ended well above where it would be without learning."""
+        """Whether the loss broke, or ended well above its start and what it would be without learning."""
         if self.broken_at is not None:
             return True
-        worse = self.end > self.baseline + max(0.2 * abs(self.baseline), 4 * self.end_error)
-        return len(self.losses) >= FEW and bool(worse) and bool(self.end >= 0.7 * self.start)
+        worst = max(self.start, self.baseline)
+        return len(self.losses) >= FEW and bool(self.end > worst + max(0.2 * abs(self.baseline), 4 * self.end_error))
 
     @property
     def still_falling(self) -> bool:

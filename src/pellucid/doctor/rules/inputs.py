@@ -151,7 +151,7 @@ def constant(case: Case) -> Iterator[Suspicion]:
     if size < 2:
         return
     equal = seen.integers and len(seen.hashes) > 2 * size and len(np.unique(seen.hashes)) == 1
-    if equal or (seen.between <= 1e-3 * size_of_values):
+    if equal or (not seen.integers and seen.between <= 1e-3 * size_of_values):
         prior, says = 0.95, "all images of a batch are the same" if seen.std > 0 else f"every pixel is {num(seen.mean)}"
     elif seen.constant > 0.25 and not seen.integers:
         prior = 0.93 if seen.constant > 0.8 else 0.75

@@ -81,7 +81,7 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
             "wrong"
         )
     elif likely > 0.4 and unlikely > 0.08 and unlikely > 0.9 * between:
-        prior = 0.65 if unlikely > 1.3 * between else 0.45
+        prior = 0.65 if unlikely > 1.3 * between and case.evidence.train_labels.width > 2 else 0.4
         says = (
             f"the model gives {percent(likely)} of the training labels a probability above 0.5 and "
             f"{percent(unlikely)} one "

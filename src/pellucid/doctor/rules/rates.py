@@ -48,15 +48,15 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     elif how.diverged and how.broken_at is None:
         prior = 0.8
         signs.append(f"the loss ended at {num(how.end)}, worse than {num(how.baseline)}, which is no learning at all")
+    elif how.relapse > 0.2:
+        prior = 0.6
+        signs.append(f"the loss had fallen to {num(how.best)} and went back to {num(how.end)}")
     elif how.stuck and (early > HUGE_STEP or rise > 3):
         prior = 0.8
         signs.append(f"the loss then stayed at {num(how.end)}, where nothing is learnt")
     elif how.stuck and early > LARGE_STEP:
         prior = 0.5
         signs.append(f"the loss stays at {num(how.end)}, where nothing is learnt")
-    elif how.relapse > 0.2:
-        prior = 0.6
-        signs.append(f"the loss had fallen to {num(how.best)} and went back to {num(how.end)}")
     elif how.swing > 0.3 and not tiny_batches(case):
         prior = 0.6 if learnt < 0.3 else 0.3
         signs.append(f"late in the run the loss still swings by {num(how.swing * how.baseline)} from step to step")

@@ -66,7 +66,7 @@ def _growth(values: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
 
 @rule
 def waiting(case: Case) -> Iterator[Suspicion]:
-    """The share of the time that the loop waits for data; the first tenth of the run, which starts workers, is left out."""
+    """The share of the time that the loop waits for data, without the first tenth of the run, which starts workers."""
     seen = case.evidence.resources
     n = min(len(seen.step_s), len(seen.waited_s))
     if n < 20:
