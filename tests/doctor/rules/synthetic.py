@@ -1,4 +1,4 @@
-"""Runs put together from numbers: three epochs of a small convolutional net on ten classes, which a test then spoils."""
+"""Runs put together from numbers: three epochs of a small convolutional net, which a test then spoils."""
 
 from __future__ import annotations
 

@@ -254,8 +254,8 @@ def whole_numbers_as_targets() -> Case:
     labels = Labels(ages.astype(np.int32), case.evidence.train_labels.starts, width=1)
     changed(case, train_labels=labels, valid_labels=Labels())
     return every_call(
-        case, name="mse_loss", input_shape=(64, 1), target_shape=(64, 1), target_kind="float", target_whole=True, target_min=1.0,
-        target_max=95.0, target_std=15.0, one_hot=0.0,
+        case, name="mse_loss", input_shape=(64, 1), target_shape=(64, 1), target_kind="float", target_whole=True,
+        target_min=1.0, target_max=95.0, target_std=15.0, one_hot=0.0,
     )  # fmt: skip
 
 
@@ -267,8 +267,8 @@ def counts_as_targets() -> Case:
         labels.width, labels.compared = 1, ""
         labels.losses, labels.predicted = np.zeros(0), np.zeros(0, np.int32)
     return every_call(
-        case, name="mse_loss", input_shape=(64,), target_shape=(64,), target_kind="float", target_whole=True, target_min=0.0,
-        target_max=9.0, target_std=2.9, one_hot=0.0,
+        case, name="mse_loss", input_shape=(64,), target_shape=(64,), target_kind="float", target_whole=True,
+        target_min=0.0, target_max=9.0, target_std=2.9, one_hot=0.0,
     )  # fmt: skip
 
 
@@ -289,8 +289,8 @@ def sigmoid_under_bce() -> Case:
     case.evidence.ops = [*operations(Op("sigmoid", "out", "Sigmoid"))[:-1], Op("binary_cross_entropy")]
     case.evidence.train_labels.compared, case.evidence.train_labels.width = "round", 1
     return every_call(
-        case, name="binary_cross_entropy", input_shape=(64, 1), target_shape=(64, 1), target_kind="float", target_whole=True,
-        target_min=0.0, target_max=1.0, input_min=0.01, input_max=0.98, one_hot=0.5,
+        case, name="binary_cross_entropy", input_shape=(64, 1), target_shape=(64, 1), target_kind="float",
+        target_whole=True, target_min=0.0, target_max=1.0, input_min=0.01, input_max=0.98, one_hot=0.5,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Each fault, put into a run: its name comes first, by the record alone or after the trial that its suspicion asks for."""
+"""Each fault, put into a run: its name comes first, by the record alone or after the trial that it asks for."""
 
 from __future__ import annotations
 
