@@ -111,12 +111,8 @@ def run(recipe: Recipe | None = None, **changes) -> Case:
         if step < len(losses)
     ]
     evidence.ops = operations()
-    evidence.units = [
-        Unit(
-            f"relu{i}", "relu", LOOKS, np.full(len(LOOKS), 0.02), 0.0, np.full(len(LOOKS), np.nan), np.ones(len(LOOKS))
-        )
-        for i in (1, 2, 3)
-    ]
+    n, unknown = len(LOOKS), np.full(len(LOOKS), np.nan)
+    evidence.units = [Unit(f"relu{i}", "relu", LOOKS, np.full(n, 0.02), 0.0, unknown, np.ones(n)) for i in (1, 2, 3)]
     evidence.parameters = [_weight(name, shape, i, r) for i, (name, shape) in enumerate(LAYERS)]
     evidence.optimizers = [Optimizer("SGD", r.steps, hypers={"lr": np.full(r.steps, 0.05)})]
     evidence.resources.step_s, evidence.resources.waited_s = np.full(r.steps, 0.02), np.full(r.steps, 0.002)
