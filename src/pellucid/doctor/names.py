@@ -305,7 +305,7 @@ NAMES: dict[str, Fault] = {
         "Some classes are so rare that the model can ignore them at little cost.",
         "Weight the loss by class (cross_entropy(weight=...)) or sample rare classes more often "
         "(WeightedRandomSampler).",
-        ("underfitting",),
+        ("overfitting", "underfitting"),
     ),
     "constant-input": Fault(
         "Inputs are all the same",

@@ -74,7 +74,7 @@ def under(case: Case) -> Iterator[Suspicion]:
     if fails(case):
         yield _under(case, 0.25, f"the loss stays at {num(how.end)}, where nothing is learnt", None)
         return
-    if how.learnt > 0.5 or end.share > 0.7 or how.relapse > 0.1:
+    if how.learnt > 0.5 or end.share > 0.7 or how.relapse > 0.3:
         return
     accuracy_so_far = f" ({percent(end.share)} right)" if end.n else ""
     if how.still_falling:
@@ -87,9 +87,8 @@ def under(case: Case) -> Iterator[Suspicion]:
         yield _under(
             case,
             0.6 if how.learnt < 0.35 and not soft else 0.5,
-            f"the loss no longer falls and ended at {num(how.end)}{accuracy_so_far}, {percent(1 - how.learnt)} of "
-            "what it is "
-            "without learning",
+            f"the loss no longer falls: it ended at {num(how.end)}{accuracy_so_far}; a model that knows nothing has "
+            f"{num(how.baseline)}",
             None if grave else "note",
         )
 

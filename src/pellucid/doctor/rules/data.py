@@ -38,8 +38,7 @@ def not_shuffled(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "data-not-shuffled",
             prior,
-            f"a batch holds {num(round(seen, 1))} classes on average; after shuffling it would be "
-            f"{num(round(expected, 1))}",
+            f"on average, a batch has images of {_classes(seen)}; shuffled, it would have {_classes(expected)}",
             {"classes_per_batch": seen, "expected": expected},
             step=0,
         )
@@ -53,6 +52,10 @@ def not_shuffled(case: Case) -> Iterator[Suspicion]:
             {"period": period},
             step=0,
         )
+
+
+def _classes(number: float) -> str:
+    return "one class" if number < 1.05 else f"{num(round(number, 1))} classes"
 
 
 def _mixture(labels: Labels) -> tuple[float, float, float]:
@@ -158,10 +161,9 @@ def imbalance(case: Case) -> Iterator[Suspicion]:
         prior = 0.92 if ratio >= 8 else 0.8
         worst = min(missed, key=lambda c: recalls[int(c)])
         says = (
-            f"{percent(recalls[int(worst)])} of class {worst} are recognised, of the frequent classes "
-            f"{percent(float(np.mean(common)))}; in training there are "
-            f"{counts.max() / counts[classes == worst][0]:.0f} times "
-            f"as many images of class {classes[counts.argmax()]}"
+            f"the model recognises {percent(recalls[int(worst)])} of the images of class {worst} and "
+            f"{percent(float(np.mean(common)))} of those of frequent classes; in training there are "
+            f"{counts.max() / counts[classes == worst][0]:.0f} times as many images of class {classes[counts.argmax()]}"
         )
     else:
         prior = 0.6 if ratio >= 10 and not recalls else 0.15
@@ -174,6 +176,6 @@ def imbalance(case: Case) -> Iterator[Suspicion]:
         says,
         {"counts": dict(zip(map(str, classes.tolist()), counts.tolist(), strict=True)), "recalls": recalls},
         step=0,
-        remedy=f"Weight the loss by class (cross_entropy(weight=...)), or sample more often what is rare "
-        f"({first_few(rare, 4)}; WeightedRandomSampler).",
+        remedy="Weight the loss by class (cross_entropy(weight=...)), or sample rare classes more often "
+        f"(WeightedRandomSampler): {first_few(rare, 4)}.",
     )

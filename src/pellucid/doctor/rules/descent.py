@@ -52,10 +52,10 @@ class Descent:
 
     @property
     def relapse(self) -> float:
-        """How much of the baseline was learnt and lost again."""
-        return (
-            max(0.0, (self.end - self.best) / self.baseline) if self.baseline > 0 and len(self.losses) >= FEW else 0.0
-        )
+        """How much of what had been learnt was lost again, if it was more than a tenth of the baseline."""
+        if len(self.losses) < FEW or not self.best < 0.9 * self.baseline:
+            return 0.0
+        return max(0.0, (self.end - self.best) / (self.baseline - self.best))
 
     @property
     def learnt(self) -> float:

@@ -97,9 +97,8 @@ def vanishing(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "vanishing-gradients",
         prior,
-        f"relative to its weights, the gradient of {first.layer} is {_power(decades)} smaller than that of "
-        f"{last.layer}, "
-        f"{counted(n - 1, 'layer')} further, before any weight has changed",
+        f"before the first step, the gradient of {first.layer} is {_power(decades)} smaller than that of {last.layer}, "
+        f"{counted(n - 1, 'layer')} later (each relative to its weights)",
         {"decades": decades, "first": first.layer, "last": last.layer, "layers": n},
         layer=first.layer,
         step=0,
@@ -123,8 +122,8 @@ def exploding(case: Case) -> Iterator[Suspicion]:
     if slope and slope[0] < -2:
         prior = 0.7 if slope[0] < -3 else 0.5
         signs.append(
-            f"relative to its weights, the gradient of {slope[1].layer} is {_power(-slope[0])} larger than that of "
-            f"{slope[2].layer}, before any weight has changed"
+            f"before the first step, the gradient of {slope[1].layer} is {_power(-slope[0])} larger than that of "
+            f"{slope[2].layer} (each relative to its weights)"
         )
     if force > 10:
         prior = max(prior, 0.7 if recurrent else 0.35)
@@ -170,4 +169,4 @@ def _tail(case: Case) -> float:
 
 
 def _power(decades: float) -> str:
-    return times(10**decades) if decades < 6 else f"10^{decades:.0f} times"
+    return times(10**decades) if decades < 7 else f"10^{decades:.0f} times"

@@ -45,8 +45,8 @@ def not_zeroed(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "gradients-not-zeroed",
         prior,
-        f"at {percent(share)} of the steps looked at, backward found gradients of earlier steps, {percent(size)} as "
-        f"large as those after it, and added to them",
+        f"at {percent(share)} of the steps looked at, backward found gradients of earlier steps and added to them: "
+        f"they are {percent(size)} of what the step then followed",
         {"share": share, "left": size, "backwards_per_step": per_step},
         step=int(loop.left_steps[np.argmax(loop.left_before_backward > 1e-6)]) if len(loop.left_steps) else None,
         trials=("fresh-gradients", "rate"),

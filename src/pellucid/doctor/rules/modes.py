@@ -33,9 +33,7 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
     if share < 0.05:
         return
     kinds = sorted({norm.kind for norm in norms})
-    later = (
-        " (all but the first epoch, if model.train() stands before the loop over epochs)" if 0.3 < share < 0.99 else ""
-    )
+    later = " (as happens when model.train() stands before the loop over epochs)" if 0.3 < share < 0.99 else ""
     yield Suspicion(
         "model-left-in-eval-mode",
         0.95 if np.isfinite(whole) else 0.8,

@@ -35,7 +35,7 @@ def few_images(case: Case) -> Iterator[Suspicion]:
     prior = 0.92 if size <= 2 else 0.85 if size <= _FEW_IMAGES else 0.25
     if size > _FEW_IMAGES and apart > 0.5:
         prior = 0.4
-    off = f"; variances differ from the running ones by {percent(apart)}" if apart > 0.1 else ""
+    off = f"; their variances differ from the running ones by {percent(apart)}" if apart > 0.1 else ""
     values = f" ({worst.per_channel} values per channel in {worst.name})" if worst.per_channel else ""
     yield Suspicion(
         "batchnorm-batch-too-small",

@@ -35,7 +35,7 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
     grown = len(how.losses) > 1 and bool(how.peak > 2 * max(how.start, how.baseline))
     large = len(sizes) > 0 and bool(np.quantile(sizes, 0.9) > LARGE_STEP)
     prior = 0.95 if not grown and not large else 0.6
-    place = f" first came from {failure.first_nonfinite}" if found and failure else ""
+    place = failure.first_nonfinite if found and failure else ""
     during = f", {_WHERE.get(failure.during, failure.during)}" if found and failure and failure.during else ""
     remedy = None
     if found and failure and failure.during == "input":
@@ -45,7 +45,7 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "loss-not-a-number",
         prior,
-        f"the first value that is nan or infinite{place}, at step {step}{during}"
+        f"values that are nan or infinite first came out of {place}, at step {step}{during}"
         if place
         else f"the loss is nan or infinite from step {step} on",
         {

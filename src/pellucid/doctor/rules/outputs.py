@@ -60,7 +60,7 @@ def softmax_twice(case: Case) -> Iterator[Suspicion]:
         "softmax-before-cross-entropy",
         0.97,
         f"every row of the model's output is a set of probabilities that sums to 1; so the loss cannot fall below "
-        f"{num(floor)}, and it is {num(call.value)}",
+        f"{num(floor)}, and it ended at {num(call.value)}",
         {"rows_sum_to_one": call.rows_sum_to_one, "classes": classes, "floor": floor, "loss": call.value},
         layer=last.module if last else None,
         step=0,

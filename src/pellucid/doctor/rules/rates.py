@@ -26,7 +26,7 @@ from pellucid.doctor.rules.weights import (
     learning_rate,
     step_sizes,
 )
-from pellucid.doctor.rules.wording import num
+from pellucid.doctor.rules.wording import num, part
 
 
 @rule
@@ -44,11 +44,11 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         signs.append(f"the loss rose to {num(how.peak)} from {num(how.start)} at the start")
     if how.broken_at is not None and how.broken_at > 0 and (rise > 2 or early > LARGE_STEP):
         prior = 0.85
-        signs.append(f"it was no number from step {how.broken_at} on")
+        signs.append(f"it is nan or infinite from step {how.broken_at} on")
     elif how.diverged and how.broken_at is None:
         prior = 0.8
-        signs.append(f"the loss ended at {num(how.end)}, worse than {num(how.baseline)}, which is no learning at all")
-    elif how.relapse > 0.2:
+        signs.append(f"the loss ended at {num(how.end)}, above the {num(how.baseline)} of a model that knows nothing")
+    elif how.relapse > 0.5:
         prior = 0.6
         signs.append(f"the loss had fallen to {num(how.best)} and went back to {num(how.end)}")
     elif how.stuck and (early > HUGE_STEP or rise > 3):
@@ -69,7 +69,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     if not prior:
         return
     if early > LARGE_STEP:
-        signs.append(f"each of the first steps moved the weights by {num(early)} of their size (usual: 0.001)")
+        signs.append(f"each of the first steps moved the weights by {part(early)} of their size (usual: 0.1 %)")
     elif early < USUAL_STEP and prior < 0.8:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
     if has_norms(case) and learns(case):
@@ -114,7 +114,7 @@ def too_low(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "learning-rate-too-low",
         prior,
-        f"a step moves the weights by {num(size)} of their size (usual: 0.001), and the loss went from "
+        f"a step moves the weights by {part(size)} of their size (usual: 1/1,000), and the loss went from "
         f"{num(how.start)} to {num(how.end)} in {len(how.losses)} steps",
         {"start": how.start, "end": how.end, "step_size": size, "rate": _rate(case, highest=False)},
         step=0,

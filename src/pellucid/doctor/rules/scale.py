@@ -18,7 +18,7 @@ import numpy as np
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.weights import fan_in, gain, growth, has_norms, layer_weights
-from pellucid.doctor.rules.wording import num, times
+from pellucid.doctor.rules.wording import num, part, times
 from pellucid.text import counted
 
 _FLAT_ENDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
@@ -47,7 +47,7 @@ def large(case: Case) -> Iterator[Suspicion]:
         prior *= 0.6
     if learns(case) and not high_loss:
         prior *= 0.3
-    yield _scale(case, "initial-scale-too-large", prior, typical, grown, "grow")
+    yield _scale(case, "initial-scale-too-large", prior, typical, grown)
 
 
 @rule
@@ -73,30 +73,28 @@ def small(case: Case) -> Iterator[Suspicion]:
         prior *= 0.7
     if has_norms(case):
         prior *= 0.4
-    yield _scale(case, "initial-scale-too-small", prior, typical, grown, "shrink")
+    yield _scale(case, "initial-scale-too-small", prior, typical, grown)
 
 
-def _scale(case: Case, name: str, prior: float, typical: float, grown: float, verb: str) -> Suspicion:
+def _scale(case: Case, name: str, prior: float, typical: float, grown: float) -> Suspicion:
     weights = [p for p in layer_weights(case, trained=False) if len(p.weight)]
     off = max(weights, key=lambda p: abs(np.log(max(gain(p), 1e-12))))
     fitting = float(np.sqrt(2 / fan_in(off)))
     how = descent(case)
     change = ""
     if np.isfinite(grown) and (grown > 3 or grown < 1 / 3):
-        how_much = times(grown) if grown > 1 else f"1/{1 / grown:,.0f}"
-        change = f"; from the first layer to the last, activations {verb} to {how_much} of their size"
-        if grown > 1:
-            change = f"; from the first layer to the last, activations grow to {how_much} their size"
+        how_much = f"{times(grown)} their size" if grown > 1 else f"{part(grown)} of their size"
+        change = f"; from the first layer to the last, activations {'grow' if grown > 1 else 'shrink'} to {how_much}"
     start = f"; the loss starts at {num(how.start)}, chance is {num(how.chance)}" if np.isfinite(how.chance) else ""
     return Suspicion(
         name,
         prior,
-        f"the initial weights of {off.layer} have a deviation of {num(float(off.weight[0]))}, where Kaiming has "
-        f"{num(fitting)} for {counted(fan_in(off), 'input')}{change}{start}",
+        f"the initial weights of {off.layer} have a standard deviation of {num(float(off.weight[0]))}; for "
+        f"{counted(fan_in(off), 'input')}, Kaiming's is {num(fitting)}{change}{start}",
         {"gain": typical, "growth": grown, "layer_std": float(off.weight[0]), "fitting_std": fitting},
         layer=off.layer,
         step=0,
-        remedy=f"Initialise with kaiming_normal_ (a deviation of {num(fitting)} in {off.layer} instead of "
+        remedy=f"Initialise with kaiming_normal_ (a standard deviation of {num(fitting)} in {off.layer} instead of "
         f"{num(float(off.weight[0]))}), or leave PyTorch's initial weights.",
         trials=("initial-scale", "gradient-flow", "rate"),
     )

@@ -116,7 +116,7 @@ def _compare(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, 
             return (
                 0.93 if fits else 0.7,
                 f"{kind} was made for {counted(planned, 'step')} and was stepped {counted(done, 'time')} in {steps:,} "
-                f"steps of the optimizer: the rate got from {_path(scheduler)} only",
+                f"steps of the optimizer: the rate only went from {_path(scheduler)}",
                 "Call scheduler.step() after every batch instead of every epoch.",
             )
         return None
@@ -169,4 +169,5 @@ def _per_batch(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str
 
 
 def _path(scheduler: Scheduler) -> str:
-    return f"{num(float(scheduler.rates[0]))} to {num(float(scheduler.rates[-1]))}"
+    last = float(scheduler.rates[-1])
+    return f"{num(float(scheduler.rates[0]))} to {num(last) if last > 1e-12 else 'nearly 0'}"

@@ -28,9 +28,20 @@ def percent(share: float) -> str:
 
 
 def times(factor: float) -> str:
-    """How many times as much.
+    """How many times as much, two digits.
 
-    >>> times(12.34), times(3)
-    ('12 times', '3 times')
+    >>> times(12.34), times(3), times(719223)
+    ('12 times', '3 times', '720,000 times')
     """
-    return f"{factor:,.0f} times" if factor >= 10 else f"{num(float(f'{factor:.2g}'))} times"
+    return f"{num(float(f'{factor:.2g}'))} times"
+
+
+def part(share: float) -> str:
+    """A part of a whole, as a fraction where it is small.
+
+    >>> part(0.066), part(0.002), part(2e-6)
+    ('6.6 %', '1/500', '1/500,000')
+    """
+    if share >= 0.005 or share <= 0:
+        return f"{num(float(f'{100 * share:.2g}'))} %"
+    return f"1/{num(float(f'{1 / share:.2g}'))}"
