@@ -136,8 +136,8 @@ def operations(*last: Op) -> list[Op]:
 
 
 def batch_norms(**changes) -> list[Norm]:
-    settings = {"trained_in_eval": 0.0, "validated_in_train": 0.0, "per_channel": 4096, "batch_size": 64, "moved": True}
-    return [Norm(f"bn{i}", "BatchNorm2d", **(settings | {"disagreement": 0.05} | changes)) for i in (1, 2, 3)]
+    usual = Norm("", "BatchNorm2d", 0.0, 0.0, per_channel=4096, batch_size=64, moved=True, disagreement=0.05)
+    return [replace(usual, name=f"bn{i}", **changes) for i in (1, 2, 3)]
 
 
 def _inputs(hashes: np.ndarray, batch: int) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from synthetic import batch_norms, falling, flat, operations, run, stuck
 from pellucid.doctor.evidence.record import Failure, Norm, Op, Scheduler
 from pellucid.doctor.names import NAMES, UNDECIDED
 from pellucid.doctor.rules import suspicions
-from pellucid.doctor.rules.core import Case
+from pellucid.doctor.rules.core import Case, Suspicion
 from pellucid.doctor.trials.core import Outcome
 from pellucid.doctor.verdict import verdict, which_trials
 
@@ -448,10 +449,15 @@ def slow_loader() -> Case:
     return changed(run(), resources__step_s=np.full(300, 0.5), resources__waited_s=np.full(300, 0.48))
 
 
+@cache
+def examined(make: Callable[[], Case]) -> tuple[Case, list[Suspicion]]:
+    case = make()
+    return case, suspicions(case)
+
+
 @pytest.mark.parametrize(("name", "make"), CASES, ids=[f"{name}-{make.__name__}" for name, make in CASES])
 def test_the_name_comes_first_once_its_trial_has_spoken(name, make):
-    case = make()
-    found = suspicions(case)
+    case, found = examined(make)
     outcomes = []
     own = [each for each in found if each.name == name]
     assert own, [(each.name, round(each.prior, 2)) for each in found]
@@ -470,14 +476,14 @@ def test_every_name_has_a_case_and_most_are_told_by_the_record():
     assert {name for name, _ in CASES} == set(NAMES) - {UNDECIDED}
     unsure = set()
     for name, make in CASES:
-        if max(each.prior for each in suspicions(make()) if each.name == name) < 0.5:
+        if max(each.prior for each in examined(make)[1] if each.name == name) < 0.5:
             unsure.add(name)
     assert unsure <= NEED_A_TRIAL
 
 
 @pytest.mark.parametrize(("name", "make"), CASES, ids=[f"{name}-{make.__name__}" for name, make in CASES])
 def test_what_is_said_is_a_sentence_with_numbers(name, make):
-    for each in suspicions(make()):
+    for each in examined(make)[1]:
         for text in (each.says, each.remedy or NAMES[each.name].remedy):
             assert text and "nan" not in text.lower().replace("nan or infinite", "") and "None" not in text, text
             assert "  " not in text and "{" not in text, text
@@ -486,7 +492,6 @@ def test_what_is_said_is_a_sentence_with_numbers(name, make):
 
 
 def test_a_symptom_is_said_to_follow_from_its_cause():
-    first = verdict(case := explodes_then_lies_flat(), suspicions(case))[0]
+    first = verdict(*examined(explodes_then_lies_flat))[0]
     assert "fell silent" in first.says or "loss rose" in first.says
-    case = blows_up_to_nan()
-    assert "loss-not-a-number" in verdict(case, suspicions(case))[0].explains
+    assert "loss-not-a-number" in verdict(*examined(blows_up_to_nan))[0].explains

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import flat, run, stuck
 
@@ -71,17 +71,16 @@ def test_nothing_sure_is_lost(found):
     assert {name for name, prior in found.items() if prior > REPORTED + 1e-9} <= named
 
 
-@given(st.sampled_from(FAULTS), st.floats(0.8, 0.99), priors)
+@given(st.sampled_from([name for name in FAULTS if NAMES[name].causes]), st.floats(0.8, 0.99), priors)
 def test_a_sure_cause_comes_before_its_signs(name, sure, prior):
-    assume(consequences(name))
-    sign = sorted(consequences(name))[0]
+    sign = min(consequences(name))
     findings = verdict(NOTHING, suspicions({sign: prior, name: sure}))
     assert [each.name for each in findings] == [name]
 
 
-@given(suspected, st.sampled_from(FAULTS), st.floats(1, 1000))
-def test_a_trial_that_confirms_never_hurts(found, name, odds):
-    assume(found.get(name, 0) > REPORTED)
+@given(suspected, st.sampled_from(FAULTS), st.floats(0.5, 0.99), st.floats(1, 1000))
+def test_a_trial_that_confirms_never_hurts(others, name, prior, odds):
+    found = others | {name: prior}
     before = {each.name: each.confidence for each in verdict(NOTHING, suspicions(found))}
     outcome = Outcome("t", "tried", odds={name: odds})
     after = {each.name: each.confidence for each in verdict(NOTHING, suspicions(found), [outcome])}
@@ -100,7 +99,12 @@ def test_nothing_causes_itself():
 def test_a_fault_that_only_a_trial_saw():
     outcome = Outcome("image-mixing", "the output of one image follows 31 others", odds={"batch-mixing": 1e4})
     (finding,) = verdict(run(), [], [outcome])
-    assert finding.name == "batch-mixing" and finding.says == outcome.says and finding.trial["trial"] == "image-mixing"
+    assert (
+        finding.name == "batch-mixing"
+        and finding.says == outcome.says
+        and finding.trial
+        and finding.trial["trial"] == "image-mixing"
+    )
     assert verdict(run(), [], [Outcome("image-mixing", "", odds={"batch-mixing": 20.0})]) == []
 
 
@@ -122,7 +126,7 @@ def test_the_deciding_trial_and_what_was_ruled_out():
         ),
     ]
     (finding,) = verdict(run(), found, outcomes)
-    assert finding.trial["says"].startswith("60 steps") and json.dumps(finding.trial)
+    assert finding.trial and finding.trial["says"] == outcomes[0].says and json.dumps(finding.trial)
     assert finding.ruled_out == ["learning rate too low (the same at 10 times the rate)"]
     assert list(finding.curves) == ["without"]
 

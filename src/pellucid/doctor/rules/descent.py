@@ -150,8 +150,9 @@ def _entropy_of(call: LossCall, labels: Labels) -> float:
     if call.name == "cross_entropy" and len(call.input_shape) > 1:  # shares of classes: mixup, smoothing
         return float(np.log(call.input_shape[-1]))
     if call.name in _BINARY:
-        if call.one_hot > 0.99 and call.input_shape[-1] > 1:
-            return _binary_entropy(1 / call.input_shape[-1])
+        outputs = call.input_shape[-1] if call.input_shape else 1
+        if call.one_hot > 0.99 and outputs > 1:
+            return _binary_entropy(1 / outputs)
         if len(shares) == 2:
             return _binary_entropy(float(shares[0]))
     if call.name == "mse_loss" and np.isfinite(call.target_std):
