@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pellucid.doctor.trials.specimen import Specimen
+    from pellucid.doctor.trials.specimen import Specimen  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True)
