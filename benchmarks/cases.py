@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,14 +111,16 @@ def run(command: list[str | Path], seed: int, limit_s: float = 300) -> Finished:
         out, err = Path(folder, "out"), Path(folder, "err")
         start = time.perf_counter()
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(list(map(str, command)), env=env, cwd=folder, stdout=stdout, stderr=stderr)
+            process = subprocess.Popen(
+                list(map(str, command)), env=env, cwd=folder, stdout=stdout, stderr=stderr, start_new_session=True
+            )
         ended, status, used = 0, 0, None
         while not ended and time.perf_counter() - start < limit_s:
             ended, status, used = os.wait4(process.pid, os.WNOHANG)
             time.sleep(0 if ended else 0.02)
         seconds = time.perf_counter() - start
         if not ended:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with what it started
             _, _, used = os.wait4(process.pid, 0)
         code = os.waitstatus_to_exitcode(status) if ended else None
         text = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]

@@ -15,6 +15,7 @@ are what the table says is shown by `verify_faults.py`.
 import argparse
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -98,10 +99,7 @@ def doctor(case: Case, seed: int) -> dict:
     """Run a case under `pellucid doctor`."""
     command = [sys.executable, "-m", "pellucid", "doctor", "--json", case.script, "--", "--seed", str(seed)]
     done = run(command, seed)
-    lines = done.output.strip().splitlines()
-    report = None
-    if lines and lines[-1].startswith("{"):
-        report = json.loads(lines[-1])
+    report = last_object(done.output)
     tail = "" if report else done.errors[-2000:]
     return {"report": report, "code": done.code, "seconds": done.seconds, "errors": tail}
 
@@ -109,8 +107,17 @@ def doctor(case: Case, seed: int) -> dict:
 def peer(case: Case, seed: int) -> dict:
     """Run a case under the peer's rules."""
     done = run([sys.executable, PEER, case.script, "--seed", str(seed)], seed)
-    lines = done.output.strip().splitlines()
-    return json.loads(lines[-1]) if lines else {"fired": None, "failed": done.errors[-2000:]}
+    return last_object(done.output) or {"fired": None, "failed": done.errors[-2000:]}
+
+
+def last_object(output: str) -> dict | None:
+    """The JSON object that an output ends with, on one line or several."""
+    for start in (found.start() for found in reversed(list(re.finditer(r"^\{", output, re.MULTILINE)))):
+        try:
+            return json.loads(output[start:])
+        except json.JSONDecodeError:
+            continue
+    return None
 
 
 def measure(case: Case, seed: int, versions: dict[str, str], with_peer: bool) -> Run:
