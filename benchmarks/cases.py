@@ -95,18 +95,23 @@ def idx(path: Path, header: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended: exit code (None: stopped at the time limit), what it printed, seconds, peak MiB."""
+    """A process that has ended: exit code (None: stopped at the time limit), what it printed, seconds, peak MiB.
+
+    `cpu_s` are the seconds of processor time, which other programs on the machine hardly change.
+    """
 
     code: int | None
     output: str
     errors: str
     seconds: float
+    cpu_s: float
     peak_mib: float
 
 
 def run(command: list[str | Path], seed: int, limit_s: float = 300) -> Finished:
-    """Run a command with a case's surroundings: data, seed, two threads."""
-    env = os.environ | {"FAULTS_DATA": str(DATA), "SEED": str(seed), "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore"}
+    """Run a command with a case's surroundings: data, seed, and two threads unless OMP_NUM_THREADS says otherwise."""
+    fixed = {"FAULTS_DATA": str(DATA), "SEED": str(seed), "PYTHONWARNINGS": "ignore"}
+    env = {"OMP_NUM_THREADS": "2"} | os.environ | fixed
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         start = time.perf_counter()
@@ -125,7 +130,7 @@ def run(command: list[str | Path], seed: int, limit_s: float = 300) -> Finished:
         code = os.waitstatus_to_exitcode(status) if ended else None
         text = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
     assert used is not None
-    return Finished(code, *text, seconds, used.ru_maxrss / 1024)
+    return Finished(code, *text, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def bare(case: Case, seed: int, fixed: bool = False) -> Finished:

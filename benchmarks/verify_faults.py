@@ -1,8 +1,8 @@
 """Show that every case of the benchmark of diagnosis is what its table says, by figures that no diagnosis made.
 
 A sick script is run as it is and with the patch that repairs it: the last number it prints (an accuracy, a loss, a
-recall), its peak memory or its time has to be clearly different, in the direction that the table names. A healthy one
-has to reach the figure in the table. Written to results/faults.md and results/faults.json.
+recall), its peak memory or its processor time has to be clearly different, in the direction that the table names. A
+healthy one has to reach the figure in the table. Written to results/faults.md and results/faults.json.
 
     python benchmarks/verify_faults.py --data FOLDER [--only CASE …] [--seeds 3]
 """
@@ -24,7 +24,7 @@ def figure(case: Case, done: Finished) -> float | None:
     """The number a run is judged by; None where it failed or printed none."""
     if done.code != 0:
         return None
-    kinds = {"memory": done.peak_mib, "seconds": done.seconds}
+    kinds = {"memory": done.peak_mib, "seconds": done.cpu_s}
     return kinds.get(case.figure, last_number(done.output))
 
 
@@ -68,7 +68,7 @@ def main() -> None:
             "figure": case.figure,
             "as it is": before,
             "repaired": after,
-            "seconds": [round(d.seconds, 2) for d in done],
+            "seconds": [round(d.cpu_s, 2) for d in done],
             "shown": shown(case, before, after),
         }
         print(case.id, json.dumps(rows[case.id]), flush=True)
