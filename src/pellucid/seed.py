@@ -45,25 +45,36 @@ def kept_rng(loader: Any = None) -> Iterator[None]:
     Args:
         loader: A torch loader, or anything like it, whose own random generators are put back too.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    # Asking a device for its state would start it up; one that was not used yet has drawn nothing.
-    used = [m for m in (torch.cuda, torch.xpu) if m.is_available() and m.is_initialized()]
-    devices = [(m, m.get_rng_state_all()) for m in used]
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    cpu = torch.get_rng_state()
+    state = RandomState()
     generators = [(g, g.get_state()) for g in _generators(loader)]
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        for module, states in devices:
+        state.restore()
+        for generator, kept in generators:
+            generator.set_state(kept)
+
+
+class RandomState:
+    """Python's, numpy's and torch's random numbers as they are when it is made, on every device."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy = random.getstate(), np.random.get_state()
+        # Asking a device for its state would start it up; one that was not used yet has drawn nothing.
+        used = [m for m in (torch.cuda, torch.xpu) if m.is_available() and m.is_initialized()]
+        self._devices = [(m, m.get_rng_state_all()) for m in used]
+        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        self._cpu = torch.get_rng_state()
+
+    def restore(self) -> None:
+        """Put them back."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu)
+        for module, states in self._devices:
             module.set_rng_state_all(states)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
-        for generator, state in generators:
-            generator.set_state(state)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

@@ -1,1 +1,1 @@
-"""Experiments on a copy of the model, which confirm a suspicion or rule it out."""
+"""Experiments on a copy of a model with a few captured batches, which confirm a suspicion or rule it out."""
