@@ -184,6 +184,25 @@ class CapturedBatch:
         return not any(step.autocast for step in self.steps) and all(t.dtype not in half for t in self.input_values)
 
 
+def dealt(values: Sequence[Sequence[Tensor]], order: Tensor) -> list[list[Tensor]]:
+    """The tensors of several batches with their items in another order, dealt to batches of the same sizes.
+
+    Args:
+        values: Of each batch tensors with an entry for each item; of all batches those at a place have equal items.
+        order: A permutation of all items.
+    """
+    sizes = [len(tensors[0]) for tensors in values]
+    places = [torch.cat(tensors)[order.to(tensors[0].device)].split(sizes) for tensors in zip(*values, strict=True)]
+    return [[parts[at] for parts in places] for at in range(len(values))]
+
+
+def can_be_dealt(values: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether `dealt` takes them."""
+    shapes = [[t.shape[1:] for t in tensors if t.dim()] for tensors in values]
+    even = all(len({len(t) for t in tensors if t.dim()}) == 1 for tensors in values)
+    return even and all(each == shapes[0] and len(each) == len(values[0]) for each in shapes)
+
+
 class Skipping(TorchFunctionMode):
     """Inside the block, functions of these names return what they are given first.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn, overrides
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 import pellucid
+from pellucid.activations import scaler
 from pellucid.doctor.trials.building import Builder
 from pellucid.doctor.trials.nested import replaced, tensors_of
 from pellucid.doctor.trials.operations import Operation, autocasting, changed_by, name_of, version_of
@@ -28,7 +29,7 @@ from pellucid.seed import RandomState
 Frame = tuple[str, int]  # file and line
 NOWHERE: Frame = "", 0
 
-_HERE = __file__
+_HERE = __file__, scaler.__file__  # the second passes on what a GradScaler computes
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _PELLUCID = os.path.dirname(pellucid.__file__) + os.sep
 # What is computed here while a training is watched is not of the training.
@@ -70,7 +71,8 @@ class Tape:
         self._owned = {id(p): name for name, p in chain(self.model.named_buffers(), self.model.named_parameters())}
         self._modes = {path: m.training for path, m in self.model.named_modules()}
         self._random, self._thread = RandomState(), threading.get_ident()
-        self._enter_module(self.model if module is None else module, args, kwargs or {})
+        self._begun = self.model if module is None else module
+        self._enter_module(self._begun, args, kwargs or {})
         self._handles = [
             register_module_forward_pre_hook(self._before),
             register_module_forward_hook(self._after, with_kwargs=True),
@@ -101,6 +103,7 @@ class Tape:
         self.ops = []
         self._trail: list[Operation] = []  # outside of the model and depending on it, and the calls of it
         self._stack: list[nn.Module] = []
+        self._begun: nn.Module | None = None
         self._dynamic: set[int] = set()
         self._inputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # what the model was given, and its clone
         self._seen: dict[int, tuple[Tensor, Tensor | None, int]] = {}  # see `Builder`
@@ -119,7 +122,9 @@ class Tape:
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if threading.get_ident() == self._thread and self.recording:
-            self._enter_module(module, args, {})
+            begun, self._begun = self._begun, None
+            if module is not begun:  # else `begin` was called right before the module, and not by a hook on its call
+                self._enter_module(module, args, {})
 
     def _after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if threading.get_ident() != self._thread or not self.recording:
@@ -227,7 +232,7 @@ class _Mode(overrides.TorchFunctionMode):
 def _user_frame() -> Frame | None:
     """Where the function that a mode was given was called from; None for what a watch computes."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+    while frame is not None and frame.f_code.co_filename.startswith((*_HERE, _TORCH)):
         frame = frame.f_back
     if frame is not None and frame.f_code.co_filename.startswith(_WATCHING):
         return None
@@ -272,7 +277,7 @@ def _off(mode: _Mode) -> None:
 def _pop(mode: _Mode) -> None:
     """Take a mode off the stack, wherever it is; it may be off already."""
     above = []
-    while overrides._len_torch_function_stack():
+    while overrides._get_current_function_mode() is not None:
         if (top := overrides._pop_mode()) is mode:
             break
         above.append(top)
