@@ -4,7 +4,7 @@ The claims, one section each (`--only SECTION`):
 
 - `reach`: from an empty cache to an accuracy of 0.95 on ants and bees, whole process (`pellucid train --probe`): at
   least 5 times faster than fastai's `fine_tune` of the same body, and at most 1.3 times the sum of its parts, which
-  are decoding every photo and one forward pass of the body for each.
+  are decoding every photo and one forward pass of the body for each, and for each mirror image of a training photo.
 - `epoch`: an augmented training epoch of EfficientNet-Lite0 at 224 pixels takes at most 1.05 times as long as the same
   steps on one fixed batch, and is at least 1.3 times faster than in fastai and with torchvision's transforms v2.
 - `cifar`: CIFAR-10 at 32 pixels, `small_resnet`, flip and crop: an epoch is at least 4 times faster than with
@@ -91,7 +91,7 @@ def reach(bench: Bench) -> list[Row]:
     return [
         Row("ants and bees to 0.95, nothing stored, whole process: fastai / pellucid", wall_s,
             [run["wall_s"] for run in theirs], "times faster", 5),
-        Row("ants and bees, whole process / (decode + one forward pass a photo)", wall_s, sums, "ratio", 1.3),
+        Row("ants and bees, whole process / (decode + one forward pass a view)", wall_s, sums, "ratio", 1.3),
         Row("its accuracy: pellucid minus fastai", reached, best, "difference", None, ""),
     ]  # fmt: skip
 
@@ -101,8 +101,8 @@ def probe(bench: Bench, data: Path) -> dict:
     with tempfile.TemporaryDirectory(dir=ENVS) as folder:
         command = [str(python("pellucid")), "-m", "pellucid", "train", str(data), "--probe", "--out", f"{folder}/run"]
         _, wall_s = bench.process(command)
-        results = json.loads(Path(folder, "run", "run.json").read_text())["results"]
-    return bench.noted("pellucid", "reach", {"wall_s": wall_s, "accuracy": max(each["accuracy"] for each in results)})
+        start = json.loads(Path(folder, "run", "run.json").read_text())["start"]
+    return bench.noted("pellucid", "reach", {"wall_s": wall_s, "accuracy": start["accuracy"]})
 
 
 def epoch(bench: Bench) -> list[Row]:

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from pellucid.data.images import Decoding
 from pellucid.nn.models import simple_cnn
 from pellucid.nn.pretrained import pretrained_model
+from pellucid.training.features import BATCH
+from pellucid.training.memory import keep_freed_memory
 from photos_common import CIFAR_BS, CIFAR_LR, LITE_BS, MEAN, STD, arguments, cifar_network, report
 
 MANY, FEW = 50_000, 5_000
@@ -61,27 +63,19 @@ def photos(args, **options):
 
 
 def parts(args):
-    """Decode the photos into an empty cache, and pass each once through the body, in the faster precision."""
+    """Decode the photos into an empty cache, and pass each once through the body, those to train on also mirrored."""
     start = perf_counter()
     dls = photos(args, batch_tfms=[CenterCrop(224), Normalize(MEAN, STD)])
     decode_s = perf_counter() - start
     body = pretrained_model("efficientnet_lite0")[:-4]
-    n_batches = -(-(dls.train.n + dls.valid.n) // LITE_BS)
-    # Without instructions of its own for it, a processor takes minutes over a batch in bfloat16.
-    tried = {reduced: passes(body, 2, 1, reduced) for reduced in (False, True)}
-    reduced = tried[True] < tried[False]
-    report(decode_s=decode_s, forward_s=passes(body, LITE_BS, n_batches, reduced), bfloat16=reduced)
-
-
-def passes(body, bs, n_batches, reduced):
-    """Seconds that batches take, in float32 or bfloat16; a first one is left out."""
-    images = torch.rand(bs, 3, 224, 224)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, reduced):
+    keep_freed_memory()
+    images = torch.rand(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
         body(images)
         start = perf_counter()
-        for _ in range(n_batches):
+        for _ in range(-(-(2 * dls.train.n + dls.valid.n) // BATCH)):
             body(images)
-        return perf_counter() - start
+        report(decode_s=decode_s, forward_s=perf_counter() - start)
 
 
 def epoch(args):

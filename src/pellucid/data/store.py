@@ -36,7 +36,8 @@ from pellucid.text import counted
 
 VERSION = 2
 BUDGET_BYTES = 32 << 30
-FILES_PER_PROCESS = 400  # fewer than this and starting a decoder process (0.2 s) costs more than it saves
+# With fewer files, and fewer bytes of them, starting a decoder process (0.2 s) costs more than it saves.
+FILES_PER_PROCESS, BYTES_PER_PROCESS = 400, 8 << 20
 CHUNK_FILES, CHUNK_BYTES = 128, 16 << 20  # written at once: system calls cost as much as decoding a small image
 CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS}  # some file systems cannot
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}  # of this moment, whatever the cache folder
@@ -190,13 +191,21 @@ def _build(folder: Path, files: Sequence[Path], decoding: Decoding, workers: int
             moments=str(scratch / "moments.npy"),
             moments_offset=_allocate(scratch / "moments.npy", (*full_shape[:2], 2), np.int64),
         )
-        n_processes = min(workers, -(-len(files) // FILES_PER_PROCESS))
+        n_processes = _n_processes(files, workers)
         with progress(f"decoding {counted(len(files), 'image')}", len(files)) as tick:
             bad = _run(job, n_processes, tick)
         meta = {"version": VERSION, "shape": full_shape, "bad": bad, "checksum": _checksum(scratch)}
         (scratch / "store.json").write_text(json.dumps(meta))
         for file in scratch.iterdir():
             sync(file)
+
+
+def _n_processes(files: Sequence[Path], workers: int) -> int:
+    by_number = -(-len(files) // FILES_PER_PROCESS)
+    if by_number >= workers:
+        return workers
+    n_bytes = sum(file.stat().st_size for file in files if file.exists())  # a missing one is reported by its decoder
+    return min(workers, max(by_number, n_bytes // BYTES_PER_PROCESS))
 
 
 def _chunks(files: list[str], image_bytes: int) -> list[tuple[int, list[str]]]:

@@ -45,6 +45,12 @@ class _SGD(_Eager, torch.optim.SGD):
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
+class LBFGS(_Eager, torch.optim.LBFGS):
+    """torch's, without importing its compiler."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.LBFGS.step))
+
+
 class _SGDW(_Eager, torch.optim.SGD):
     """SGD whose weight decay scales the weights and stays out of gradient and momentum."""
 

@@ -10,7 +10,7 @@ from pellucid.output import say
 from pellucid.runs.settings import Settings
 from pellucid.text import counted
 from pellucid.training.callbacks.tracking import KeepBestCallback
-from pellucid.training.features import validated_on_features
+from pellucid.training.features import validation_features
 from pellucid.training.learner import Learner
 from pellucid.training.probe import linear_probe
 
@@ -36,7 +36,9 @@ def start(learn: Learner, settings: Settings, begun: Start) -> None:
     began, best = time.perf_counter(), _best(learn)
     found = linear_probe(learn, flipped=settings.augment != "none", balanced=settings.balance != "none")
     of = {"of": "probe", "strength": found.strength}
-    result = _result(learn, of, validated_on_features(learn), time.perf_counter() - began)
+    with validation_features(learn) as valid:
+        values = learn.validate(dl=valid)
+    result = _result(learn, of, values, time.perf_counter() - began)
     metric = best.monitor
     say(
         f"probe: {metric} {result[metric]:.4f}, valid_loss {result['valid_loss']:.4f} in {result['seconds']:.0f} s; a "

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ from pellucid.seed import kept_rng
 from pellucid.text import printable
 from pellucid.training.callbacks.curves import EXACT
 from pellucid.training.checkpoint import save_weights
+from pellucid.training.features import validation_features
 
 N_CURVES = 12  # losses and hyper-parameters of one parameter group, and the step, which is twice as wide
 
@@ -67,7 +68,7 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict
     """
     description: dict[str, Any] = describe(learn, settings) | ({"start": start} if start else {})
     if not settings.get("interrupted"):  # whoever stops a training waits for its end
-        description["temperature"] = temperature(learn, description["activation"])
+        description["temperature"] = temperature(learn, description["activation"], bool(settings.get("probe")))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         save_weights(learn.model, folder / WEIGHTS)
@@ -77,15 +78,18 @@ def save_run(learn: Trained, folder: Path, settings: dict[str, Any], start: dict
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2, allow_nan=False) + "\n")
 
 
-def temperature(learn: Trained, activation: str | None) -> float | None:
+def temperature(learn: Trained, activation: str | None, probed: bool = False) -> float | None:
     """Of the model's outputs for the validation images, see `fitted_temperature`; costs one validation.
+
+    After a probe, whose body is as it was, that goes quickly: the features of these images are kept.
 
     None of other losses than cross entropy and its kin, and of loaders of others, which may not be read once more.
     """
     valid = learn.dls.valid
     if activation not in ("softmax", "exp") or not isinstance(valid, DataLoader) or not valid.n:
         return None
-    outputs, labels = learn.get_preds(act=lambda outputs: outputs)
+    with validation_features(learn) if probed else nullcontext(valid) as images:
+        outputs, labels = learn.get_preds(dl=images, act=lambda outputs: outputs)
     if not isinstance(labels, Tensor) or labels.dim() != 1 or outputs.dim() != 2:
         return None
     return fitted_temperature(outputs.numpy(), labels.numpy())

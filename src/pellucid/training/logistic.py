@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.optim.optimizers import LBFGS
+
 # From so strong that little is learnt to so weak that nothing is held back.
 STRENGTHS = tuple(10.0 ** (-half / 2) for half in range(-2, 10))
 N_FOLDS = 5
@@ -54,7 +56,7 @@ def fit_logistic(
     """
     zeros = x.new_zeros(n_classes, x.shape[1]), x.new_zeros(n_classes)
     weight, bias = (t.clone().requires_grad_() for t in start or zeros)
-    opt = torch.optim.LBFGS([weight, bias], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    opt = LBFGS([weight, bias], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         opt.zero_grad()
