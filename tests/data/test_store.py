@@ -355,3 +355,15 @@ def test_file_names_may_be_any_bytes(tmp_path, monkeypatch, workers):
     files = images(tmp_path / "set", n=2)
     odd = [files[0].rename(tmp_path / os.fsdecode(b"caf\xe9.png")), files[1].rename(tmp_path / "子 猫\n.png")]
     assert np.array_equal(PixelStore.open(odd, COLOUR, workers).pixels, decoded(odd))
+
+
+def test_few_large_files_are_shared_out_over_processes_too(tmp_path):
+    files = [tmp_path / f"{i}.jpg" for i in range(4)]
+    for file in files:
+        file.write_bytes(bytes(5 << 20))
+    assert [store_module._n_processes(files, workers) for workers in (1, 2, 8)] == [1, 2, 2]  # 20 MiB, 8 a process
+    for file in files:
+        file.write_bytes(b"small")
+    assert store_module._n_processes(files, 8) == 1
+    assert store_module._n_processes(files * 300, 2) == 2  # 1,200 files
+    assert store_module._n_processes([tmp_path / "missing.jpg"], 8) == 1
