@@ -43,7 +43,8 @@ def start(learn: Learner, settings: Settings, begun: Start) -> None:
     say(
         f"probe: {metric} {result[metric]:.4f}, valid_loss {result['valid_loss']:.4f} in {result['seconds']:.0f} s; a "
         f"linear layer on {found.n_features:,} features of each image{' and its mirror image' * (found.n_views > 1)}"
-        + "\n" * (not settings.probe)  # before the table of the epochs that follow
+        + "\n"
+        * (not settings.probe)  # before the table of the epochs that follow
     )
     best.start = result[metric]
     begun.update(result)
