@@ -27,8 +27,8 @@ from pellucid.training.computing import half_of
 from pellucid.training.memory import keep_freed_memory
 
 VERSION = 1
-# Always the same: the last bits of a convolution depend on how many images are computed together. With 8, what the first
-# layers of a network output stays in the processor's cache: 95 images a second of Lite0 on two cores, 56 with 32.
+# Always the same: the last bits of a convolution depend on how many images are computed together. With 8, what the
+# first layers output stays in the processor's cache: 95 images a second of Lite0 on two cores, 56 with 32.
 BATCH = 8
 # Layers of a head that have neither weights nor state nor chance in them, so that what they make can be kept too.
 PLAIN = AdaptiveConcatPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, Flatten, nn.Identity
