@@ -10,7 +10,10 @@ import sys
 from typing import Any
 
 # What our own texts use, for terminals that lack it: cp437 has no ×, ascii nothing of the kind.
-_PLAIN = {"×": "x", "−": "-", "±": "+-", "→": "->", "≤": "<=", "…": "...", "·": "*", "\N{NO-BREAK SPACE}": " "}
+_PLAIN = {
+    "×": "x", "✗": "x", "✓": "+", "−": "-", "±": "+-", "→": "->", "≤": "<=", "…": "...", "·": "*",
+    "\N{NO-BREAK SPACE}": " ",
+}  # fmt: skip
 PLAINER = "pellucid.plainer"
 lost: list[OSError] = []  # why lines could not be written, for whoever ends the process
 
