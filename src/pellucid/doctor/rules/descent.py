@@ -166,9 +166,10 @@ def _binary_entropy(p: float) -> float:
 
 def class_shares(labels: Labels) -> np.ndarray:
     """Shares of the classes that were seen, [class]."""
-    if not len(labels.sequence):
+    known = labels.sequence[labels.sequence >= 0]  # -100 is ignored
+    if not len(known):
         return np.zeros(0)
-    counts = np.unique(labels.sequence, return_counts=True)[1]
+    counts = np.unique(known, return_counts=True)[1]
     return counts / counts.sum()
 
 
@@ -214,10 +215,11 @@ def late(labels: Labels) -> Accuracy:
 def last_round(case: Case) -> slice:
     """The items of the last validation among all that were validated."""
     steps, starts = case.evidence.valid_steps, case.evidence.valid_labels.starts
-    batches = int((steps == steps[-1]).sum()) if len(steps) else 0
-    if not batches or batches > len(starts):
-        return slice(None)
-    return slice(int(starts[-batches]), None)
+    if len(steps) == len(starts) > 0:
+        return slice(int(starts[-int((steps == steps[-1]).sum())]), None)
+    hashes = case.evidence.valid.hashes
+    again = np.flatnonzero(hashes == hashes[0]) if len(hashes) == len(case.evidence.valid_labels.sequence) > 0 else []
+    return slice(int(again[-1]), None) if len(again) else slice(None)  # where the first image comes for the last time
 
 
 def learns(case: Case) -> bool:

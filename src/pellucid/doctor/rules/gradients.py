@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pellucid.doctor.evidence.record import Parameter
+from pellucid.doctor.evidence.record import Op, Parameter
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.weights import growth, layer_weights
@@ -63,7 +63,7 @@ def broken(case: Case) -> Iterator[Suspicion]:
         return
     weights = [p for p in cut if len(p.shape) > 1] or cut
     last = weights[-1].layer
-    reason = next((op for op in case.evidence.ops if op.name in _CUTS and op.where), None)
+    reason = _cut(case)
     layers = list(dict.fromkeys(p.layer for p in cut))
     yield Suspicion(
         "broken-graph",
@@ -78,6 +78,18 @@ def broken(case: Case) -> Iterator[Suspicion]:
         remedy=f"Remove the {reason.name} at {reason.where}, or compute there with torch." if reason else None,
         trials=("gradient-flow",),
     )
+
+
+def _cut(case: Case) -> Op | None:
+    """The first operation that ends the graph: nothing from it to the next layer is attached any more."""
+    ops, layers = case.evidence.ops, {p.layer for p in case.evidence.parameters}
+    for i, op in enumerate(ops):
+        if op.name in _CUTS and op.where:
+            rest = ops[i + 1 :]
+            between = rest[: next((j for j, each in enumerate(rest) if each.module in layers), len(rest))]
+            if not any(each.attached for each in between):
+                return op
+    return None
 
 
 @rule

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pellucid.doctor.evidence.record import Norm
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.wording import percent
 from pellucid.text import counted
@@ -22,7 +23,7 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
 
     Source: PyTorch documentation, torch.nn.Module.eval and "Autograd mechanics" (evaluation mode is not no_grad).
     """
-    norms, whole = case.evidence.norms, case.evidence.loop.trained_in_eval
+    norms, whole = _switched(case.evidence.norms), case.evidence.loop.trained_in_eval
     if not norms:
         return
     shares = np.array([norm.trained_in_eval for norm in norms])
@@ -32,7 +33,7 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
     share = float(np.median(shares)) if np.isnan(whole) else whole
     if share < 0.05:
         return
-    kinds = sorted({norm.kind for norm in norms})
+    kinds = _kinds(norms)
     later = " (as happens when model.train() stands before the loop over epochs)" if 0.3 < share < 0.99 else ""
     yield Suspicion(
         "model-left-in-eval-mode",
@@ -47,14 +48,15 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
 @rule
 def validated_in_train(case: Case) -> Iterator[Suspicion]:
     """Passes without gradients in training mode: dropout is on, and batch norms take in what they see."""
-    norms, passes = case.evidence.norms, case.evidence.loop.quiet_passes
+    norms = _switched(case.evidence.norms)
+    passes = max(case.evidence.loop.quiet_passes, len(case.evidence.valid_steps))
     if not norms or passes < 2:
         return
     worst = max(norms, key=lambda norm: np.nan_to_num(norm.validated_in_train))
     share = worst.validated_in_train
     if not share > 0.2:
         return
-    kinds = sorted({norm.kind for norm in norms if norm.validated_in_train > 0.2})
+    kinds = _kinds([norm for norm in norms if norm.validated_in_train > 0.2])
     known = len(case.evidence.valid_labels.sequence) or len(case.evidence.valid_losses)
     yield Suspicion(
         "validated-in-train-mode",
@@ -66,13 +68,23 @@ def validated_in_train(case: Case) -> Iterator[Suspicion]:
     )
 
 
-def _off(kinds: list[str]) -> str:
-    parts = ["dropout was off"] * any("Dropout" in kind for kind in kinds)
-    parts += ["batch norms used their running statistics"] * any("Norm" in kind for kind in kinds)
+def _switched(norms: list[Norm]) -> list[Norm]:
+    """Those that a mode makes a difference to."""
+    return [norm for norm in norms if "InstanceNorm" not in norm.kind]
+
+
+def _kinds(norms: list[Norm]) -> str:
+    """All in one text; dropout that is called as a function has it in its name."""
+    return " ".join(f"{norm.kind} {norm.name}" for norm in norms).lower()
+
+
+def _off(kinds: str) -> str:
+    parts = ["dropout was off"] * ("dropout" in kinds)
+    parts += ["batch norms used their running statistics"] * ("norm" in kinds)
     return " and ".join(parts)
 
 
-def _on(kinds: list[str]) -> str:
-    parts = ["dropout was on"] * any("Dropout" in kind for kind in kinds)
-    parts += ["batch norms used and took in the statistics of these batches"] * any("Norm" in kind for kind in kinds)
+def _on(kinds: str) -> str:
+    parts = ["dropout was on"] * ("dropout" in kinds)
+    parts += ["batch norms used and took in the statistics of these batches"] * ("norm" in kinds)
     return " and ".join(parts)

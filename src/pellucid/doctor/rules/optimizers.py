@@ -124,7 +124,8 @@ def _missed(p: Parameter) -> float | None:
         known = np.isfinite(p.deviation[:n]) & (p.asked[:n] > resolution * p.weight[:n])
         if known.any():
             return float(np.median(p.deviation[:n][known] / p.asked[:n][known]))
-    if len(p.moved) > 1 and not p.moved.any() and len(p.gradient) and (p.gradient > 0).all() and not len(p.asked):
+    still = len(p.weight) > 3 and bool((p.weight == p.weight[0]).all()) and not np.nan_to_num(p.moved).any()
+    if still and bool((p.gradient > 0).all()) and not np.isfinite(p.asked).any():
         return 1.0
     return None
 

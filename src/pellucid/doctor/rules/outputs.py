@@ -134,6 +134,7 @@ def width(case: Case) -> Iterator[Suspicion]:
         return
     if case.evidence.train.integers or labels.width <= 2:
         return
+    seen = seen[seen >= 0]
     n, missing = len(labels.sequence), labels.width - len(seen)
     if set(labels.sequence[: n // 2].tolist()) != set(labels.sequence[n // 2 :].tolist()):
         return  # sorted or streamed: more classes may come

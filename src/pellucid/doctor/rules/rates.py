@@ -36,7 +36,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     if not len(how.losses):
         return
     known = sizes[np.isfinite(sizes)]
-    early = float(np.quantile(known[: max(FEW, len(known) // 2)], 0.9)) if len(known) else np.nan
+    early = float(np.sort(known[: max(FEW, len(known) // 2)])[-3:][0]) if len(known) else np.nan
     rise = how.peak / max(how.start, how.baseline) if how.baseline > 0 else np.nan
     learnt = 0.0 if np.isnan(how.learnt) else how.learnt
     prior, signs = 0.0, []
@@ -69,7 +69,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     if not prior:
         return
     if early > LARGE_STEP:
-        signs.append(f"each of the first steps moved the weights by {part(early)} of their size (usual: 0.1 %)")
+        signs.append(f"steps moved the weights by up to {part(early)} of their size (usual: 0.1 %)")
     elif early < USUAL_STEP and prior < 0.8:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
     if has_norms(case) and learns(case):

@@ -77,7 +77,7 @@ def small(case: Case) -> Iterator[Suspicion]:
 
 
 def _scale(case: Case, name: str, prior: float, typical: float, grown: float) -> Suspicion:
-    weights = [p for p in layer_weights(case, trained=False) if len(p.weight)]
+    weights = [p for p in layer_weights(case, trained=False) if len(p.weight) and np.isfinite(p.weight[0])]
     off = max(weights, key=lambda p: abs(np.log(max(gain(p), 1e-12))))
     fitting = float(np.sqrt(2 / fan_in(off)))
     how = descent(case)
@@ -107,6 +107,8 @@ def symmetric(case: Case) -> Iterator[Suspicion]:
     for p in layer_weights(case):
         if p.shape[0] < 2 or not p.spread < 1e-4:
             continue
+        if len(p.gradient) and p.gradient[0] == 0 and (p.gradient > 0).any():
+            continue  # behind a head that starts at zero: it gets its gradient a step later
         still = len(p.gradient) > 0 and not (p.gradient > 0).any()  # zeros that not even get a gradient
         if p.gradient_spread < 1e-3 or (still and len(p.weight) > 0 and p.weight[0] == 0):
             same.append(p)

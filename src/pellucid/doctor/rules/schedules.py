@@ -96,7 +96,7 @@ def by_hand(case: Case) -> Iterator[Suspicion]:
 
 
 def _compare(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, str] | None:
-    kind, planned, done = scheduler.kind, scheduler.planned, len(scheduler.stepped_at)
+    kind, planned, done = scheduler.kind, scheduler.planned, int((scheduler.stepped_at > 0).sum())
     if "Tried to step" in scheduler.raised or (planned and done > planned and kind == "OneCycleLR"):
         return (
             0.93,
@@ -135,7 +135,7 @@ def _compare(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, 
 
 def _per_batch(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, str] | None:
     """A schedule of epochs that is stepped for every batch."""
-    kind, planned, done = scheduler.kind, scheduler.planned, len(scheduler.stepped_at)
+    kind, planned, done = scheduler.kind, scheduler.planned, int((scheduler.stepped_at > 0).sum())
     per_epoch = "Call scheduler.step() after every epoch instead of every batch."
     if kind == "CosineAnnealingLR" and planned and done > 1.5 * planned:
         return (
