@@ -106,7 +106,7 @@ NAMES: dict[str, Fault] = {
         "The initial weights are too small: activations shrink from layer to layer before the first step.",
         "Initialise with kaiming_normal_ (ReLU) or xavier_uniform_ (tanh, sigmoid), or leave PyTorch's initial "
         "weights.",
-        ("vanishing-gradients", *_LITTLE_LEARNT),
+        ("vanishing-gradients", "dead-units", *_LITTLE_LEARNT),
     ),
     "symmetric-initialisation": Fault(
         "Symmetric initial weights",
@@ -151,7 +151,7 @@ NAMES: dict[str, Fault] = {
         "error",
         "Weight decay pulls on the weights more than the gradient does, so they shrink instead of learning.",
         "Use a weight decay of 0.0001 to 0.01.",
-        ("vanishing-gradients", "dead-units", *_LITTLE_LEARNT),
+        ("learning-rate-too-high", "vanishing-gradients", "dead-units", *_LITTLE_LEARNT),
     ),
     "broken-graph": Fault(
         "Broken graph",

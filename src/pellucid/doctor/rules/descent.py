@@ -39,6 +39,11 @@ class Descent:
         return self.chance if np.isfinite(self.chance) else self.start
 
     @property
+    def starts_high(self) -> bool:
+        """Whether the loss was far above chance before the first step, which no step can have done."""
+        return bool(self.start > 3 * self.chance > 0)
+
+    @property
     def peak(self) -> float:
         """The largest loss after the first step."""
         return float(self.losses[1:].max()) if len(self.losses) > 1 else np.nan
@@ -134,7 +139,7 @@ def chance_loss(case: Case) -> float:
     # the loss that went backward may be a part of it (accumulation) or a sum with others
     ratios = [evidence.losses[each.step] / each.value for each in calls if each.step < len(evidence.losses)]
     ratios = [ratio for ratio in ratios if np.isfinite(ratio)]
-    if ratios and max(ratios) - min(ratios) > 0.1 * abs(float(np.median(ratios))):
+    if ratios and np.subtract(*np.quantile(ratios, (0.75, 0.25))) > 0.3 * abs(np.median(ratios)):
         return np.nan
     return value * float(np.median(ratios)) if ratios else value
 

@@ -148,7 +148,7 @@ def exploding(case: Case) -> Iterator[Suspicion]:
         return
     if learns(case):
         prior *= 0.3
-    if growth(case) > 100 or how.start > 5 * how.baseline:
+    if growth(case) > 100 or how.starts_high:
         prior *= 0.5  # activations grow as well: rather the initial scale, or the inputs
     yield Suspicion(
         "exploding-gradients",

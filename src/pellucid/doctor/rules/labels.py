@@ -31,7 +31,7 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
     valid = accuracy(case.evidence.valid_labels, last_round(case))
     if not early.at_chance or valid.above_chance:
         return
-    if end.above_chance and valid.at_chance:
+    if end.above_chance and valid.at_chance and end.share > max(valid.share, early.share) + 0.1:
         prior = 0.85
         says = (
             f"validation is at chance ({percent(valid.share)}), and training was until the images came again "

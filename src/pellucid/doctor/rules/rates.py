@@ -72,6 +72,8 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         signs.append(f"steps moved the weights by up to {part(early)} of their size (usual: 0.1 %)")
     elif early < USUAL_STEP and prior < 0.8:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
+    if how.starts_high and not how.diverged:
+        prior *= 0.5
     if has_norms(case) and learns(case):
         prior *= 0.5  # weights before a norm bear large steps: only their direction counts (arXiv:1706.05350)
     since = int(np.argmax(how.losses > 2 * max(how.start, how.baseline))) if rise > 2 else how.broken_at

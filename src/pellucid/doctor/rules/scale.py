@@ -32,12 +32,12 @@ def large(case: Case) -> Iterator[Suspicion]:
     if not len(gains):
         return
     typical = float(np.median(gains))
-    high_loss = how.start > 3 * how.baseline if np.isfinite(how.chance) else False
-    if typical > LARGE_GAIN and (grown > 30 or np.isnan(grown)):
-        prior = 0.85 if high_loss or fails(case) else 0.5
-    elif typical > 2.2 and grown > 100:
-        prior = 0.7 if high_loss or fails(case) else 0.3
-    elif typical > LARGE_GAIN:
+    grows = grown > 3 or np.isnan(grown)
+    if how.starts_high and typical > LARGE_GAIN / 2 and grows:
+        prior = 0.85
+    elif typical > LARGE_GAIN and grows:
+        prior = 0.6 if fails(case) else 0.4
+    elif typical > LARGE_GAIN or (typical > LARGE_GAIN / 2 and grown > 100):
         prior = 0.3
     else:
         return
@@ -45,7 +45,7 @@ def large(case: Case) -> Iterator[Suspicion]:
         prior *= 0.3  # what sits at its ends cannot grow
     elif has_norms(case):
         prior *= 0.6
-    if learns(case) and not high_loss:
+    if learns(case) and not how.starts_high:
         prior *= 0.3
     yield _scale(case, "initial-scale-too-large", prior, typical, grown)
 
@@ -61,14 +61,14 @@ def small(case: Case) -> Iterator[Suspicion]:
         return  # all zero: symmetric
     if typical < SMALL_GAIN / 2:
         prior = 0.85
-    elif typical < SMALL_GAIN or grown < 1e-3:
+    elif typical < SMALL_GAIN or 0 < grown < 1e-3:
         prior = 0.6
-    elif grown < 1e-2:
+    elif 0 < grown < 1e-2:
         prior = 0.2
     else:
         return
-    if learns(case):
-        prior *= 0.15
+    if learns(case):  # an adaptive optimizer gets over it, late
+        prior *= 0.7 if typical < SMALL_GAIN / 4 and descent(case).learnt < 0.15 else 0.15
     elif not fails(case):
         prior *= 0.7
     if has_norms(case):

@@ -16,7 +16,7 @@ import numpy as np
 
 from pellucid.doctor.evidence.record import Unit
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import fails, learns
+from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.operations import output_activation
 from pellucid.doctor.rules.wording import percent
 
@@ -52,7 +52,7 @@ def dead(case: Case) -> Iterator[Suspicion]:
         since = np.flatnonzero(fallen.silent > fallen.silent[0] + 0.4)
         yield Suspicion(
             "learning-rate-too-high",
-            0.6,
+            0.3 if descent(case).starts_high else 0.6,
             f"{percent(fallen.always_silent)} of the units of {fallen.name} fell silent while training; before, it was "
             f"{percent(fallen.silent[0])}",
             {"silent_first": float(fallen.silent[0]), "silent_last": fallen.always_silent},
