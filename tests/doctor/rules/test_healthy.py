@@ -93,6 +93,27 @@ def dropout_and_mixup() -> Case:
 
 
 @healthy
+def mixup_whose_labels_come_from_the_loader() -> Case:
+    case = run(noise=0.35, loss=falling(2.3, 1.75), right=(0.1, 0.6), valid_right=(0.5, 0.6, 0.66))
+    return every_call(case, target_kind="float", target_shape=(64, 10), target_rows_sum_to_one=1.0, one_hot=0.1)
+
+
+@healthy
+def mixup_by_two_losses() -> Case:
+    case = run(noise=0.35, loss=falling(2.3, 1.75), right=(0.1, 0.6), valid_right=(0.5, 0.6, 0.66))
+    case.evidence.calls = [
+        each for call in case.evidence.calls for each in (call, replace(call, value=call.value + 0.3))
+    ]
+    return case
+
+
+@healthy
+def training_batches_looked_at_in_between() -> Case:
+    norms = batch_norms(validated_in_train=0.9)
+    return changed(run(), norms=norms, valid__from_training_loader=0.9)
+
+
+@healthy
 def label_smoothing() -> Case:
     case = run(loss=falling(2.3, 1.0))
     return every_call(case, options={"label_smoothing": 0.1})

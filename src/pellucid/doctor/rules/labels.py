@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid.doctor.evidence.record import Labels
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import accuracy, class_shares, descent, fails, last_round, late
+from pellucid.doctor.rules.descent import accuracy, class_shares, descent, fails, last_round, late, learns
 from pellucid.doctor.rules.weights import step_sizes
 from pellucid.doctor.rules.wording import percent
 
@@ -37,11 +37,11 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
             f"validation is at chance ({percent(valid.share)}), and training was until the images came again "
             f"({percent(early.share)}, then {percent(end.share)}): they are learnt by heart"
         )
-    elif end.at_chance and fails(case):
+    elif fails(case):
         sizes = step_sizes(case)
         sizes = sizes[np.isfinite(sizes)]
         moving = len(sizes) > 0 and 1e-4 < np.median(sizes) < 0.03 and not how.diverged and how.peak < 2 * how.baseline
-        prior = 0.35 if moving else 0.1
+        prior = 0.45 if moving else 0.1
         says = (
             f"training and validation stay at chance ({percent(end.share)}), although the weights move"
             if valid.n
@@ -67,7 +67,7 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
     """
     trained = _spread(case.evidence.train_labels, slice(-_third(case.evidence.train_labels), None))
     valid = _spread(case.evidence.valid_labels, last_round(case))
-    if trained is None:
+    if trained is None or _mixed(case) or not learns(case):
         return
     unlikely, between, likely = trained
     dropout = any("Dropout" in norm.kind for norm in case.evidence.norms)
@@ -76,7 +76,7 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
         prior = 0.85 if not dropout else 0.75
         says = (
             f"the model gives {percent(unlikely)} of the training labels a probability under 0.1, but only "
-            f"{percent(valid[0])} of the validation labels: about {percent(unlikely - valid[0])} of the training "
+            f"{percent(valid[0])} of the validation labels: at least {percent(unlikely - valid[0])} of the training "
             "labels are "
             "wrong"
         )
@@ -98,6 +98,13 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
         "labels; label smoothing limits the harm.",
         trials=("shuffled-labels", "one-batch"),
     )
+
+
+def _mixed(case: Case) -> bool:
+    """Whether images are mixed (mixup, CutMix), so that a label is meant for a part of its image only."""
+    calls = case.evidence.calls
+    soft = any(call.target_kind == "float" and not call.one_hot > 0.99 and len(call.target_shape) > 1 for call in calls)
+    return soft or len(calls) > len({(call.step, call.where, call.name) for call in calls})
 
 
 def _third(labels: Labels) -> int:

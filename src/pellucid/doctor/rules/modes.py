@@ -57,6 +57,8 @@ def validated_in_train(case: Case) -> Iterator[Suspicion]:
     if not share > 0.2:
         return
     kinds = _kinds([norm for norm in norms if norm.validated_in_train > 0.2])
+    if case.evidence.valid.from_training_loader > 0.5:
+        return  # training batches, looked at once more in between
     known = len(case.evidence.valid_labels.sequence) or len(case.evidence.valid_losses)
     yield Suspicion(
         "validated-in-train-mode",
