@@ -135,7 +135,7 @@ NAMES: dict[str, Fault] = {
         "Weights get gradients, and no optimizer holds them, so they never change.",
         "Make the optimizer from model.parameters() after the model is complete; freeze with requires_grad_(False) "
         "what is to stay.",
-        _LITTLE_LEARNT,
+        ("gradients-not-zeroed", *_LITTLE_LEARNT),  # an optimizer clears what it holds
     ),
     "updates-lost": Fault(
         "Updates lost",
@@ -276,7 +276,7 @@ NAMES: dict[str, Fault] = {
         "warning",
         "Training images come in a fixed or sorted order.",
         "Shuffle the training set in each epoch: DataLoader(..., shuffle=True).",
-        ("learning-rate-too-high", "overfitting", "class-imbalance", "underfitting"),
+        ("learning-rate-too-high", "updates-lost", "overfitting", "class-imbalance", "labels-noisy", "underfitting"),
     ),
     "train-valid-leakage": Fault(
         "Training images in the validation set",

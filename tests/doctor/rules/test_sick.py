@@ -194,6 +194,11 @@ def a_copy_is_stepped() -> Case:
     return case
 
 
+@sick("updates-lost")
+def put_back_after_each_epoch() -> Case:
+    return run(loss=np.tile(falling(2.3, 0.9, 100), 3), right=(0.1, 0.5), valid_right=(0.1, 0.1, 0.1))
+
+
 @sick("weight-decay-too-high")
 def shrinks() -> Case:
     case = stuck(step_size=0.01)

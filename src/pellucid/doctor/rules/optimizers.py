@@ -87,6 +87,19 @@ def lost(case: Case) -> Iterator[Suspicion]:
             "put back.",
         )
         return
+    if (again := _begins_anew(case)) is not None:
+        starts, ends = again
+        yield Suspicion(
+            "updates-lost",
+            0.8,
+            f"each epoch begins with a loss like the first one ({num(starts)}), although the epoch before had brought "
+            f"it to {num(ends)}: the weights are put back in between",
+            {"epochs_begin_at": starts, "epochs_end_at": ends},
+            step=case.evidence.loop.epoch_starts[1],
+            remedy="Look for what puts the weights back between epochs: load_state_dict, or a model that is made anew.",
+            trials=("rate",),
+        )
+        return
     missed = [(share, p) for p in weights if (share := _missed(p)) is not None]
     if not missed or np.median([share for share, _ in missed]) < 0.3:
         return
@@ -100,6 +113,21 @@ def lost(case: Case) -> Iterator[Suspicion]:
         {"missed": share, "dtype": p.dtype},
         f"Keep the weights in float32 instead of {p.dtype}, and use torch.autocast for speed." if rounded else None,
     )
+
+
+def _begins_anew(case: Case) -> tuple[float, float] | None:
+    """Mean loss at the beginning and at the end of epochs, if every epoch begins where the training began."""
+    losses = case.evidence.losses
+    starts = [step for step in case.evidence.loop.epoch_starts if step < len(losses)]
+    lengths = np.diff([*starts, len(losses)])
+    if len(starts) < 3 or lengths.min() < 15 or not np.isfinite(losses).all():
+        return None
+    begins = np.array([losses[s : s + 3].mean() for s in starts])
+    ends = np.array([losses[s + n - n // 4 : s + n].mean() for s, n in zip(starts, lengths, strict=True)])
+    fell = begins[0] - ends
+    if (fell > 0.2 * abs(begins[0])).all() and (begins[1:] - ends[:-1] > 0.7 * fell[:-1]).all():
+        return float(begins[1:].mean()), float(ends[:-1].mean())
+    return None
 
 
 def _lost(prior: float, says: str, p: Parameter, numbers: dict[str, object], remedy: str | None) -> Suspicion:
