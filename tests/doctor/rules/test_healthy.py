@@ -393,6 +393,16 @@ def training_accuracy_measured_as_well() -> Case:
 
 
 @healthy
+def the_whole_training_set_measured_by_another_loader() -> Case:
+    case = run()
+    seen = np.unique(case.evidence.train.hashes)
+    seen = seen[: len(seen) // 64 * 64]
+    hashes = np.concatenate([case.evidence.valid.hashes, seen])
+    sizes = np.full(len(hashes) // 64, 64)
+    return changed(case, valid__hashes=hashes, valid__batch_sizes=sizes, valid__from_training_loader=0.0)
+
+
+@healthy
 def a_few_twins() -> Case:
     case = run()
     hashes = case.evidence.valid.hashes.copy()

@@ -381,6 +381,15 @@ def half_of_validation_trained_on() -> Case:
     return changed(case, valid__hashes=hashes)
 
 
+@sick("train-valid-leakage")
+def training_images_appended_to_validation() -> Case:
+    """Whole batches of them, from a loader of their own; not all training images."""
+    case = run()
+    hashes = case.evidence.valid.hashes.copy()
+    hashes[:512] = case.evidence.train.hashes[:512]
+    return changed(case, valid__hashes=hashes, valid__from_training_loader=0.0)
+
+
 @sick("labels-random")
 def learnt_by_heart() -> Case:
     losses = np.concatenate([flat(2.31, 150), np.linspace(2.3, 0.9, 150)])

@@ -101,23 +101,23 @@ def leakage(case: Case) -> Iterator[Suspicion]:
         return
     mine, own = np.unique(train.hashes), valid.from_training_loader
     found = np.isin(valid.hashes, mine)
-    by_batch = _by_batch(found, valid.batch_sizes)
-    if own > 0.98:
+    measured = found & _whole_batches(found, valid.batch_sizes)
+    covered = len(np.unique(valid.hashes[measured])) / len(mine)
+    # whole batches of training images beside others: the loop measures its training accuracy as well
+    beside = found[~measured]
+    meant = own > 0.02 or covered > 0.8 or (np.isnan(own) and len(beside) > 0 and beside.mean() < 0.01)
+    new = ~measured if meant else np.ones(len(found), bool)
+    if not new.any():
         return
-    others = by_batch[by_batch < 0.98]
-    # whole batches of training images beside clean ones: the loop measures its training accuracy as well
-    share = float(found.mean())
-    if len(others) and len(others) < len(by_batch) and (own > 0.02 or others.mean() < 0.01):
-        share = float(others.mean())
+    share = float(found[new].mean())
     if share > 0.02:
         prior = 0.95 if share > 0.1 else 0.8 if share > 0.04 else 0.5
         if share > 0.98 and np.isnan(own):
             prior = 0.7  # perhaps only the training accuracy was measured
         yield _leak(share, prior, "are among the training images, pixel by pixel")
-        return
-    if len(train.nears) and len(valid.nears):
+    elif len(train.nears) and len(valid.nears) == len(found):
         twins = 1 - len(np.unique(train.nears)) / max(len(mine), 1)  # how often two training images look alike
-        near = float(np.isin(valid.nears, np.unique(train.nears)).mean())
+        near = float(np.isin(valid.nears[new], np.unique(train.nears)).mean())
         if near > max(0.15, 3 * max(twins, 0) + 0.1):
             yield _leak(near, 0.75, "are nearly the same as a training image")
 
@@ -128,10 +128,12 @@ def _leak(share: float, prior: float, what: str) -> Suspicion:
     )
 
 
-def _by_batch(found: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    ends = np.cumsum(sizes)
-    ends = ends[ends <= len(found)]
-    return np.array([part.mean() for part in np.split(found, ends) if len(part)])
+def _whole_batches(found: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Of each item, whether all of its batch was found."""
+    if sizes.sum() != len(found):
+        return np.zeros(len(found), bool)
+    whole = [part.mean() > 0.98 for part in np.split(found, np.cumsum(sizes)[:-1])]
+    return np.repeat(whole, sizes)
 
 
 @rule

@@ -13,6 +13,7 @@ import numpy as np
 
 from pellucid.doctor.evidence.record import LossCall
 from pellucid.doctor.rules.core import Case, Suspicion, rule
+from pellucid.doctor.rules.descent import learns
 from pellucid.doctor.rules.wording import num
 
 _REGRESSIONS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
@@ -142,6 +143,8 @@ def _indices(case: Case, call: LossCall) -> _Found | None:
     compared = labels.compared or case.evidence.valid_labels.compared
     balanced = counts.std() / counts.mean() < 0.25
     prior = 0.93 if compared == "argmax" or labels.width == len(values) else 0.8 if compared else 0.35
+    if prior < 0.5 and not learns(case):
+        prior = 0.55
     if not balanced and not compared:
         prior = 0.1
     return (
