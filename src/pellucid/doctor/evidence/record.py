@@ -21,7 +21,7 @@ class Loop:
     """How passes, backward and steps follow one another.
 
     Attributes:
-        steps: Steps of the optimizer.
+        steps: Steps of the optimizer, or times that the weights were changed after `backward` without one: `by_hand`.
         backwards: Calls of `backward` on a loss of this model.
         passes: Passes of the model with gradients.
         backwards_per_step: Calls of `backward` between two steps, [step].
@@ -46,6 +46,7 @@ class Loop:
     quiet_passes: int = 0
     trained_in_eval: float = np.nan
     epoch_starts: list[int] = field(default_factory=list)
+    by_hand: bool = False
 
 
 @dataclass
@@ -95,6 +96,7 @@ class Op:
         min, max, mean, std: Of the result, if it is a floating-point tensor.
         zero, low, high: Shares of the result that are exactly 0, below −0.97 and above 0.97.
         rows_sum_to_one: Share of rows (along the last axis) that are not negative and sum to 1.
+        attached: Whether gradients flow through the result.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Op:
     low: float = np.nan
     high: float = np.nan
     rows_sum_to_one: float = np.nan
+    attached: bool = True
 
 
 @dataclass
@@ -208,12 +211,14 @@ class Parameter:
         held: Index of the optimizer that holds it; −1 for none.
         group: Index of its group.
         gradient: Root mean square of the gradient, [look]; weight: of the values, [look].
-        moved: Root mean square of what a step changed, [look]; asked: of what the optimizer's own state implies,
+        moved: Root mean square of what a step changed (of what changed until the next pass, where no optimizer holds
+            it), [look]; asked: of what the optimizer's own state implies,
             [look]; deviation: of the difference between the two, [look]; nan where the optimizer's rule is not known.
         overwritten: Share of looks at which the values before a step were not those after the last one.
         kept: What was left before a step of the move that the last one made: the part of the change since then along
             that move, 1 if untouched, 0 if undone, [look] (norms and weights that are clipped keep nearly all of it).
-        spread: Largest distance between two of its units (rows), relative to their norm, at the first look.
+        spread: Largest distance of one of its units (rows) from the first, relative to the largest norm of one, at the
+            first look; 0 where all are equal.
         gradient_spread: The same of its gradient.
         decay_share: Share of the step that is weight decay, [look]; nan without decay.
         dtype: Such as `float32`.
@@ -358,6 +363,8 @@ class Evidence:
             `valid_steps`.
         ops: What was applied at the first look, in order, inside the model and after it.
         models: How many root modules trained.
+        looks: The steps that were looked at, [look].
+        notes: What could not be gathered, and why.
         finished: Whether the training came to its end by itself (not stopped, not still running).
     """
 
@@ -382,3 +389,4 @@ class Evidence:
     failure: Failure | None = None
     finished: bool = True
     looks: np.ndarray = field(default_factory=lambda: _none(dtype=np.int64))
+    notes: list[str] = field(default_factory=list)
