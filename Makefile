@@ -9,7 +9,7 @@ demo: $(VENV)/.installed  ## train the chapter's final recipe on MNIST
 	$(BIN)/pellucid train mnist --epochs 5 --lr 0.1
 
 test: $(VENV)/.dev  ## the whole test suite
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 gpu: $(VENV)/.dev  ## the same things on an NVIDIA GPU, which the other tests leave alone
 	PELLUCID_GPU_TESTS=1 $(BIN)/pytest tests/gpu

@@ -7,8 +7,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would only wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads, which wait by spinning, take it from the other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 if "PELLUCID_GPU_TESTS" not in os.environ:  # `make gpu` sets it; all other tests compare with loops by hand on the CPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from commands import pellucid
 from pellucid.runs import Settings, train
 from pellucid.vision.all import (
     BCEWithLogitsLossFlat,
@@ -159,7 +158,7 @@ def test_a_pretrained_network_learns_labels_too(flags):
 def test_the_command_line_trains_and_predicts_labels(flags):
     options = "--image-folder images --epochs 8 --out run"
     command = ["train", "labels.csv", "--label-delim", " ", *options.split()]
-    done = subprocess.run([sys.executable, "-m", "pellucid", *command], capture_output=True, text=True)
+    done = pellucid(*command)
     assert done.returncode == 0, done.stderr
     assert "3 labels" in done.stdout and "of the labels right and a mean F1 of" in done.stdout
     assert "stratified split: " in done.stdout
@@ -169,10 +168,7 @@ def test_the_command_line_trains_and_predicts_labels(flags):
     assert set(answer.probabilities) == set(COLOURS)
     assert answer.labels == [name for name, value in answer.probabilities.items() if value > 0.5]
     assert answer.label == ";".join(answer.labels)
-    done = subprocess.run(
-        [sys.executable, "-m", "pellucid", "predict", "run", "images/05.png", "--json"], capture_output=True, text=True
-    )
-    (found,) = json.loads(done.stdout)
+    (found,) = json.loads(pellucid("predict", "run", "images/05.png", "--json").stdout)
     assert found["labels"] == answer.labels and found["label"] == answer.label
 
 

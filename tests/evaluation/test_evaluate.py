@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from browser import Tab
+from commands import pellucid
 from pellucid.errors import DataError, UsageError
 from pellucid.evaluation.calibration import fitted_temperature
 from pellucid.evaluation.evaluation import Evaluation
@@ -59,10 +58,6 @@ def work(tmp_path_factory) -> Path:
 def run(work, monkeypatch) -> Run:
     monkeypatch.chdir(work)
     return load_run("run")
-
-
-def pellucid(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pellucid", *map(str, args)], capture_output=True, text=True)
 
 
 def test_a_run_is_compared_with_the_folders_its_images_lie_in(run):

@@ -1,18 +1,18 @@
-"""`pellucid predict --csv` and `--calibrated`, as commands."""
+"""`pellucid predict --csv` and `--calibrated`."""
 
 from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from commands import pellucid
 from pellucid.runs import Settings, load_run, train
 
 
@@ -28,9 +28,8 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
-def predict(work: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pellucid", "predict", "run", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=work)
+def predict(work: Path, *args: object) -> CompletedProcess[str]:
+    return pellucid("predict", "run", *args, cwd=work)
 
 
 def test_a_table_of_a_folder(work):

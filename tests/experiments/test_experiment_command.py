@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
-from hanging import HUNG_S
+from commands import pellucid
 from pellucid.experiments import EXPERIMENTS
 
 
-def experiment(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pellucid", "experiment", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
+def experiment(*args: object, cwd: Path) -> CompletedProcess[str]:
+    return pellucid("experiment", *args, cwd=cwd)
 
 
 def test_an_experiment_from_the_command_line(tmp_path):

@@ -1,4 +1,4 @@
-"""Whole processes, as a user starts them."""
+"""Training, predicting and what goes wrong, as a user starts them: as processes where that is what is tested."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from commands import pellucid
 from hanging import HUNG_S
 
 
-def pellucid(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pellucid", *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=HUNG_S)
 
@@ -27,7 +28,7 @@ def pellucid(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def digits_run(mnist_sample, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    done = pellucid("train", "mnist_sample", "--epochs", 1, "--lr", 0.02, "--out", folder / "run", cwd=folder)
+    done = process("train", "mnist_sample", "--epochs", 1, "--lr", 0.02, "--out", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert f"run saved in {folder / 'run'}" in done.stdout
     assert re.search(r"^0 +\d\.\d{6} +\d\.\d{6} +0\.9\d{5} +\d\d:\d\d$", done.stdout, re.MULTILINE)
@@ -67,7 +68,7 @@ def test_predict_refuses_another_size(digits_run, tmp_path):
 
 
 def test_a_folder_of_colour_photos_of_mixed_sizes(photos):
-    done = pellucid("train", photos, "--size", 32, "--epochs", 6, "--out", "run", cwd=photos.parent)
+    done = process("train", photos, "--size", 32, "--epochs", 6, "--out", "run", cwd=photos.parent)
     assert done.returncode == 0, done.stderr
     run = json.loads((photos.parent / "run" / "run.json").read_text())
     assert run["settings"]["arch"] == "small_resnet" and run["vocab"] == ["blue", "green", "red"]
@@ -88,7 +89,7 @@ def test_same_seed_same_weights(photos):
     runs = []
     for name in ("a", "b"):
         args = ("train", photos, "--size", 32, "--epochs", 1, "--seed", 9, "--out", name)
-        assert pellucid(*args, cwd=photos.parent).returncode == 0
+        assert process(*args, cwd=photos.parent).returncode == 0
         runs.append((photos.parent / name / "model.safetensors").read_bytes())
     assert runs[0] == runs[1]
 
@@ -107,8 +108,7 @@ def test_same_seed_same_weights(photos):
 )
 def test_what_the_user_got_wrong_exits_with_2(args, message, tmp_path, mnist_sample):
     done = pellucid(*args, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr
 
 
 def test_ctrl_c_keeps_what_was_trained(mnist_sample, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_model
 
-from hanging import HUNG_S
+from commands import pellucid
 from pellucid import cli
 from pellucid import convolution as cv
 from pellucid.data.factories import ImageDataLoaders
@@ -66,23 +65,7 @@ def pixels(file: Path) -> torch.Tensor:
 
 
 def test_a_page_opens_at_the_activation(run, digit, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "pellucid",
-        "explain",
-        run,
-        digit,
-        "--layer",
-        "1#1",
-        "--at",
-        "3,5",
-        "--out",
-        "trace.html",
-    ]
-    done = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HUNG_S
-    )
+    done = pellucid("explain", run, digit, "--layer", "1#1", "--at", "3,5", "--out", "trace.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     t = cv.trace(load_run(run).model, pixels(digit), "1", (3, 5))
     said, file = done.stdout.splitlines()

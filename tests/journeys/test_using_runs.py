@@ -154,7 +154,7 @@ def test_an_empty_argument_is_not_the_current_folder(trained, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    "words", ["summary run", "predict run photos", "show run --out -", "cache"], ids=lambda words: words.split()[0]
+    "words", ["summary run", "predict run photos", "show run --out -"], ids=lambda words: words.split()[0]
 )
 def test_a_full_disk_behind_standard_output_is_reported(trained, words):
     with open("/dev/full", "wb") as full:

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -205,16 +206,12 @@ def test_the_command_line_predicts_with_it(digits, tmp_path, monkeypatch, capsys
     assert probability == pytest.approx(learn.get_preds(dl=learn.dls.test_dl([file]))[0][0, 0].item(), abs=1e-6)
 
 
-def test_another_process_finds_it_in_the_working_folder(digits, tmp_path):
+def test_another_process_finds_it_in_the_working_folder(digits, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text("def brighten(x):\n    return (1.5 * x).clamp(max=1)\n")
-    code = (
-        "from own import brighten\n"
-        "from pellucid.vision.all import *\n"
-        "dls = ImageDataLoaders.from_folder('digits', valid_pct=0.25, img_cls=PILImageBW, batch_tfms=brighten)\n"
-        "from pellucid.nn.models import simple_cnn\n"
-        "Learner(dls, simple_cnn(1, 2, 8), F.cross_entropy).save_run('run', 'simple_cnn')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        learner(digits, batch_tfms=import_module("own").brighten).save_run(tmp_path / "run", "simple_cnn")
+    del sys.modules["own"]
     command = [sys.executable, "-m", "pellucid", "predict", "run", "digits/a/0.png", "--allow", "own:brighten"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("digits/a/0.png: "), done.stderr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from commands import pellucid
 from pellucid.errors import UsageError
 from pellucid.runs import Settings
 from pellucid.runs.sources import open_source
@@ -40,12 +39,7 @@ def kaggle(tmp_path, monkeypatch) -> Path:
 
 def test_a_label_file_as_kaggle_publishes_them(kaggle):
     options = "--label-col species --path-col 0 --suffix .jpg --image-folder pictures --size 8 --epochs 1 --out run"
-    done = subprocess.run(
-        [sys.executable, "-m", "pellucid", "train", "labels.tsv", *options.split()],
-        cwd=kaggle,
-        capture_output=True,
-        text=True,
-    )
+    done = pellucid("train", "labels.tsv", *options.split())
     assert done.returncode == 0, done.stderr
     run = json.loads((kaggle / "run" / "run.json").read_text())
     assert run["vocab"] == ["ant", "bee"] and run["settings"]["suffix"] == ".jpg"

