@@ -100,6 +100,7 @@ def main() -> None:
         "histogram": watched(),
         "no histogram": watched(with_hist=False),
         "histogram and gradients": watched(with_grads=True, loss=True),
+        "doctor": watched(with_grads=True, doctor=True),
         "usual hooks": lambda: usual_hooks(model),
     }
     if args.ways:

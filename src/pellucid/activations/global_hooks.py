@@ -19,6 +19,7 @@ _losses: list[Losses] = []
 _hook: Any = None
 _pre_hook: Any = None
 _backward: Any = None
+_hidden = 0
 
 
 def attach(calls: Calls, losses: Losses | None) -> None:
@@ -61,12 +62,20 @@ def detach(calls: Calls, losses: Losses | None) -> None:
 @contextmanager
 def unseen() -> Iterator[None]:
     """Hide what runs inside the block from the watches that are open: a pass that belongs to no training."""
+    global _hidden
     calls, losses = _calls[:], _losses[:]
     _calls[:], _losses[:] = [], []
+    _hidden += 1
     try:
         yield
     finally:
+        _hidden -= 1
         _calls[:], _losses[:] = calls, losses
+
+
+def is_hidden() -> bool:
+    """Whether what runs now is to be hidden from whoever watches."""
+    return _hidden > 0
 
 
 def _before_forward(module: nn.Module, inputs: Any) -> None:

@@ -32,7 +32,7 @@ def step_hooks(optimizer: Any, before: Callable[[], None], after: Callable[[], N
     `before` comes when the gradients are there: where `step` is given a closure, after that was evaluated once.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
-        begin, end = _hooks(lambda _: True, before, after)
+        begin, end = _hooks(lambda _: True, lambda _: before(), lambda _: after())
         with _removing([optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]):
             yield
         return
@@ -91,7 +91,16 @@ def first_step_hooks(
         return optimizer is found
 
     # torch's hooks on all optimizers: the trainer makes its own later, inside the block.
-    begin, end = _hooks(is_it, before, after)
+    with all_step_hooks(is_it, lambda _: before(), lambda _: after()):
+        yield
+
+
+@contextmanager
+def all_step_hooks(
+    wanted: Callable[[Any], bool], before: Callable[[Any], None], after: Callable[[Any], None]
+) -> Iterator[None]:
+    """As `step_hooks`, for every torch optimizer that is wanted; the functions are given it."""
+    begin, end = _hooks(wanted, before, after)
     with _removing([register_optimizer_step_pre_hook(begin), register_optimizer_step_post_hook(end)]):
         yield
 
@@ -117,7 +126,7 @@ def _holds_any(optimizer: Any, model: nn.Module) -> bool:
 
 
 def _hooks(
-    is_it: Callable[[Any], bool], before: Callable[[], None], after: Callable[[], None]
+    is_it: Callable[[Any], bool], before: Callable[[Any], None], after: Callable[[Any], None]
 ) -> tuple[Callable[..., Any], Callable[..., None]]:
     def begin(optimizer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not is_it(optimizer) or _is_inner(optimizer):
@@ -125,14 +134,14 @@ def _hooks(
         # torch hands a hook the arguments of `step` with the optimizer itself first, and takes back both or None.
         closure = args[1] if len(args) > 1 else options.get("closure")
         if closure is None:
-            before()
+            before(optimizer)
             return None
-        evaluated = _then(closure, before)
+        evaluated = _then(closure, lambda: before(optimizer))
         return ((args[0], evaluated, *args[2:]), options) if len(args) > 1 else (args, options | {"closure": evaluated})
 
     def end(optimizer: Any, *_: Any) -> None:
         if is_it(optimizer) and not _is_inner(optimizer):
-            after()
+            after(optimizer)
 
     return begin, end
 

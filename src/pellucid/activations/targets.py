@@ -85,21 +85,22 @@ def choose(model: nn.Module, which: Which | Sequence[Which] | None = None) -> di
 
 def first_tensor(output: Any) -> Tensor | None:
     """The first floating-point tensor in an output of tuples, dicts or dataclasses; else the first of any kind."""
-    return next((x for x in _tensors(output) if x.is_floating_point()), next(_tensors(output), None))
+    return next((x for x in tensors_in(output) if x.is_floating_point()), next(tensors_in(output), None))
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors in an output of tuples, dicts or dataclasses, in order."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
         for value in output.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(output, list | tuple):
         for value in output:
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif is_dataclass(output):
         for each in fields(output):
-            yield from _tensors(getattr(output, each.name))
+            yield from tensors_in(getattr(output, each.name))
 
 
 def is_readable(x: Tensor) -> bool:

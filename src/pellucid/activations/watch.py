@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import torch
 from torch import nn
@@ -28,6 +28,10 @@ from pellucid.history import wording
 from pellucid.history.history import History
 from pellucid.history.pictures import Pictures
 
+if TYPE_CHECKING:
+    from pellucid.doctor.evidence.gather import Gathering
+    from pellucid.doctor.evidence.record import Evidence
+
 
 def watch(
     model: nn.Module,
@@ -39,6 +43,7 @@ def watch(
     with_hist: bool = True,
     with_grads: bool | None = None,
     folder: str | Path | None = None,
+    doctor: bool = False,
 ) -> Watch:
     """Record what the layers of a model output, and its gradients, inside a `with` block around any training loop.
 
@@ -59,6 +64,8 @@ def watch(
         with_hist: Record histograms, 1.4 MB a layer when all 2,048 columns are used.
         with_grads: Record gradients, weights and updates; None does if there is an optimizer.
         folder: Keep `history.safetensors` there up to date, about every ten seconds.
+        doctor: Also gather what the doctor needs to know: inputs, labels, losses, modes, schedules, and how the loop
+            goes; `evidence` has it. Losses are recorded too.
 
     Raises:
         UsageError: nothing to watch, gradients are asked for without an optimizer, or it is none; when the block
@@ -75,12 +82,13 @@ def watch(
     return Watch(
         model,
         optimizer,
-        loss=loss,
+        loss=loss or doctor,
         modules=modules,
         every=every,
         with_hist=with_hist,
         with_grads=optimizer is not None if with_grads is None else with_grads,
         folder=folder,
+        doctor=doctor,
     )
 
 
@@ -101,6 +109,7 @@ class Watch(Pictures):
         with_hist: bool,
         with_grads: bool,
         folder: str | Path | None = None,
+        doctor: bool = False,
         by_hand: bool = False,
         capacity: int = MAX_COLUMNS,
     ):
@@ -123,14 +132,20 @@ class Watch(Pictures):
         )
         self.calls = Calls(self.recording, are_steps=optimizer is None and not by_hand)
         self._hooks: ExitStack | None = None
+        self._doctor = doctor
+        self._gathering: Gathering | None = None
         if self._knows_optimizer:
             self.recording.adopt(self.optimizer)
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, failed: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, failed: type[BaseException] | None, error: BaseException | None, *_: Any) -> None:
+        if self._gathering is not None and isinstance(error, Exception):
+            self._gathering.failed(error)
         self.stop(failed=failed is not None)
+        if self._gathering is not None:
+            self._gathering.finished = failed is None
 
     def __repr__(self) -> str:
         model = type(self.recording.model).__name__
@@ -196,6 +211,17 @@ class Watch(Pictures):
         return self.recording.history()
 
     @property
+    def evidence(self) -> Evidence:
+        """What was gathered for the doctor so far.
+
+        Raises:
+            UsageError: it was not asked to: `watch(…, doctor=True)`.
+        """
+        if self._gathering is None:
+            raise UsageError("nothing is gathered for the doctor; ask for it by watch(model, …, doctor=True)")
+        return self._gathering.evidence()
+
+    @property
     def _knows_optimizer(self) -> bool:
         return self.optimizer is not None and self.optimizer != "auto"
 
@@ -215,6 +241,18 @@ class Watch(Pictures):
                 if self._knows_optimizer
                 else first_step_hooks(self.recording.model, self.recording.adopt, *around)
             )
+        if self._doctor:
+            self._gather(stack)
+
+    def _gather(self, stack: ExitStack) -> None:
+        from pellucid.doctor.evidence.gather import (
+            Gathering,
+            open_gathering,
+        )  # above this package; only where asked for
+
+        if self._gathering is None:
+            self._gathering = Gathering(self.model, watch=self)
+        stack.enter_context(open_gathering(self._gathering))
 
     def _pool_ranks(self) -> None:
         if pools_ranks(self.model):

@@ -20,6 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 import pellucid
 from pellucid.activations import scaler
+from pellucid.doctor.modes import put, take_away
 from pellucid.doctor.trials.building import Builder
 from pellucid.doctor.trials.nested import replaced, tensors_of
 from pellucid.doctor.trials.operations import Operation, autocasting, changed_by, name_of, version_of
@@ -264,34 +265,23 @@ def _on(mode: _Mode) -> None:
     if not _modes_on:
         _backward, Tensor.backward = Tensor.backward, _unseen_backward  # pyright: ignore[reportAttributeAccessIssue]
     _modes_on.append(mode)
-    overrides._push_mode(mode)
+    put(mode)
 
 
 def _off(mode: _Mode) -> None:
     _modes_on.remove(mode)
-    _pop(mode)
+    take_away(mode)
     if not _modes_on and Tensor.backward is _unseen_backward:  # else someone put another one before it
         Tensor.backward = _backward
-
-
-def _pop(mode: _Mode) -> None:
-    """Take a mode off the stack, wherever it is; it may be off already."""
-    above = []
-    while overrides._get_current_function_mode() is not None:
-        if (top := overrides._pop_mode()) is mode:
-            break
-        above.append(top)
-    for each in reversed(above):
-        overrides._push_mode(each)
 
 
 def _unseen_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
     modes = _modes_on[:]
     for mode in modes:
-        _pop(mode)
+        take_away(mode)
     try:
         _backward(loss, *args, **kwargs)
     finally:
         for mode in modes:
             if mode in _modes_on:  # the loss was not that model's
-                overrides._push_mode(mode)
+                put(mode)

@@ -1,0 +1,57 @@
+"""What is kept of a training for trials: initial values, and a few passes that can be made again."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pellucid.doctor.trials.replay import CapturedBatch
+from pellucid.doctor.trials.tape import Tape
+
+MAX_INITIAL = 2**30  # bytes of a model whose initial values are kept
+FIRST, LAST = 4, 4  # passes that are kept
+
+
+class Captures:
+    """Keeps what trials of one model need.
+
+    Attributes:
+        initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model.
+        train: Passes that `backward` followed: the first looks, and the last ones.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.initial: dict[str, Tensor] | None = None
+        self.train: list[CapturedBatch] = []
+        self._tape = Tape(model)
+        self._step = 0
+        self.keep_initial()
+
+    def keep_initial(self) -> None:
+        """Copy the values, once, when all of them are there."""
+        named = list(chain(self.model.named_parameters(), self.model.named_buffers()))
+        if self.initial is not None or any(is_lazy(x) for _, x in named):
+            return
+        if sum(x.numel() * x.element_size() for _, x in named) <= MAX_INITIAL:
+            self.initial = {name: x.detach().cpu().clone() for name, x in named}
+
+    def begin(self, step: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin to record a pass."""
+        self._step = step
+        self._tape.begin(args, kwargs, module)
+
+    def finish(self, loss: Tensor) -> None:
+        """End it with the tensor that `backward` is called on."""
+        batch = self._tape.finish(loss)
+        batch.step = self._step
+        self.train.append(batch)
+        if len(self.train) > FIRST + LAST:
+            del self.train[FIRST]
+
+    def abandon(self) -> None:
+        """Forget it."""
+        self._tape.abandon()
