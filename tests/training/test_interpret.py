@@ -17,12 +17,13 @@ from pellucid.data.loader import DataLoaders
 from pellucid.data.transforms import Normalize
 from pellucid.errors import UsageError
 from pellucid.metrics import accuracy
-from pellucid.nn.losses import LabelSmoothingCrossEntropy
+from pellucid.nn.losses import BCEWithLogitsLossFlat, LabelSmoothingCrossEntropy
 from pellucid.nn.models import simple_cnn
 from pellucid.seed import set_seed
 from pellucid.training.callbacks.progress import ProgressCallback
-from pellucid.training.interpretation import ClassificationInterpretation, classification_report
+from pellucid.training.interpretation import ClassificationInterpretation
 from pellucid.training.learner import Learner
+from pellucid.training.reports import classification_report, labels_report
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,53 @@ def test_the_report_is_scikit_learns():
     assert [line.split() for line in ours.splitlines()] == [line.split() for line in SKLEARN.splitlines()]
     widths = {len(line) for line in ours.splitlines() if line}
     assert len(widths) == 1
+
+
+ACTUAL = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0]], bool)
+SAID = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
+# scikit-learn 1.9.1: classification_report of these answers with zero_division=0
+SKLEARN_LABELS = """\
+              precision    recall  f1-score   support
+
+         cat      0.667     0.667     0.667         3
+         dog      0.500     0.500     0.500         2
+        fish      0.000     0.000     0.000         1
+
+   micro avg      0.600     0.500     0.545         6
+   macro avg      0.389     0.389     0.389         6
+weighted avg      0.500     0.500     0.500         6
+ samples avg      0.400     0.300     0.333         6
+"""
+
+
+def test_the_report_of_labels_is_scikit_learns():
+    ours = labels_report(ACTUAL, SAID, ["cat", "dog", "fish"], digits=3)
+    assert [line.split() for line in ours.splitlines()] == [line.split() for line in SKLEARN_LABELS.splitlines()]
+
+
+def test_items_of_several_labels(capsys):
+    torch.manual_seed(0)
+    xb, yb = torch.randn(20, 3, 4, 4), (torch.rand(20, 3) < 0.5).float()
+    dls = DataLoaders([(xb, yb)], [(xb, yb)], vocab=["cat", "dog", "fish"], device="cpu")
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), loss_func=BCEWithLogitsLossFlat(thresh=0.3))
+    interp = ClassificationInterpretation.from_learner(learn)
+    with torch.no_grad():
+        outputs = learn.model(xb).double()
+    said = outputs.sigmoid() > 0.3
+    losses = F.binary_cross_entropy_with_logits(outputs, yb.double(), reduction="none").mean(1)
+    assert interp.multi and torch.equal(interp.decoded, said)
+    values, places = interp.top_losses(4)
+    assert places.tolist() == losses.topk(4).indices.tolist()
+    torch.testing.assert_close(values.double(), losses[places], rtol=1e-5, atol=0)
+    names = lambda flags: ";".join(name for name, flag in zip(dls.vocab, flags, strict=True) if flag)
+    for ax, i in zip(interp.plot_top_losses(4).axes, places.tolist(), strict=True):
+        assert ax.get_title() == f"{names(said[i])}\n{names(yb[i])}\n{losses[i]:.2f}"
+        assert ax.title.get_color() == ("black" if torch.equal(said[i], yb[i].bool()) else "crimson")
+    interp.print_classification_report(3)
+    assert capsys.readouterr().out == labels_report(yb.bool().numpy(), said.numpy(), dls.vocab, 3) + "\n"
+    for refused in (interp.confusion_matrix, interp.most_confused, interp.plot_confusion_matrix):
+        with pytest.raises(UsageError, match="no label is taken for another"):
+            refused()
 
 
 def test_the_report_is_printed(interp, capsys):

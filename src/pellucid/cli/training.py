@@ -103,6 +103,9 @@ def train(
         Literal["fp32", "bf16", "fp16", "auto"],
         typer.Option(help="What the network computes in; auto times both for a second. fp16 is for GPUs."),
     ] = "fp32",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="torch.compile: slow to start, faster in long trainings on GPUs.")
+    ] = False,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop when accuracy has not risen for so many epochs; default never.")
     ] = None,
@@ -145,6 +148,7 @@ def train(
         workers=workers,
         schedule=schedule,
         precision=precision,
+        compile=compile_,
         augment=augment,
         patience=patience,
         on_error=on_error,

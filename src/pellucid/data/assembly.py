@@ -17,7 +17,7 @@ from pellucid.data.loader import DataLoader, DataLoaders, default_device
 from pellucid.data.registry import called
 from pellucid.data.sources import OnError, Source, StoredImages, StreamedImages, is_path
 from pellucid.data.store import PixelStore
-from pellucid.data.transforms import BatchTransform, Normalize, refuse_random, tried_twice
+from pellucid.data.transforms import BatchTransform, Normalize, of_side, refuse_misplaced, refuse_random, tried_twice
 from pellucid.errors import DataError, UsageError
 from pellucid.text import counted
 
@@ -47,6 +47,8 @@ def make_loaders(
     ]
     device = torch.device(device or default_device())
     refuse_random(ready, source.shape, device)
+    for training in (True, False):
+        refuse_misplaced(of_side(ready, training), source.shape, device)
     common = {"batch_tfms": ready, "device": device, "vocab": sides[0].vocab}
     drop_last = shuffle if drop_last is None else drop_last
     train = DataLoader(

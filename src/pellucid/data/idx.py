@@ -61,15 +61,7 @@ def read_set(folder: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
     pairs = find_idx(folder)
     if pairs is None:
         raise DataError(f"{folder}: expected train-images-idx3-ubyte, train-labels-idx1-ubyte and the t10k- pair")
-    sides = []
-    for image_file, label_file in pairs:
-        images, labels = read_idx(image_file), read_idx(label_file)
-        if images.ndim != 3 or not len(images) or images.shape[:1] != labels.shape:
-            raise DataError(
-                f"{image_file}: images {_by(images.shape)} (image×row×column) do not fit labels {_by(labels.shape)} of "
-                f"{label_file}"
-            )
-        sides.append((images, labels))
+    sides = [read_pair(*pair) for pair in pairs]
     sizes = [images.shape[1:] for images, _ in sides]
     if sizes[0] != sizes[1]:
         raise DataError(
@@ -79,19 +71,37 @@ def read_set(folder: str | Path) -> tuple[np.ndarray, np.ndarray, int]:
     return images, labels, len(sides[0][0])
 
 
+def read_pair(image_file: Path, label_file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (image, row, column) and labels (image,) of one side.
+
+    Raises:
+        DataError: a file is missing or damaged, or images and labels differ in number.
+    """
+    images, labels = read_idx(image_file), read_idx(label_file)
+    if images.ndim != 3 or not len(images) or images.shape[:1] != labels.shape:
+        raise DataError(
+            f"{image_file}: images {_by(images.shape)} (image×row×column) do not fit labels {_by(labels.shape)} of "
+            f"{label_file}"
+        )
+    return images, labels
+
+
 def _by(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def find_idx(folder: str | Path) -> tuple[list[Path], list[Path]] | None:
+def find_idx(folder: str | Path) -> tuple[tuple[Path, Path], tuple[Path, Path]] | None:
     """Find (images, labels) of training and test in a folder with the usual file names; None if they are not there."""
+    train, test = (find_pair(folder, part) for part in ("train", "t10k"))
+    return (train, test) if train and test else None
+
+
+def find_pair(folder: str | Path, part: str) -> tuple[Path, Path] | None:
+    """Images and labels of one side, `train` or `t10k`; None if they are not there."""
     found = []
-    for part in ("train", "t10k"):
-        pair = [
-            sorted(file for file in Path(folder).glob(f"{part}-{kind}[-.]idx*-ubyte*") if file.is_file())
-            for kind in ("images", "labels")
-        ]
-        if not all(pair):
+    for kind in ("images", "labels"):
+        files = sorted(file for file in Path(folder).glob(f"{part}-{kind}[-.]idx*-ubyte*") if file.is_file())
+        if not files:
             return None
-        found.append([matches[0] for matches in pair])
+        found.append(files[0])
     return found[0], found[1]

@@ -45,6 +45,11 @@ class LabelFile:
     folder: Path
 
 
+def several(label_col: str | None) -> str | list[str] | None:
+    """A column of labels as a command line names it: several where commas divide them."""
+    return label_col.split(",") if label_col and "," in label_col else label_col
+
+
 def csv_items(
     path: str | Path,
     fn_col: Column | None = None,

@@ -16,6 +16,7 @@ from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 
 BatchTransform = Callable[[Tensor], Tensor]
+OVERSHOOT = 0.1  # of [0, 1], by bicubic resampling at edges
 
 
 @registered(BATCH_TRANSFORMS)
@@ -131,6 +132,33 @@ def refuse_random(transforms: Sequence[BatchTransform], shape: Sequence[int], de
                 f"batch_tfms: {name} is random, and would change validation images and predictions too; give it the "
                 f"attribute split_idx = 0 ({name}.split_idx = 0), and only training images go through it"
             )
+
+
+def refuse_misplaced(transforms: Sequence[BatchTransform], shape: Sequence[int], device: torch.device) -> None:
+    """Refuse transforms of pixels that come after another has left [0, 1], as `Normalize` does.
+
+    A transform with the attribute `of_pixels` works on values in [0, 1] alone. All up to the last of them are tried on
+    a made-up image, and the random numbers are put back.
+
+    Args:
+        transforms: Those of one side, in order.
+        shape: (channel, row, column) of an image.
+        device: Where batches are.
+
+    Raises:
+        UsageError: one comes too late.
+    """
+    places = [i for i, transform in enumerate(transforms) if getattr(transform, "of_pixels", False)]
+    x, before = torch.linspace(0, 1, shape[-1], device=device).expand(2, *shape), None
+    with kept_rng():
+        for transform in transforms[: places[-1] + 1] if places else ():
+            low, high = x.aminmax()
+            if getattr(transform, "of_pixels", False) and not -OVERSHOOT <= float(low) <= float(high) <= 1 + OVERSHOOT:
+                raise UsageError(
+                    f"batch_tfms: {called(transform)} works on pixels in [0, 1], and {called(before)} before it gives "
+                    f"{low:.2f} to {high:.2f}: Normalize comes last, as in [*aug_transforms(), Normalize()]"
+                )
+            x, before = transformed(transform, x.clone()), transform
 
 
 def tried_twice(call: Callable[[], Any], device: torch.device | str = "cpu") -> tuple[Any, bool]:

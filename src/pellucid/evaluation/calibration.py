@@ -13,13 +13,16 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images in bins of equal width by the probability of the class that was predicted (the reliability diagram).
+    """Answers in bins of equal width by the probability they were given (the reliability diagram).
+
+    With one class an image, an answer is the predicted class; with several labels, each label of each image is one, and
+    right where the image has it.
 
     Attributes:
         edges: Of the bins, on [0, 1]: float (bin + 1,).
-        counts: Images in each bin, int (bin,).
-        confidence: Mean probability of the predicted class in each bin, nan in an empty one: float (bin,).
-        accuracy: Share of right answers in each bin, likewise.
+        counts: Answers in each bin, int (bin,).
+        confidence: Their mean probability, nan in an empty bin: float (bin,).
+        accuracy: Share of right ones in each bin, likewise.
     """
 
     edges: np.ndarray
@@ -29,7 +32,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: how far accuracy and confidence are apart in a bin, on average over images.
+        """Expected calibration error: how far accuracy and confidence are apart in a bin, on average over answers.
 
         Source: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", 2015.
         """
@@ -39,7 +42,7 @@ class Calibration:
 
     @property
     def mean_confidence(self) -> float:
-        """Mean probability of the predicted class over all images."""
+        """Mean probability over all answers."""
         full = self.counts > 0
         return float(self.confidence[full] @ self.counts[full] / self.counts.sum())
 
@@ -49,8 +52,11 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, n_bins: int = N_B
 
     Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017.
     """
-    said = probabilities.max(1)
-    right = probabilities.argmax(1) == labels
+    return binned(probabilities.max(1), probabilities.argmax(1) == labels, n_bins)
+
+
+def binned(said: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> Calibration:
+    """The reliability diagram of answers: their probabilities (answer,), and whether they are right (answer,)."""
     edges = np.linspace(0, 1, n_bins + 1)
     bins = np.clip(np.searchsorted(edges, said, side="left") - 1, 0, n_bins - 1)  # (low, high], as in the paper
     counts = np.bincount(bins, minlength=n_bins)
@@ -91,6 +97,17 @@ def fitted_temperature(outputs: np.ndarray, labels: np.ndarray) -> float | None:
         if abs(sharpness - before) <= TOLERANCE * sharpness:
             break
     return float(1 / sharpness)
+
+
+def fitted_sigmoid_temperature(outputs: np.ndarray, labels: np.ndarray) -> float | None:
+    """The same for labels that an image may have several of: of sigmoid(outputs / T), one T for all labels.
+
+    Args:
+        outputs: Before the sigmoid, (image, label).
+        labels: 0 or 1, (image, label).
+    """
+    z = outputs.reshape(-1, 1)
+    return fitted_temperature(np.concatenate([np.zeros_like(z), z], 1), labels.reshape(-1).astype(int))
 
 
 def _slope(z: np.ndarray, true: np.ndarray, sharpness: float) -> tuple[float, float]:

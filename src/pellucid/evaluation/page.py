@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.data.images import load
-from pellucid.errors import DataError
-from pellucid.evaluation.wording import accuracy_line, calibration_line, confusions, mean_score, share
+from pellucid.evaluation.scores import mean_shares
+from pellucid.evaluation.wording import (
+    accuracy_line,
+    answers_line,
+    calibration_line,
+    confusions,
+    label_calibration_line,
+    pooled_line,
+    share,
+)
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pellucid.evaluation.calibration import Calibration
-    from pellucid.evaluation.evaluation import Answer, Evaluation
-    from pellucid.evaluation.scores import ClassScore
+    from pellucid.evaluation.evaluated import Evaluated
+    from pellucid.evaluation.evaluation import Evaluation
+    from pellucid.evaluation.labels import LabelsEvaluation
 
 MOST_MISTAKES = 60  # 10 kB each
 MOST_CLASSES = 60  # of a matrix that can be read
-SIDE = 224  # of a thumbnail, twice as fine as it is shown
 PLOT = 300  # side of the reliability diagram, in units of its drawing
 LARGEST = 15  # radius of the point of a bin that had all images
 
 
-def page_data(evaluation: Evaluation) -> dict[str, Any]:
-    """The values of `web/evaluation/page.html`."""
+def page_data(evaluation: Evaluated) -> dict[str, Any]:
+    """The values of `web/evaluation/page.html` that all evaluations have."""
     low, high = evaluation.interval
-    mistakes, scaled = evaluation.mistakes, evaluation.scaled_calibration
-    scores = evaluation.per_class
+    scaled, scores, wrong = evaluation.scaled_calibration, evaluation.per_class, evaluation.wrong
+    x, y = evaluation.RELIABILITY
     return {
         "title": accuracy_line(evaluation),
         "name": Path(evaluation.source).name or evaluation.source,
@@ -38,28 +48,46 @@ def page_data(evaluation: Evaluation) -> dict[str, Any]:
         "high": high,
         "n": evaluation.n,
         "n_right": evaluation.n_right,
-        "classes": [_scores(score) for score in scores],
-        "mean": _scores(mean_score(scores)),
-        "confused": confusions(evaluation),
-        "names": list(evaluation.vocab),
-        "matrix": _matrix(evaluation) if len(evaluation.vocab) <= MOST_CLASSES else [],
+        "columns": list(scores[0].shares),
+        "classes": [_scores(score.name, score.shares, score.support) for score in scores],
+        "mean": _scores("mean", mean_shares(scores), sum(score.support for score in scores)),
         "side": PLOT,
-        "calibrated": calibration_line(evaluation),
-        "points": _points(evaluation.calibration),
-        "scaled_points": [] if scaled is None else _points(scaled),
-        "mistakes": [_mistake(each, evaluation.source) for each in mistakes[:MOST_MISTAKES]],
-        "n_mistakes": len(mistakes),
+        "axes": {"x": x, "y": y},
+        "points": _points(evaluation.calibration, y),
+        "scaled_points": [] if scaled is None else _points(scaled, y),
+        "mistakes": [_mistake(evaluation, i) for i in wrong[:MOST_MISTAKES].tolist()],
+        "n_mistakes": len(wrong),
         "failed": dict(evaluation.failed),
     }
 
 
-def _scores(score: ClassScore) -> dict[str, Any]:
-    shares = {"precision": score.precision, "recall": score.recall, "F1": score.f1}
+def class_values(evaluation: Evaluation) -> dict[str, Any]:
+    """The values of the page that only images of one class each have."""
     return {
-        "name": score.name,
-        "shares": [{"text": share(value), "width": 0 if np.isnan(value) else 100 * value} for value in shares.values()],
-        "support": score.support,
+        "what": "class",
+        "notes": [],
+        "names": list(evaluation.vocab),
+        "matrix": _matrix(evaluation) if len(evaluation.vocab) <= MOST_CLASSES else [],
+        "confused": confusions(evaluation),
+        "calibrated": calibration_line(evaluation),
     }
+
+
+def label_values(evaluation: LabelsEvaluation) -> dict[str, Any]:
+    """The values of the page that only images of any number of labels have."""
+    return {
+        "what": "label",
+        "notes": [answers_line(evaluation), pooled_line(evaluation)],
+        "names": list(evaluation.vocab),
+        "matrix": [],
+        "confused": [],
+        "calibrated": label_calibration_line(evaluation),
+    }
+
+
+def _scores(name: str, shares: Mapping[str, float], support: int) -> dict[str, Any]:
+    values = [{"text": share(value), "width": 0 if np.isnan(value) else 100 * value} for value in shares.values()]
+    return {"name": name, "shares": values, "support": support}
 
 
 def _matrix(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -78,7 +106,7 @@ def _matrix(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _points(found: Calibration) -> list[dict[str, Any]]:
+def _points(found: Calibration, what: str) -> list[dict[str, Any]]:
     """Places in the reliability diagram: the mean probability of a bin, and its share of right answers."""
     full = np.flatnonzero(found.counts)
     return [
@@ -86,32 +114,25 @@ def _points(found: Calibration) -> list[dict[str, Any]]:
             "x": PLOT * found.confidence[i],
             "y": PLOT * (1 - found.accuracy[i]),
             "r": 3 + LARGEST * np.sqrt(found.counts[i] / found.counts.sum()),
-            "of": f"{found.counts[i]:,} images given {found.confidence[i]:.3f}, right in {found.accuracy[i]:.3f}",
+            "of": f"{found.counts[i]:,} given {found.confidence[i]:.3f}; {what}: {found.accuracy[i]:.3f}",
         }
         for i in full.tolist()
     ]
 
 
-def _mistake(answer: Answer, root: str) -> dict[str, Any]:
-    path = Path(answer.source)
+def _mistake(evaluation: Evaluated, i: int) -> dict[str, Any]:
+    source, picture = evaluation.sources[i], evaluation.picture(i)
+    path = Path(source)
     return {
-        "source": answer.source,
-        "name": str(path.relative_to(root)) if path.is_relative_to(root) else answer.source,
-        "label": answer.label,
-        "predicted": answer.predicted,
-        "probability": answer.probability,
-        "of_label": answer.of_label,
-        "picture": _thumbnail(answer.source),
+        "source": source,
+        "name": str(path.relative_to(evaluation.source)) if path.is_relative_to(evaluation.source) else source,
+        "errors": evaluation.errors(i),
+        "picture": None if picture is None else _address(picture),
     }
 
 
-def _thumbnail(source: str) -> str | None:
-    """The image as an address that holds it; None where it is gone meanwhile."""
-    try:
-        image = load(source, draft_size=SIDE)
-    except DataError:
-        return None
-    image.thumbnail((SIDE, SIDE))
+def _address(image: Image.Image) -> str:
+    """The image as an address that holds it."""
     jpeg = BytesIO()
     image.save(jpeg, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+
+import numpy as np
 
 CONFIDENCE = 0.95
 
@@ -26,6 +29,37 @@ class ClassScore:
     recall: float
     f1: float
     support: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """All but the support, by the names that tables give them."""
+        return {"precision": self.precision, "recall": self.recall, "F1": self.f1}
+
+
+@dataclass(frozen=True)
+class LabelScore(ClassScore):
+    """How well one of several labels is told; a share of nothing is nan.
+
+    Attributes:
+        average_precision: Mean precision over all thresholds, see `pellucid.metrics.ranking.average_precision`; it does
+            not depend on the one that was chosen.
+    """
+
+    average_precision: float
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """All but the support, by the names that tables give them."""
+        return super().shares | {"average precision": self.average_precision}
+
+
+def mean_shares(scores: Sequence[ClassScore]) -> dict[str, float]:
+    """Means over the classes, each counting alike, of what is known of them."""
+    found = {}
+    for name in scores[0].shares:
+        known = [value for score in scores if not math.isnan(value := score.shares[name])]
+        found[name] = float(np.mean(known)) if known else math.nan
+    return found
 
 
 def wilson(right: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

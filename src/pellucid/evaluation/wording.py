@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pellucid.evaluation.scores import ClassScore
+from pellucid.evaluation.scores import ClassScore, mean_shares
 from pellucid.tables import as_text
 from pellucid.text import counted, first_few, printable
 
 if TYPE_CHECKING:
+    from pellucid.evaluation.evaluated import Evaluated
     from pellucid.evaluation.evaluation import Evaluation
+    from pellucid.evaluation.labels import LabelsEvaluation
 
 LISTED = 40  # classes; of more, those with the lowest F1
 CONFUSED = 5
 
 
-def as_words(evaluation: Evaluation) -> str:
-    """The report, with lines that explain each number."""
-    lines = [accuracy_line(evaluation), "", class_table(evaluation.per_class), ""]
+def class_words(evaluation: Evaluation) -> str:
+    """The report on images of one class each."""
+    lines = [accuracy_line(evaluation), "", class_table(evaluation.per_class, "class"), ""]
     confused = confusions(evaluation)
     lines += ["most confused:", *(f"  {line}" for line in confused), ""] if confused else ["no mistakes", ""]
-    lines += [calibration_line(evaluation)]
-    if evaluation.failed:
-        lines += [f"{counted(len(evaluation.failed), 'image')} left out: {first_few(evaluation.failed, 4)}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, calibration_line(evaluation), *_left_out(evaluation)])
 
 
-def accuracy_line(evaluation: Evaluation) -> str:
+def label_words(evaluation: LabelsEvaluation) -> str:
+    """The report on images of any number of labels."""
+    lines = [accuracy_line(evaluation), answers_line(evaluation), "", class_table(evaluation.per_class, "label")]
+    lines += [pooled_line(evaluation), "", label_calibration_line(evaluation)]
+    return "\n".join([*lines, *_left_out(evaluation)])
+
+
+def accuracy_line(evaluation: Evaluated) -> str:
     """Accuracy, its interval, and what of."""
     low, high = evaluation.interval
     return (
@@ -39,21 +43,29 @@ def accuracy_line(evaluation: Evaluation) -> str:
     )
 
 
-def class_table(scores: Sequence[ClassScore]) -> str:
-    """A row for each class, and the mean over those that occur."""
+def answers_line(evaluation: LabelsEvaluation) -> str:
+    """What an accuracy of images with several labels counts, and the share of right answers."""
+    n_labels = counted(len(evaluation.vocab), "label")
+    return (
+        f"that is images with all of their labels and no other; {1 - evaluation.hamming_loss:.4f} of the answers are "
+        f"right, one for each of {n_labels} of each image"
+    )
+
+
+def class_table(scores: Sequence[ClassScore], what: str) -> str:
+    """A row for each class or label, and the mean over those that occur."""
     shown = sorted(scores, key=lambda score: math.inf if math.isnan(score.f1) else score.f1)[:LISTED]
-    rows = [_row(score) for score in (scores if len(scores) <= LISTED else shown)]
-    names, foot = ("class", "precision", "recall", "F1", "images"), _row(mean_score(scores))
-    table = as_text(names, rows, foot, left=1)
-    return table if len(scores) <= LISTED else f"{table}\nthe {LISTED} classes of {len(scores)} with the lowest F1"
+    rows = [_row(score.name, score.shares, score.support) for score in (scores if len(scores) <= LISTED else shown)]
+    foot = _row("mean", mean_shares(scores), sum(score.support for score in scores))
+    table = as_text((what, *scores[0].shares, "images"), rows, foot, left=1)
+    plural = {"class": "classes"}.get(what, f"{what}s")
+    return table if len(scores) <= LISTED else f"{table}\nthe {LISTED} {plural} of {len(scores)} with the lowest F1"
 
 
-def mean_score(scores: Sequence[ClassScore]) -> ClassScore:
-    """Means over the classes, each counting alike, of what is known of them; all images."""
-    columns = zip(*((score.precision, score.recall, score.f1) for score in scores), strict=True)
-    known = [[value for value in column if not math.isnan(value)] for column in columns]
-    means = [float(np.mean(values)) if values else math.nan for values in known]
-    return ClassScore("mean", means[0], means[1], means[2], sum(score.support for score in scores))
+def pooled_line(evaluation: LabelsEvaluation) -> str:
+    """Scores of all answers together."""
+    shares = evaluation.pooled.shares.items()
+    return f"all labels together: {', '.join(f'{name} {share(value)}' for name, value in shares)}"
 
 
 def share(value: float) -> str:
@@ -71,18 +83,33 @@ def confusions(evaluation: Evaluation) -> list[str]:
 
 
 def calibration_line(evaluation: Evaluation) -> str:
-    """How far the probabilities can be believed."""
-    raw, scaled = evaluation.calibration, evaluation.scaled_calibration
-    sure, right = raw.mean_confidence, evaluation.accuracy
-    line = f"on average {sure:.3f} sure and {right:.3f} right, calibration error {raw.error:.3f}"
+    """How far the probabilities of classes can be believed."""
+    sure = evaluation.calibration.mean_confidence
+    return f"on average {sure:.3f} sure and {evaluation.accuracy:.3f} right, {_errors(evaluation, 'sure')}"
+
+
+def label_calibration_line(evaluation: LabelsEvaluation) -> str:
+    """How far the probabilities of labels can be believed."""
+    sure, there = evaluation.calibration.mean_confidence, float(evaluation.labels.mean())
+    errors = _errors(evaluation, "on average")
+    return f"labels have probability {sure:.3f} on average and are there in {there:.3f}, {errors}"
+
+
+def _errors(evaluation: Evaluated, what: str) -> str:
+    """Of the calibration; `what` the mean probability is called."""
+    scaled, line = evaluation.scaled_calibration, f"calibration error {evaluation.calibration.error:.3f}"
     if scaled is None:
         return line
     return (
-        f"{line}; with the run's temperature {evaluation.temperature:.2f} {scaled.mean_confidence:.3f} sure, "
+        f"{line}; with the run's temperature {evaluation.temperature:.2f} {scaled.mean_confidence:.3f} {what}, "
         f"error {scaled.error:.3f}"
     )
 
 
-def _row(score: ClassScore) -> list[str]:
-    values = (score.precision, score.recall, score.f1)
-    return [printable(score.name), *map(share, values), f"{score.support:,}"]
+def _left_out(evaluation: Evaluated) -> list[str]:
+    failed = evaluation.failed
+    return [f"{counted(len(failed), 'image')} left out: {first_few(failed, 4)}"] if failed else []
+
+
+def _row(name: str, shares: Mapping[str, float], support: int) -> list[str]:
+    return [printable(name), *map(share, shares.values()), f"{support:,}"]

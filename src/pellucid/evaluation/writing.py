@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,24 +20,24 @@ from pellucid.web.builder import write_page
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pellucid.evaluation.evaluation import Evaluation
+    from pellucid.evaluation.evaluated import Evaluated
 
 DPI = 150
 
 
-def save(evaluation: Evaluation, folder: Path) -> Path:
-    """See `Evaluation.save`; the page comes last, so that it has its neighbours when it is there."""
-    to_csv(evaluation, folder / "predictions.csv")
+def save(evaluation: Evaluated, pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> Path:
+    """See `Evaluated.save`; the page comes last, so that it has its neighbours when it is there."""
+    evaluation.to_csv(folder / "predictions.csv")
     with result_file(folder / "evaluation.json") as scratch:
-        scratch.write_text(json.dumps(to_json(evaluation), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _picture(evaluation.plot_confusion(), folder / "confusion.png")
-    _picture(evaluation.plot_reliability(), folder / "reliability.png")
-    to_html(evaluation, folder / "index.html")
+        scratch.write_text(json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    for name, drawn in pictures.items():
+        _picture(drawn(), folder / name)
+    evaluation.to_html(folder / "index.html")
     return folder
 
 
-def to_csv(evaluation: Evaluation, path: Path) -> Path:
-    """See `Evaluation.to_csv`."""
+def to_csv(evaluation: Evaluated, path: Path) -> Path:
+    """See `Evaluated.to_csv`."""
     with (
         result_file(path) as scratch,
         # Names of files need not be text: their bytes are written as they are.
@@ -52,22 +53,22 @@ def to_csv(evaluation: Evaluation, path: Path) -> Path:
     return path
 
 
-def to_html(evaluation: Evaluation, path: Path) -> Path:
-    """See `Evaluation.to_html`."""
-    return write_page(path, "evaluation", **page_data(evaluation))
+def to_html(evaluation: Evaluated, own: Mapping[str, Any], path: Path) -> Path:
+    """See `Evaluated.to_html`; `own` are the values of the page that only this kind of evaluation has."""
+    return write_page(path, "evaluation", **page_data(evaluation), **own)
 
 
-def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """See `Evaluation.to_json`."""
+def to_json(evaluation: Evaluated, own: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Evaluated.to_json`; `own` are the scores that only this kind of evaluation has."""
     scaled = evaluation.scaled_calibration
     found = {
         "source": evaluation.source,
         "n": evaluation.n,
         "accuracy": evaluation.accuracy,
         "interval": list(evaluation.interval),
+        **own,
         "per_class": [asdict(score) for score in evaluation.per_class],
         "vocab": list(evaluation.vocab),
-        "confusion": evaluation.confusion.tolist(),
         "temperature": evaluation.temperature,
         "calibration": _calibration(evaluation.calibration),
         "scaled_calibration": None if scaled is None else _calibration(scaled),

@@ -11,9 +11,17 @@ from pellucid.metrics.counts import (
     Precision,
     Recall,
 )
+from pellucid.metrics.deviations import BrierScore, BrierScoreMulti, HammingLoss, HammingLossMulti
 from pellucid.metrics.evaluation import Evaluation
-from pellucid.metrics.multi import F1ScoreMulti, FBetaMulti, HammingLossMulti, JaccardMulti, PrecisionMulti, RecallMulti
-from pellucid.metrics.ranking import RocAucBinary
+from pellucid.metrics.multi import (
+    F1ScoreMulti,
+    FBetaMulti,
+    JaccardMulti,
+    MatthewsCorrCoefMulti,
+    PrecisionMulti,
+    RecallMulti,
+)
+from pellucid.metrics.ranking import APScoreBinary, APScoreMulti, RocAuc, RocAucBinary, RocAucMulti
 from pellucid.metrics.whole import (
     AccumMetric,
     ActivationType,
@@ -26,27 +34,35 @@ from pellucid.metrics.whole import (
 )
 
 __all__ = [
+    "APScoreBinary",
+    "APScoreMulti",
     "AccumMetric",
     "ActivationType",
     "AvgMetric",
     "BalancedAccuracy",
+    "BrierScore",
+    "BrierScoreMulti",
     "CohenKappa",
     "Evaluation",
     "F1Score",
     "F1ScoreMulti",
     "FBeta",
     "FBetaMulti",
+    "HammingLoss",
     "HammingLossMulti",
     "Jaccard",
     "JaccardMulti",
     "MatthewsCorrCoef",
+    "MatthewsCorrCoefMulti",
     "Metric",
     "MetricLike",
     "Precision",
     "PrecisionMulti",
     "Recall",
     "RecallMulti",
+    "RocAuc",
     "RocAucBinary",
+    "RocAucMulti",
     "accuracy",
     "accuracy_multi",
     "column_names",

@@ -82,7 +82,7 @@ class Averaged(ClassCounts):
             )
         if average not in AVERAGES:
             raise UsageError(f"average {average!r} does not exist: use one of {', '.join(AVERAGES)}")
-        _unweighted(sample_weight)
+        unweighted(sample_weight)
         if labels is not None and average == "binary":
             raise UsageError("labels chooses classes to average over, average='binary' is about pos_label alone")
         self.labels, self.pos_label, self.average = labels, pos_label, average
@@ -208,7 +208,7 @@ class BalancedAccuracy(ClassCounts):
     name = "balanced_accuracy_score"
 
     def __init__(self, axis: int = -1, sample_weight: Any = None, adjusted: bool = False):
-        _unweighted(sample_weight)
+        unweighted(sample_weight)
         self.adjusted = adjusted
         super().__init__(axis)
 
@@ -235,7 +235,7 @@ class CohenKappa(ClassCounts):
     def __init__(self, axis: int = -1, labels: Any = None, weights: Any = None, sample_weight: Any = None):
         if labels is not None or weights is not None:
             raise UsageError("CohenKappa counts all classes and confusions alike: use skm_to_fastai(cohen_kappa_score)")
-        _unweighted(sample_weight)
+        unweighted(sample_weight)
         super().__init__(axis)
 
     def _score(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> float:
@@ -257,7 +257,7 @@ class MatthewsCorrCoef(ClassCounts):
     name = "matthews_corrcoef"
 
     def __init__(self, sample_weight: Any = None, axis: int = -1):
-        _unweighted(sample_weight)
+        unweighted(sample_weight)
         super().__init__(axis)
 
     def _score(self, support: np.ndarray, guessed: np.ndarray, right: np.ndarray) -> float:
@@ -278,6 +278,7 @@ def class_shares(counts: np.ndarray) -> np.ndarray:
     return np.stack([right, right, 2 * right], 1) / np.where(below == 0, np.nan, below)
 
 
-def _unweighted(sample_weight: Any) -> None:
+def unweighted(sample_weight: Any) -> None:
+    """Raise UsageError where weights are given."""
     if sample_weight is not None:
         raise UsageError("sample_weight is not supported: use skm_to_fastai with scikit-learn's function")

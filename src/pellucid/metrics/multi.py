@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import UsageError
-from pellucid.metrics.counts import Averaged, F1Score, FBeta, Jaccard, Precision, Recall
-from pellucid.metrics.whole import AvgMetric
+from pellucid.metrics.counts import Averaged, F1Score, FBeta, Jaccard, MatthewsCorrCoef, Precision, Recall
 from pellucid.nn.pairing import paired
 
 
@@ -98,22 +97,26 @@ class FBetaMulti(_OfLabels, FBeta):
         _OfLabels.__init__(self, thresh, sigmoid, labels, pos_label, average, sample_weight)
 
 
-class HammingLossMulti(AvgMetric):
-    """Share of wrong yes-or-no answers, 1 − `accuracy_multi`.
+class MatthewsCorrCoefMulti(MatthewsCorrCoef):
+    """Correlation of answers and labels over all answers of all images; 0 where one of them never varies.
 
     Args:
         thresh: An answer is yes above it.
         sigmoid: Put outputs through a sigmoid first.
+        sample_weight: Not supported.
     """
 
-    def __init__(self, thresh: float = 0.5, sigmoid: bool = True):
+    def __init__(self, thresh: float = 0.5, sigmoid: bool = True, sample_weight: Any = None):
         self.thresh, self.sigmoid = thresh, sigmoid
-        super().__init__(self._wrong)
-        self.name = "hamming_loss"
+        super().__init__(sample_weight)
 
-    def _wrong(self, pred: Tensor, targ: Tensor) -> Tensor:
-        said, labels = answers(pred, targ, self.thresh, self.sigmoid, "hamming_loss")
-        return (said != labels).float().mean()
+    def update(self, pred: Tensor, targ: Tensor) -> None:
+        """Take one batch in: outputs (batch, label), and 0 or 1 for each."""
+        said, labels = answers(pred, targ, self.thresh, self.sigmoid, self.name)
+        kinds = torch.stack([labels, said]), torch.stack([~labels, ~said])
+        no, yes = (torch.stack([*kind.sum((1, 2)), kind.all(0).sum()]) for kind in reversed(kinds))
+        counts = torch.stack([no, yes, torch.zeros_like(no)], 1)  # no answer is neither
+        self.counts = counts if self.counts is None else self.counts + counts
 
 
 def answers(pred: Tensor, targ: Tensor, thresh: float, sigmoid: bool, name: str) -> tuple[Tensor, Tensor]:

@@ -69,15 +69,18 @@ def plot_reliability(
     accuracy: np.ndarray,
     scaled: tuple[np.ndarray, np.ndarray] | None = None,
     *,
+    x: str = "probability of the answer",
+    y: str = "share of right answers",
     ax: Axes | None = None,
 ) -> Figure:
     """Show how often answers are right, by the probability they were given: on the diagonal, the two agree.
 
     Args:
         edges: Of the bins of probability, (bin + 1,).
-        counts: Images in each bin; the area of a point grows with them.
+        counts: Answers in each bin; the area of a point grows with them.
         accuracy: Share of right answers in each bin, nan in an empty one.
         scaled: The same two after temperature scaling, drawn as rings.
+        x, y: What the axes are.
         ax: Draw here; None makes a new figure.
     """
     from pellucid.plot.figure import figure_of, new_axes
@@ -92,7 +95,7 @@ def plot_reliability(
         full = n > 0
         ax.scatter(middles[full], right[full], 20 + 300 * n[full] / n.sum(), label=label, zorder=2, **style)
     ax.set(xlim=(0, 1.03), ylim=(-0.03, 1.03), aspect="equal", title="Reliability")
-    ax.set(xlabel="probability of the answer", ylabel="share of right answers")
+    ax.set(xlabel=x, ylabel=y)
     if scaled is not None:
         ax.legend(loc="upper left", frameon=False, markerscale=0.6)
     return figure_of(ax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pellucid.data.pipeline import Pipeline
 from pellucid.data.sources import is_path
 from pellucid.errors import DataError, UsageError
 from pellucid.evaluation.evaluation import Evaluation
+from pellucid.evaluation.labels import LabelsEvaluation
 from pellucid.history.history import History
 from pellucid.inspection.looking import looking
 from pellucid.nn.losses import ACTIVATIONS
@@ -144,22 +145,31 @@ class Run:
             yield position, rows
 
     def evaluate(
-        self, source: str | Path, *, on_error: Literal["raise", "skip"] = "raise", **columns: Any
-    ) -> Evaluation:
+        self,
+        source: str | Path,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        threshold: float | Mapping[str, float] | None = None,
+        **columns: Any,
+    ) -> Evaluation | LabelsEvaluation:
         """Compare what it says of labelled images with their labels.
 
         Args:
             source: A folder with a sub-folder of images for each class, or with `test` (else `valid`) that has them; a
-                CSV or TSV file of paths and labels; or the name of a data set.
+                folder of IDX files, of which the test side is taken; a CSV or TSV file of paths and labels; or the name
+                of a data set. Images of several labels come from a label file.
             on_error: Images that cannot be classified: `raise` lists them, `skip` leaves them out and says so in what
                 it returns.
-            columns: Of a label file, the arguments of `csv_items`, such as `label_col`.
+            threshold: Of several labels, the probability above which an image is given one, for all or label →
+                threshold; None means 0.5, as `predict` has it.
+            columns: Of a label file, the arguments of `csv_items`, such as `label_col`. A run of several labels knows
+                the `label_delim` and the columns that it was trained with.
 
         Raises:
-            UsageError: as `predict`.
+            UsageError: as `predict`, or a threshold for a run of one class an image.
             DataError: there are no images, some are of classes that the run does not know, or cannot be decoded.
         """
-        return evaluate(self, source, on_error, columns)
+        return evaluate(self, source, on_error, threshold, columns)
 
     def batch(self, images: Any) -> torch.Tensor:
         """Images as the model sees them, decoded and normalised: (image, channel, row, column).
@@ -192,7 +202,7 @@ class Run:
         return partial(DataLoader, self.pipeline.source(images), bs=BATCH, batch_tfms=self.pipeline.batch_tfms)
 
     def activation(self, *, calibrated: bool = False) -> Callable[[Tensor], Tensor]:
-        """What turns its outputs (image, class) into probabilities; calibrated, softmax at its temperature.
+        """What turns its outputs (image, class) into probabilities; calibrated, at its temperature.
 
         Raises:
             UsageError: the loss does not say what does, or the run has no temperature.
@@ -205,14 +215,15 @@ class Run:
         return lambda outputs: self._probabilities(outputs, ACTIVATIONS[name](outputs))
 
     def _scaling(self) -> Callable[[Tensor], Tensor]:
-        """Softmax at the run's temperature, in float64."""
+        """Softmax, of several labels sigmoid, at the run's temperature, in float64."""
         temperature = self.temperature
         if temperature is None:
             raise UsageError(
                 "this run has no temperature to calibrate with: it was trained by an earlier pellucid, or its "
                 "validation images gave none (no mistake among them, or no better than guessing)"
             )
-        return lambda outputs: (outputs.double() / temperature).softmax(-1)
+        activation = ACTIVATIONS["sigmoid" if self.settings.get("activation") == "sigmoid" else "softmax"]
+        return lambda outputs: activation(outputs.double() / temperature)
 
     def _checked(self, outputs: Any, n: int) -> Tensor:
         expected = (n, len(self.vocab))

@@ -53,6 +53,8 @@ class Settings:
         schedule: `one_cycle`, `one_cycle_linear` (as Smith published it), `flat_cos` or `constant`.
         precision: What the network computes in: `fp32`, `bf16`, `fp16` (on GPUs only), or `auto`, which times training
             steps for about a second and takes the faster one. With `auto` two runs need not be the same.
+        compile: Hand the network to torch.compile, which takes seconds to minutes at its first batches and pays in long
+            trainings, above all on GPUs. It needs a C++ compiler on CPUs.
         augment: How much training images are changed at random: `none`, `light` or `strong`, see `augmentation`; None
             means `light` for pretrained networks, else `none`.
         patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
@@ -89,6 +91,7 @@ class Settings:
     workers: int | None = None
     schedule: str = "one_cycle"
     precision: str = "fp32"
+    compile: bool = False
     augment: str | None = None
     patience: int | None = None
     on_error: OnError = "raise"
@@ -121,6 +124,11 @@ class Settings:
             raise UsageError(f"resize {self.resize!r} does not exist: use one of {', '.join(get_args(ResizeName))}")
         if self.resize != "crop" and self.size == 0:
             raise UsageError(f"resize {self.resize!r} needs a size, and size 0 (--size) keeps the files' own")
+        if self.compile and self.stats:
+            raise UsageError(
+                "compile and stats exclude each other (--compile, --stats): a network whose layers are watched runs "
+                "uncompiled"
+            )
         if self.balance not in BALANCES:
             raise UsageError(f"balance {self.balance!r} does not exist: use one of {', '.join(BALANCES)}")
         Split(self.split, self.valid_pct, self.seed, self.group_by)

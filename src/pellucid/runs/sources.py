@@ -13,7 +13,7 @@ from pellucid.data.catalogue import DATA_SETS, SCHEME, untar_data
 from pellucid.data.declared import folder_loaders, idx_loaders, label_file_loaders
 from pellucid.data.idx import find_idx
 from pellucid.data.images import ResizeName
-from pellucid.data.labels import csv_items
+from pellucid.data.labels import csv_items, several
 from pellucid.data.layouts import layout
 from pellucid.data.loader import DataLoaders
 from pellucid.data.splitting import Split
@@ -132,7 +132,7 @@ def open_source(settings: Settings, device: torch.device) -> tuple[DataLoaders, 
     kind = _kind(settings.source)
     columns = {
         "fn_col": settings.path_col,
-        "label_col": _columns(settings.label_col),
+        "label_col": several(settings.label_col),
         "label_delim": settings.label_delim,
         "suff": settings.suffix,
         "folder": settings.image_folder or "",
@@ -153,11 +153,6 @@ def open_source(settings: Settings, device: torch.device) -> tuple[DataLoaders, 
         name = f"{dls.split} split" if dls.split in ("stratified", "random") else f"split by {dls.split}"
         say(f"{name}: {dls.valid.n:,} of {dls.train.n + dls.valid.n:,} images validate")
     return dls, settings
-
-
-def _columns(asked: str | None) -> str | list[str] | None:
-    """The columns of labels: several where commas divide them."""
-    return asked.split(",") if asked and "," in asked else asked
 
 
 def _kind(source: str) -> Kind:

@@ -104,12 +104,13 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     arch = settings.arch or ("simple_cnn" if shape[0] == 1 else "small_resnet")
     seen = [ActivationStats(with_hist=True, with_grads=True, folder=folder)] if settings.stats else []
     metrics = [accuracy_multi, F1ScoreMulti()] if dls.multi else accuracy
+    common: dict[str, Any] = {"metrics": metrics, "cbs": seen, "compile": settings.compile}
     set_seed(settings.seed)  # the weights do not depend on how the data was opened
     if is_pretrained(arch):
         # A single layer, so that the probe can fill it, with the dropout that such networks are trained with.
-        learn = vision_learner(dls, arch, metrics=metrics, cbs=seen, lin_ftrs=[], concat_pool=False, ps=0.2)
+        learn = vision_learner(dls, arch, **common, lin_ftrs=[], concat_pool=False, ps=0.2)
     else:
-        learn = Learner(dls, create_model(arch, shape[0], dls.c, max(shape[1:])), metrics=metrics, cbs=seen)
+        learn = Learner(dls, create_model(arch, shape[0], dls.c, max(shape[1:])), **common)
     learn.add_cbs(_balancing(dls, settings.balance))
     learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))

@@ -24,15 +24,11 @@ epoch's results. Empty where nothing is known."""
 def start(learn: Learner, settings: Settings, begun: Start) -> None:
     """Give the head the weights of the probe, print what it reaches and have the learner fall back on it.
 
-    Where images have several labels there is no probe.
-
     Args:
         learn: A learner whose body is frozen.
         settings: With `augment` and `balance`.
         begun: Gets what the probe reaches.
     """
-    if learn.dls.train.labels.dim() != 1 and not settings.probe:
-        return
     began, best = time.perf_counter(), _best(learn)
     found = linear_probe(learn, flipped=settings.augment != "none", balanced=settings.balance != "none")
     of = {"of": "probe", "strength": found.strength}

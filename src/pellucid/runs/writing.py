@@ -23,7 +23,7 @@ from pellucid.data.home import home
 from pellucid.data.loader import DataLoader
 from pellucid.data.pipeline import Pipeline, kept
 from pellucid.errors import PellucidError, UsageError
-from pellucid.evaluation.calibration import fitted_temperature
+from pellucid.evaluation.calibration import fitted_sigmoid_temperature, fitted_temperature
 from pellucid.files import write_text
 from pellucid.history.file import write as write_history
 from pellucid.history.history import History
@@ -85,14 +85,15 @@ def temperature(learn: Trained, activation: str | None, probed: bool = False) ->
 
     None of other losses than cross entropy and its kin, and of loaders of others, which may not be read once more.
     """
-    valid = learn.dls.valid
-    if activation not in ("softmax", "exp") or not isinstance(valid, DataLoader) or not valid.n:
+    valid, multi = learn.dls.valid, getattr(learn.dls, "multi", False)
+    fits = activation == "sigmoid" if multi else activation in ("softmax", "exp")
+    if not fits or not isinstance(valid, DataLoader) or not valid.n:
         return None
     with validation_features(learn) if probed else nullcontext(valid) as images:
         outputs, labels = learn.get_preds(dl=images, act=lambda outputs: outputs)
-    if not isinstance(labels, Tensor) or labels.dim() != 1 or outputs.dim() != 2:
+    if not isinstance(labels, Tensor) or labels.dim() != 1 + multi or outputs.dim() != 2:
         return None
-    return fitted_temperature(outputs.numpy(), labels.numpy())
+    return (fitted_sigmoid_temperature if multi else fitted_temperature)(outputs.numpy(), labels.numpy())
 
 
 def _history(learn: Trained) -> History:

@@ -50,8 +50,9 @@ class Computing:
 
         Compiling takes seconds to minutes at the first training batch, at the first validation batch and when the size
         of batches changes. It pays in long trainings, above all on GPUs. While the model is watched or has hooks
-        (`ActivationStats`, `hook_outputs`) it runs uncompiled, with the same results but for rounding. Copies of the
-        model are not compiled, nor are loaded runs. On a CPU it needs a C++ compiler.
+        (`ActivationStats`, `hook_outputs`) it runs uncompiled, with the same results but for rounding, and so does the
+        head in frozen epochs that train on features. Copies of the model are not compiled, nor are loaded runs. On a
+        CPU it needs a C++ compiler.
 
         Args:
             options: Those of `torch.compile`, such as `mode="max-autotune"`.
@@ -70,7 +71,10 @@ class Computing:
 
 
 def compile_in_place(model: nn.Module, **options: Any) -> None:
-    """As `model.compile(**options)`, for models of torch's own layers too, and uncompiled while modules have hooks."""
+    """As `model.compile(**options)`, for models of torch's own layers too, and uncompiled while modules are changed.
+
+    They are where they have hooks, or a `forward` of their own, as a body has whose features are known.
+    """
 
     # torch compiles no code of its own that is not called by somebody else's: `model.compile()` leaves an
     # `nn.Sequential` uncompiled without a word (2.13). Compiled code neither sees later hooks nor forgets earlier ones.
@@ -80,15 +84,15 @@ def compile_in_place(model: nn.Module, **options: Any) -> None:
     call.__code__ = call.__code__.replace()  # torch keeps at most 8 compilations of a code, and compiles no further
     compiled = torch.compile(call, **options)
 
-    def compiled_or_hooked(*args: Any, **kwargs: Any) -> Any:
-        return (call if any(map(_has_hooks, model.modules())) else compiled)(*args, **kwargs)
+    def compiled_or_changed(*args: Any, **kwargs: Any) -> Any:
+        return (call if any(map(_is_changed, model.modules())) else compiled)(*args, **kwargs)
 
-    model._compiled_call_impl = compiled_or_hooked  # where `model.compile` keeps it: copies and pickles go without
+    model._compiled_call_impl = compiled_or_changed  # where `model.compile` keeps it: copies and pickles go without
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def _is_changed(module: nn.Module) -> bool:
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return any(hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def half_of(precision: str, device: torch.device) -> torch.dtype | None:

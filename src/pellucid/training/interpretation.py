@@ -13,8 +13,7 @@ from pellucid.data.adapter import adapted
 from pellucid.data.batch import take_apart
 from pellucid.data.loader import DataLoader
 from pellucid.errors import UsageError
-from pellucid.metrics.counts import class_shares
-from pellucid.nn.losses import activation_of
+from pellucid.nn.losses import activation_of, decoded
 from pellucid.plot.classification import plot_confusion_matrix
 from pellucid.plot.figure import GridOptions, finished, given_axes
 from pellucid.plot.images import show_grid
@@ -22,6 +21,7 @@ from pellucid.seed import kept_rng
 from pellucid.text import drawable
 from pellucid.training.forward import item_losses, passed
 from pellucid.training.learner import Learner
+from pellucid.training.reports import classification_report, labels_report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,35 +31,37 @@ if TYPE_CHECKING:
 class ClassificationInterpretation:
     """Predictions of a classifier on one loader, and what they say; make one with `from_learner`.
 
-    Images are not kept: `plot_top_losses` fetches those it shows.
+    Images are not kept: `plot_top_losses` fetches those it shows. Where an image may have any number of labels, no
+    class is taken for another: the confusion matrix is refused, the report is of each label.
 
     Attributes:
         dl: The loader.
         vocab: Class names.
         preds: Probabilities, float (item, class).
-        targs: Labels, int (item,).
-        decoded: Predicted classes, int (item,).
+        targs: Labels, int (item,); of several labels an item, bool (item, label).
+        decoded: Predicted classes, int (item,); of several labels, those that are said, bool (item, label).
         losses: Loss of each item, float (item,).
+        multi: Whether an item may have any number of labels.
     """
 
-    def __init__(self, dl: Any, vocab: Sequence[Any], preds: Tensor, targs: Tensor, losses: Tensor):
-        if preds.dim() != 2 or targs.dim() != 1 or targs.is_floating_point():
-            raise UsageError(
-                "interpretation needs outputs (batch, classes) and one whole number as label of each item, got outputs "
-                f"{tuple(preds.shape)} and labels {tuple(targs.shape)} {targs.dtype}"
-            )
-        n = preds.shape[1]
-        if n < 2:
-            raise UsageError("interpretation compares classes, the model gives one output: it needs one per class")
-        outside = targs[(targs < 0) | (targs >= n)]
-        if len(outside):
-            raise UsageError(
-                f"{len(outside)} labels are not among the classes 0 to {n - 1}, {int(outside[0])} for one: pass a "
-                "loader without those items"
-            )
+    def __init__(
+        self,
+        dl: Any,
+        vocab: Sequence[Any],
+        preds: Tensor,
+        targs: Tensor,
+        losses: Tensor,
+        said: Tensor | None = None,
+    ):
+        self.multi = said is not None
+        if said is not None:
+            _check_yes_or_no(preds, targs)
+            targs = targs.bool()
+        else:
+            _check_classes(preds, targs)
         self.dl, self.preds, self.targs, self.losses = adapted(dl), preds, targs, losses
         self.vocab = list(vocab) if len(vocab) == preds.shape[1] else list(range(preds.shape[1]))
-        self.decoded = preds.argmax(1)
+        self.decoded = preds.argmax(1) if said is None else said
 
     @classmethod
     def from_learner(
@@ -68,7 +70,7 @@ class ClassificationInterpretation:
         """Run the learner's model once over a loader.
 
         Args:
-            learn: A learner whose model gives one output a class.
+            learn: A learner whose model gives one output a class or label.
             ds_idx: 0 for the training images (all, in order), 1 for the validation images.
             dl: Another loader with labels, ours or any of (xb, yb) batches in a fixed order.
             act: Turns outputs into probabilities; None takes what belongs to the loss.
@@ -88,10 +90,21 @@ class ClassificationInterpretation:
         if not parts:
             raise UsageError("the loader has no batch to interpret")
         preds, targs, losses = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return cls(dl, learn.dls.vocab, preds, targs, losses)
+        said = decoded(learn.loss_func, preds) if targs.dim() == 2 else None
+        yes_or_no = said is not None and said.dtype == torch.bool
+        return cls(dl, learn.dls.vocab, preds, targs, losses, said if yes_or_no else None)
 
     def confusion_matrix(self) -> np.ndarray:
-        """Number of items, int [actual class, predicted class]."""
+        """Number of items, int [actual class, predicted class].
+
+        Raises:
+            UsageError: an item may have several labels.
+        """
+        if self.multi:
+            raise UsageError(
+                "these items may have several labels, and no label is taken for another: "
+                "print_classification_report() says how well each is told, plot_top_losses() shows mistakes"
+            )
         n = len(self.vocab)
         return np.bincount(self.targs.numpy() * n + self.decoded.numpy(), minlength=n * n).reshape(n, n)
 
@@ -153,7 +166,8 @@ class ClassificationInterpretation:
     ) -> Figure:
         """Show the images with the `k` largest (or smallest) losses, wrong predictions in red.
 
-        Above each stand prediction and label, then loss and probability of the prediction.
+        Above each stand prediction and label, then the loss, and where there is one class an item the probability of
+        the prediction.
 
         Args:
             k: How many, or which: `range(9, 18)` shows the second nine.
@@ -168,26 +182,40 @@ class ClassificationInterpretation:
     def show_results(self, idxs: int | Sequence[int] | Tensor, **options: Unpack[GridOptions]) -> Figure:
         """Show the images at these positions of the loader, as `plot_top_losses` does."""
         positions = _places([idxs] if isinstance(idxs, int) else idxs, len(self.losses), "positions")
-        names = list(map(drawable, self.vocab))
-        gap = " / " if max(map(len, names)) <= 6 else "\n"
+        pairs = [self._names(i) for i in positions.tolist()]
+        gap = " / " if max(len(name) for pair in pairs for name in pair) <= 6 else "\n"
         titles = [
-            f"{names[self.decoded[i]]}{gap}{names[self.targs[i]]}\n{self.losses[i]:.2f} / {self.preds[i].max():.2f}"
-            for i in positions.tolist()
+            f"{gap.join(pair)}\n{self.losses[i]:.2f}" + ("" if self.multi else f" / {self.preds[i].max():.2f}")
+            for i, pair in zip(positions.tolist(), pairs, strict=True)
         ]
         with kept_rng(self.dl):
             images = self._images(positions)
         axes = show_grid(images, titles, options)
         for ax, i in zip(axes.flat, positions.tolist(), strict=False):
-            ax.title.set_color("black" if self.decoded[i] == self.targs[i] else "crimson")
+            ax.title.set_color("black" if torch.equal(self.decoded[i], self.targs[i]) else "crimson")
             ax.title.set_fontsize("medium")
         figure = axes[0, 0].figure
         if not (options.get("title") or options.get("suptitle")):
-            figure.suptitle(f"prediction{gap}actual\nloss / probability", fontsize="medium")
+            below = "loss" if self.multi else "loss / probability"
+            figure.suptitle(f"prediction{gap}actual\n{below}", fontsize="medium")
         return figure
 
     def print_classification_report(self, digits: int = 2) -> None:
-        """Print precision, recall, F1 and number of items of each class, and their means."""
-        print(classification_report(self.confusion_matrix(), [str(name) for name in self.vocab], digits))
+        """Print precision, recall, F1 and number of items of each class or label, and their means."""
+        names = [str(name) for name in self.vocab]
+        if self.multi:
+            print(labels_report(self.targs.numpy(), self.decoded.numpy(), names, digits))
+        else:
+            print(classification_report(self.confusion_matrix(), names, digits))
+
+    def _names(self, i: int) -> tuple[str, str]:
+        """What was predicted of an item, and what is true."""
+
+        def name(side: Tensor) -> str:
+            places = side.nonzero()[:, 0].tolist() if self.multi else [int(side)]
+            return drawable(";".join(str(self.vocab[place]) for place in places))
+
+        return name(self.decoded[i]), name(self.targs[i])
 
     def _images(self, positions: Tensor) -> list[Tensor]:
         """Images to show at these positions of the loader, values on [0, 1]."""
@@ -218,31 +246,27 @@ def _places(places: Sequence[int] | Tensor, n: int, what: str) -> Tensor:
     return found
 
 
-def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:
-    """Precision, recall, F1 and support of each class as a table, with accuracy and means, as scikit-learn words it.
+def _check_classes(preds: Tensor, targs: Tensor) -> None:
+    if preds.dim() != 2 or targs.dim() != 1 or targs.is_floating_point():
+        raise UsageError(
+            "interpretation needs outputs (batch, classes) and one whole number as label of each item, or yes or no "
+            f"for each under a loss of yes and no, got outputs {tuple(preds.shape)} and labels {tuple(targs.shape)} "
+            f"{targs.dtype}"
+        )
+    n = preds.shape[1]
+    if n < 2:
+        raise UsageError("interpretation compares classes, the model gives one output: it needs one per class")
+    outside = targs[(targs < 0) | (targs >= n)]
+    if len(outside):
+        raise UsageError(
+            f"{len(outside)} labels are not among the classes 0 to {n - 1}, {int(outside[0])} for one: pass a "
+            "loader without those items"
+        )
 
-    Shares are those of `class_shares`, 0 of no items; support is the items of a class. The macro mean weighs classes
-    alike, the weighted mean by support.
 
-    Args:
-        counts: Items, [actual class, predicted class].
-        names: Of the classes.
-        digits: Decimals.
-    """
-    right, support = counts.diagonal(), counts.sum(1)
-    total = int(support.sum())
-    shares = np.nan_to_num(class_shares(counts))
-    width = max(len("weighted avg"), *map(len, names))
-    rows = [*zip(names, shares, support.tolist(), strict=True), None]
-    rows += [("accuracy", ["", "", right.sum() / max(total, 1)], total), ("macro avg", shares.mean(0), total)]
-    rows += [("weighted avg", support @ shares / max(total, 1), total)]
-    head = " " * width + "".join(f" {name:>9}" for name in ("precision", "recall", "f1-score", "support"))
-    lines = [head, ""]
-    for row in rows:
-        if row is None:
-            lines.append("")
-            continue
-        name, values, n = row
-        cells = "".join(f" {value if value == '' else f'{value:.{digits}f}':>9}" for value in values)
-        lines.append(f"{name:>{width}}{cells} {n:>9}")
-    return "\n".join(lines)
+def _check_yes_or_no(preds: Tensor, targs: Tensor) -> None:
+    if preds.shape != targs.shape or not bool(((targs == 0) | (targs == 1)).all()):
+        raise UsageError(
+            "interpretation of several labels an item needs outputs and labels (batch, label), with 0 or 1 for each "
+            f"label, got outputs {tuple(preds.shape)} and labels {tuple(targs.shape)}"
+        )

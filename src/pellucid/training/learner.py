@@ -72,6 +72,7 @@ class Learner(TrainingLoop, Predicting, FineTuning, HasOptimizer):
         train_bn: Train the norms of frozen groups too.
         moms: Momentum of `fit_one_cycle` at its start, at the highest rate, and at its end.
         default_cbs: Add the standard callbacks: the guard against losses of nan, the recorder and the progress table.
+        compile: Hand the model to torch.compile, and say what that costs: see `Learner.compile`.
     """
 
     recorder: Recorder
@@ -93,6 +94,7 @@ class Learner(TrainingLoop, Predicting, FineTuning, HasOptimizer):
         train_bn: bool = True,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
         default_cbs: bool = True,
+        compile: bool = False,
     ):
         super().__init__()
         if not (hasattr(dls, "train") and hasattr(dls, "valid")):
@@ -107,6 +109,8 @@ class Learner(TrainingLoop, Predicting, FineTuning, HasOptimizer):
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.opt, self._holding, self._left_out = None, None, {}
         self.add_cbs([*(DEFAULT_CALLBACKS if default_cbs else ()), *listed(cbs)])
+        if compile:
+            self.compile()
         self._call("after_create")
 
     @property

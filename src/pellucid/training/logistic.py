@@ -1,4 +1,4 @@
-"""Multinomial logistic regression: the best linear classifier of given features, without a learning rate."""
+"""Logistic regression, of classes or of labels: the best linear classifier of features, without a learning rate."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ def fit_logistic(
     """Weights (class, feature) and biases (class,) that minimise cross entropy + strength / 2 · Σ weights².
 
     The minimum is unique up to a constant in all biases, and L-BFGS with a line search finds it: there is nothing to
-    tune.
+    tune. Of labels that an item may have any number of, cross entropy is the sum over labels of that of yes and no, so
+    that each label has a logistic regression of its own.
 
     Args:
         x: Features, (item, feature), each with mean 0 and variance 1 over the items, or all are not penalised alike.
-        y: Class of each item.
-        n_classes: Classes, also of those that no item has.
+        y: Class of each item, int64 (item,), or 0 or 1 for each label, float (item, label).
+        n_classes: Classes or labels, also of those that no item has.
         strength: Of the penalty, which leaves the biases alone.
         start: Weights and biases to begin with; None begins with zeros.
         weights: Of each class in the cross entropy, (class,); None weighs every item alike.
@@ -60,7 +61,7 @@ def fit_logistic(
 
     def closure() -> Tensor:
         opt.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), y, weights) + strength / 2 * weight.square().sum()
+        loss = _loss(F.linear(x, weight, bias), y, weights, "mean") + strength / 2 * weight.square().sum()
         loss.backward()
         return loss
 
@@ -82,8 +83,7 @@ def choose_strength(
 
     Args:
         views: Features of each view of the items, (item, feature).
-        y: Class of each item.
-        n_classes: Classes.
+        y: And `n_classes`: as of `fit_logistic`.
         weights: As of `fit_logistic`.
         seed: Of the folds.
     """
@@ -92,11 +92,11 @@ def choose_strength(
     losses = {strength: [] for strength in STRENGTHS}
     for fold in range(n_folds):
         held = folds == fold
-        x, labels, start = torch.cat([view[~held] for view in views]), y[~held].repeat(len(views)), None
+        x, labels, start = torch.cat([view[~held] for view in views]), torch.cat([y[~held]] * len(views)), None
         for strength in STRENGTHS:  # from strong to weak, each from the solution before
             start = fit_logistic(x, labels, n_classes, strength, start, weights)
             scores = F.linear(views[0][held], *start)
-            losses[strength].append(F.cross_entropy(scores, y[held], weights, reduction="none"))
+            losses[strength].append(_loss(scores, y[held], weights, "none"))
     each = {strength: torch.cat(found).double() for strength, found in losses.items()}
     means = {strength: float(loss.mean()) for strength, loss in each.items()}
     lowest = min(means, key=means.__getitem__)
@@ -104,8 +104,20 @@ def choose_strength(
     return Choice(max(strength for strength in means if means[strength] <= means[lowest] + error), means)
 
 
+def _loss(scores: Tensor, y: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
+    """Cross entropy of scores (item, class), as the mean of items or of each (`none`)."""
+    if y.dim() == 1:
+        return F.cross_entropy(scores, y, weights, reduction=reduction)
+    each = F.binary_cross_entropy_with_logits(scores, y.to(scores), reduction="none").sum(1)
+    return each if reduction == "none" else each.mean()
+
+
 def _folds(y: Tensor, seed: int) -> Tensor:
-    """A fold for each item: the items of every class are dealt out in random order, going on where the last ended."""
+    """A fold for each item: the items of every class are dealt out in random order, going on where the last ended.
+
+    Of several labels, the items that have the same ones are dealt out.
+    """
+    y = y if y.dim() == 1 else y.unique(dim=0, return_inverse=True)[1]
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(y), generator=generator, device="cpu")
     by_class = shuffled[y[shuffled].argsort(stable=True)]

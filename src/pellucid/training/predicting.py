@@ -13,7 +13,7 @@ from pellucid.data.adapter import AnyLoader, adapted
 from pellucid.data.batch import parts_of, photos, target_name
 from pellucid.data.block import listed
 from pellucid.data.loader import DataLoader
-from pellucid.data.transforms import of_side
+from pellucid.data.transforms import of_side, refuse_misplaced
 from pellucid.errors import UsageError
 from pellucid.metrics import Evaluation
 from pellucid.nn.losses import activation_of, decoded
@@ -140,6 +140,7 @@ class Predicting:
             raise UsageError(f"tta needs loaders made by a DataBlock and at least one view, got n={n}")
         views = plain.new()
         views.batch_tfms = of_side(listed(batch_tfms), training=True) if batch_tfms else self.dls.train.batch_tfms
+        refuse_misplaced(views.batch_tfms, views.source.shape, views.device)
         if isinstance(self.dls.valid, DataLoader):  # training images as they are, too
             plain = plain.new()
             plain.batch_tfms = self.dls.valid.batch_tfms

@@ -22,7 +22,8 @@ class Probe:
 
     Attributes:
         strength: Of the penalty on the weights, on standardised features; cross-validation chose it.
-        losses: Mean cross entropy of held-out training images at each strength that was tried.
+        losses: Mean cross entropy (of several labels, their sum) of held-out training images at each strength that was
+            tried.
         n_features: Features of an image.
         n_views: Views of each training image: 2 with its mirror image.
     """
@@ -38,20 +39,23 @@ def linear_probe(learn: Any, *, flipped: bool = True, balanced: bool = False) ->
 
     There is no learning rate and no epoch: the body looks at every image once, see `pellucid.training.features`, and
     the best head for what it gives is computed. The strength of the penalty is what decides how good it is; it is
-    chosen on training images alone. The body stays as it is.
+    chosen on training images alone. The body stays as it is. Where an image may have several labels, each label has a
+    logistic regression of its own, with the strength that is best for all together.
 
     Args:
         learn: A learner whose head is a single linear layer, with a batchnorm before it at most.
         flipped: Learn from the mirror image of every training image too; not for digits, letters or road signs.
-        balanced: Weigh the images of rare classes more, as `class_weights` does.
+        balanced: Weigh the images of rare classes more, as `class_weights` does; of one class an image.
 
     Raises:
-        UsageError: the head is another one, or as `body_features`.
+        UsageError: the head is another one, labels are no classes, or as `body_features`.
     """
     norm, linear = _linear_head(learn.model)
     labels = learn.dls.train.labels
-    if labels is None or labels.dim() != 1:
-        raise UsageError("the probe needs one class an image: train with fine_tune")
+    if labels is None or not (labels.dim() == 1 or learn.dls.multi):
+        raise UsageError("the probe needs one class an image, or several labels: train with fine_tune")
+    if balanced and labels.dim() != 1:
+        raise UsageError("balanced weighs classes, one an image; here each image may have several labels")
     views = [body_features(learn, 0)] + ([body_features(learn, 0, flipped=True)] if flipped else [])
     everything = torch.cat(views)
     mean, variance = everything.mean(0), everything.var(0, correction=0)
@@ -61,7 +65,7 @@ def linear_probe(learn: Any, *, flipped: bool = True, balanced: bool = False) ->
     n_classes = linear.out_features
     weights = class_weights(labels, n_classes).float() if balanced else None
     choice = choose_strength(views, labels, n_classes, weights)
-    everything, repeated = torch.cat(views), labels.repeat(len(views))
+    everything, repeated = torch.cat(views), torch.cat([labels] * len(views))
     weight, bias = fit_logistic(everything, repeated, n_classes, choice.strength, weights=weights)
     with torch.no_grad():
         if norm is None:

@@ -25,7 +25,7 @@ from pellucid.training.learner import Learner
 
 WIDE = 256  # pixels, of an image on which every usual body gives maps of several pixels
 WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
-LEARNER = ("loss_func", "opt_func", "lr", "cbs", "metrics", "path", "model_dir", "wd", "wd_bn_bias", "moms")
+LEARNER = ("loss_func", "opt_func", "lr", "cbs", "metrics", "path", "model_dir", "wd", "wd_bn_bias", "moms", "compile")
 
 
 def vision_learner(
@@ -67,8 +67,8 @@ def vision_learner(
         sha256: Of that file.
         train_bn: Train the norms of the frozen body, as fastai does. Without, the body is frozen whole, and `fine_tune`
             computes what it gives for each image once.
-        options: `lin_ftrs`, `ps`, `concat_pool` and others of `create_head`; `loss_func`, `metrics`, `cbs` and others
-            of `Learner`.
+        options: `lin_ftrs`, `ps`, `concat_pool` and others of `create_head`; `loss_func`, `metrics`, `cbs`, `compile`
+            and others of `Learner`.
 
     Raises:
         UsageError: there are no weights for `arch`, or no such architecture; a file of weights has another hash or does

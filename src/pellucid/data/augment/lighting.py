@@ -30,6 +30,7 @@ class Lighting:
     """
 
     split_idx = 0
+    of_pixels = True
 
     def __init__(self, changes: Sequence[Light]):
         self.changes = list(changes)
@@ -142,6 +143,7 @@ class Hue:
     """
 
     split_idx = 0
+    of_pixels = True
 
     def __init__(self, max_hue: float = 0.1, p: float = 0.75, draw: Draw = None, batch: bool = False):
         _check("max_hue", max_hue, p)

@@ -60,6 +60,7 @@ class TrivialAugment:
     """
 
     split_idx = 0
+    of_pixels = True
 
     def __call__(self, x: Tensor) -> Tensor:
         """Change each image of a batch (batch, channel, row, column)."""
@@ -81,6 +82,7 @@ class RandAugment:
     """
 
     split_idx = 0
+    of_pixels = True
 
     def __init__(self, n: int = 2, m: int = 9):
         if n < 1 or not 0 <= m <= STRENGTHS:
