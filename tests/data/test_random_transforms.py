@@ -11,13 +11,18 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pellucid.data.augment.geometry import Flip
+from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Lighting, Saturation, lit
+from pellucid.data.augment.policies import RandAugment, TrivialAugment
+from pellucid.data.augment.recipes import aug_transforms
 from pellucid.data.block import DataBlock
 from pellucid.data.factories import ImageDataLoaders
 from pellucid.data.images import Resize
 from pellucid.data.items import parent_label
 from pellucid.data.splits import IndexSplitter
-from pellucid.data.transforms import Normalize
+from pellucid.data.transforms import Normalize, imagenet_stats
 from pellucid.errors import UsageError
+from pellucid.training.learner import Learner
 from pets import write_pets
 
 
@@ -126,3 +131,29 @@ def test_trying_transforms_draws_no_random_numbers(pets):
     block.dataloaders(pets, device="cpu")
     assert random.getstate() == states[0]
     assert torch.equal(torch.get_rng_state(), states[1]) and np.array_equal(np.random.get_state()[1], states[2])
+
+
+def darker(x):
+    """Leaves [0, 1] as Normalize does, under a name of its own."""
+    return x - 3
+
+
+@pytest.mark.parametrize(
+    "late", [Brightness, Hue, RandAugment, TrivialAugment, lambda: lit([Contrast(), Saturation()])]
+)
+@pytest.mark.parametrize("first", [Normalize(), Normalize.from_stats(*imagenet_stats), darker])
+def test_changes_of_pixels_are_refused_behind_what_leaves_their_range(pets, late, first):
+    name = getattr(first, "__name__", "Normalize")
+    said = rf"batch_tfms: \w+ works on pixels in \[0, 1\], and {name} before it gives -.*Normalize comes last"
+    with pytest.raises(UsageError, match=said):
+        ImageDataLoaders.from_folder(
+            pets, valid_pct=0.25, seed=0, bs=4, device="cpu", batch_tfms=[Flip(), first, late()]
+        )
+    dls = ImageDataLoaders.from_folder(pets, valid_pct=0.25, seed=0, bs=4, device="cpu", batch_tfms=[late(), first])
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.LazyLinear(2)))
+    with pytest.raises(UsageError, match=said):
+        learn.tta(n=1, batch_tfms=[first, late()])
+
+
+def test_bicubic_edges_are_no_other_range(pets):
+    loaders(pets, batch_tfms=[*aug_transforms(mode="bicubic", max_rotate=45), Normalize()])

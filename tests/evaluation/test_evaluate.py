@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -147,6 +148,57 @@ def test_damaged_images_are_reported_or_left_out_and_named(run, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 32 and "broken.png" in rows[-1]["error"] and rows[-1]["predicted"] == ""
     assert found.to_json()["failed"].keys() == found.failed.keys()
+
+
+def test_mistakes_are_shown(run):
+    found = run.evaluate("test")
+    figure = found.plot_mistakes(4, suptitle="wrong")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [
+        f"{each.predicted} {each.probability:.2f}\nis {each.label} {each.of_label:.2f}" for each in found.mistakes[:4]
+    ]
+    with Image.open(found.mistakes[0].source) as image:
+        np.testing.assert_allclose(figure.axes[0].images[0].get_array() * 255, np.asarray(image.convert("RGB")))
+    plt.close("all")
+    perfect = Evaluation("t", ["a", "b"], ["t/1.png"], np.array([0]), np.array([[0.8, 0.2]]))
+    with pytest.raises(DataError, match="t: there is no mistake to show: of 1 image all were told rightly"):
+        perfect.plot_mistakes()
+
+
+def write_idx(file: Path, values: np.ndarray) -> None:
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
+    file.write_bytes(head + values.astype(np.uint8).tobytes())
+
+
+def test_idx_files_are_evaluated_on_their_test_side(chromium, tmp_path, monkeypatch):
+    rng, folder = np.random.default_rng(0), tmp_path / "digits"
+    folder.mkdir()
+    for part, n in (("train", 60), ("t10k", 24)):
+        labels = np.arange(n) % 2 + 3
+        images = (rng.normal(100, 60, (n, 12, 12)) + 40 * (labels[:, None, None] - 3)).clip(0, 255).astype(np.uint8)
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+    monkeypatch.chdir(tmp_path)
+    train(Settings("digits", epochs=2, lr=0.003, bs=16), out="run")
+    run = load_run("run")
+    found = run.evaluate("digits")
+    assert found.accuracy == pytest.approx(run.result["accuracy"]) and found.labels.tolist() == [
+        i % 2 for i in range(24)
+    ]
+    assert found.sources[3] == "digits/t10k-images-idx3-ubyte[3]"
+    said = run.predict(list(images))
+    assert [answer.predicted for answer in found.predictions] == [each.label for each in said]
+    place = int(found.wrong[0])
+    np.testing.assert_array_equal(np.asarray(found.picture(place)), images[place])
+    file = found.to_html(tmp_path / "page.html")
+    tab = Page(chromium, file)
+    assert tab.page.locator(".mistakes img").count() == len(found.mistakes)
+    tab.close(file)
+    (folder / "train-images-idx3-ubyte").unlink()  # not needed
+    assert run.evaluate("digits").n == 24
+    write_idx(folder / "t10k-labels-idx1-ubyte", np.arange(24) % 2 + 8)
+    with pytest.raises(DataError, match=r"2 classes that the run does not know: '8' \(image 0\), '9' \(image 1\)"):
+        run.evaluate("digits")
 
 
 def test_the_command_prints_a_report_and_writes_its_files(run, tmp_path):

@@ -339,6 +339,27 @@ def test_a_training_batch_of_one_image_names_its_size_and_what_to_do():
         learner(model, data).fit(1)
 
 
+def test_a_learner_is_made_compiled(monkeypatch, capsys):
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+    learn = learner(compile=True)
+    assert "compiled at its first batches, which takes seconds to minutes" in capsys.readouterr().out
+    assert compiler.graphs == 0
+    learn.fit(1)
+    assert compiler.graphs == 2
+
+
+def test_layers_that_pass_features_on_run_uncompiled_and_then_compiled_again():
+    compiler = Compiler()
+    learn = learner().compile(backend=compiler)
+    x = batches()[0][0]
+    plain = learn.model.eval()(x)
+    learn.model[0].forward = lambda images: images[:, :, :3, :3].expand(-1, 4, -1, -1)
+    changed = learn.model(x)
+    del learn.model[0].forward
+    assert torch.equal(learn.model(x), plain) and not torch.equal(changed, plain) and compiler.graphs == 1
+
+
 def test_any_number_of_models_can_be_compiled():
     compilers = [Compiler() for _ in range(12)]
     for compiler in compilers:

@@ -12,12 +12,21 @@ from scipy.special import logsumexp
 from torch import nn
 from torch.nn import functional as F
 
-from bodies import learner, write_photos
+from bodies import body, learner, write_photos
 from pellucid.errors import UsageError
 from pellucid.training.features import body_features, features_in_place_of_images
 from pellucid.training.logistic import STRENGTHS, choose_strength, fit_logistic
 from pellucid.training.probe import linear_probe
-from pellucid.vision.all import create_head
+from pellucid.vision.all import (
+    ImageDataLoaders,
+    Learner,
+    MultiCategoryBlock,
+    Normalize,
+    Resize,
+    accuracy_multi,
+    create_head,
+    default_split,
+)
 
 
 @pytest.fixture
@@ -99,6 +108,57 @@ def test_it_learns_and_leaves_the_body_alone(photos):
     linear_probe(learn, flipped=False)
     assert accuracy_of(learn) == 1
     assert all(torch.equal(t, before[name]) for name, t in learn.model[0].state_dict().items())
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(5, 40), st.integers(1, 6), st.integers(1, 3), st.sampled_from([0.01, 0.3]), st.integers(0, 99))
+def test_each_label_has_a_regression_of_its_own(n, d, k, strength, seed):
+    x, _ = classes(n, d, 2, seed)
+    y = torch.from_numpy(np.random.default_rng(seed).random((n, k)) < 0.4).double()
+    y[:2] = torch.tensor([[0.0], [1.0]])  # both occur, so that there is a minimum
+    weight, bias = fit_logistic(x, y, k, strength)
+    for label in range(k):
+        signs = 2 * y[:, label].numpy() - 1
+
+        def loss(flat, signs=signs):
+            return (
+                np.logaddexp(0, -signs * (x.numpy() @ flat[:d] + flat[d])).mean() + strength / 2 * (flat[:d] ** 2).sum()
+            )
+
+        theirs = minimize(loss, np.zeros(d + 1), method="BFGS", options={"gtol": 1e-8})
+        np.testing.assert_allclose([*weight[label].tolist(), float(bias[label])], theirs.x, atol=5e-3)
+
+
+def test_the_strength_of_labels_is_the_one_of_their_summed_losses():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    y = (x[:, :2] + 0.5 * torch.randn(60, 2, generator=generator) > 0).double()
+    choice = choose_strength([x], y, 2)
+    alone = [choose_strength([x], y[:, i].long(), 2) for i in range(2)]
+    assert choice.losses[0.1] == pytest.approx(sum(each.losses[0.1] for each in alone), rel=0.2)  # of other folds
+    assert STRENGTHS[-1] < choice.strength < STRENGTHS[0]
+
+
+def test_photos_of_several_labels(photos):
+    files = sorted(photos.glob("*/*.png"))
+    named = lambda file: ["bright"] * (file.parent.name == "b") + ["low"] * (int(file.stem) < 20)
+    dls = ImageDataLoaders.from_name_func(
+        photos, files, lambda name: named(photos / "ab"[int(name[:-4]) % 2] / name), y_block=MultiCategoryBlock, seed=0,
+        item_tfms=Resize(16), batch_tfms=Normalize(), bs=8, device="cpu", workers=1,
+    )  # fmt: skip
+    model = nn.Sequential(body(), create_head(12, 2, [], ps=0.1, concat_pool=False))
+    learn = Learner(dls, model, metrics=accuracy_multi, splitter=default_split, train_bn=False)
+    learn.freeze()
+    found = linear_probe(learn)
+    both = torch.cat([body_features(learn, 0), body_features(learn, 0, flipped=True)]).double()
+    mean, std = both.mean(0), (both.var(0, correction=0) + 1e-5).sqrt()
+    weight, bias = fit_logistic((both - mean) / std, dls.train.labels.repeat(2, 1), 2, found.strength)
+    expected = F.linear((body_features(learn).double() - mean) / std, weight, bias).sigmoid()
+    preds, targs = learn.get_preds()
+    torch.testing.assert_close(preds.double(), expected, rtol=1e-3, atol=1e-4)
+    assert ((preds[:, 0] > 0.5) == targs[:, 0].bool()).all()  # bright or not
+    with pytest.raises(UsageError, match="balanced weighs classes"):
+        linear_probe(learn, balanced=True)
 
 
 def test_other_heads_are_refused(photos):
