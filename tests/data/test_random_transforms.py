@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from pellucid.data.augment.geometry import Flip
-from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Lighting, Saturation, lit
+from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Saturation, lit
 from pellucid.data.augment.policies import RandAugment, TrivialAugment
 from pellucid.data.augment.recipes import aug_transforms
 from pellucid.data.block import DataBlock

@@ -163,7 +163,9 @@ class Evaluated(ABC):
         """
         places = self.wrong[:k].tolist()
         if not places:
-            raise DataError(f"{self.source}: there is no mistake to show: of {counted(self.n, 'image')} all were told rightly")
+            raise DataError(
+                f"{self.source}: there is no mistake to show: of {counted(self.n, 'image')} all were told rightly"
+            )
         images = [self.picture(i) for i in places]
         titles = ["\n".join(map(_line, self.errors(i)[:MOST_LINES])) for i in places]
         shown = [GONE if image is None else np.asarray(image) / 255 for image in images]
