@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
+from environments import HERE, PEERS, circumstances, output, prepared, python
 from peers.chapter_row import ROWS, Row
 
 LIBRARIES = ("pellucid", "fastai")
@@ -83,10 +83,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep what chapter.json has")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
-    ENVS.mkdir(exist_ok=True)
-    for library in LIBRARIES:
-        prepare(library)
-    facts, packages = machine(), versions(LIBRARIES)
+    facts, packages = prepared(LIBRARIES)
     folders = output(python("pellucid"), "-c", FOLDERS).split()
     values: Values = {library: {} for library in LIBRARIES}
     if args.resume:

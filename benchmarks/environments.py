@@ -41,6 +41,14 @@ def prepare(environment: str) -> None:
     stamp.write_text(digest)
 
 
+def prepared(environments: Iterable[str]) -> tuple[dict, dict[str, dict[str, str]]]:
+    """What machine this is and what versions there are, once all environments are."""
+    ENVS.mkdir(exist_ok=True)
+    for environment in environments:
+        prepare(environment)
+    return machine(), versions(environments)
+
+
 def versions(environments: Iterable[str]) -> dict[str, dict[str, str]]:
     """Installed versions of the packages that matter, by environment."""
     found = {}

@@ -15,7 +15,7 @@ from time import perf_counter
 
 import torch
 from environments import HERE, circumstances, machine
-from rows import Row, table, write
+from rows import Row, finish
 from torch import nn
 
 from pellucid import convolution as cv
@@ -75,9 +75,7 @@ def main() -> None:
     facts = machine()
     head = ["# What explanations cost", "", "Written by `python benchmarks/explaining.py`.", ""]
     head += circumstances(facts)
-    write(HERE / "results", "explaining", "\n".join(head), rows, machine=facts)
-    print(table(rows))
-    sys.exit(any("FAIL" in row.verdict for row in rows))
+    finish(HERE / "results", "explaining", "\n".join(head), rows, machine=facts)
 
 
 def full_trace(net: nn.Module, digit: torch.Tensor) -> object:

@@ -34,8 +34,8 @@ from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
 
-from environments import ENVS, HERE, PEERS, circumstances, machine, prepare, python, versions
-from rows import Row, table, write
+from environments import ENVS, HERE, PEERS, circumstances, prepared, python
+from rows import Row, finish
 
 GOAL = 0.95
 FILES = ENVS / "photos"
@@ -181,11 +181,9 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this section; may be repeated")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
-    FILES.mkdir(parents=True, exist_ok=True)
     environments = sorted(ENVIRONMENTS.values())
-    for environment in environments:
-        prepare(environment)
-    facts, packages = machine(), versions(environments)
+    facts, packages = prepared(environments)
+    FILES.mkdir(exist_ok=True)
     bench = Bench(args.data.resolve(), 1 if args.quick else args.repeats, 2 if args.quick else 10)
     print("warming up …", flush=True)
     for file in args.data.rglob("*.*"):
@@ -195,9 +193,7 @@ def main() -> None:
     for section in args.only or SECTIONS:
         print(f"{section} …", flush=True)
         rows += SECTIONS[section](bench)
-    write(args.results, "photos", describe(facts, packages), rows, machine=facts, versions=packages, runs=bench.runs)
-    print(table(rows))
-    sys.exit(any("FAIL" in row.verdict for row in rows))
+    finish(args.results, "photos", describe(facts, packages), rows, machine=facts, versions=packages, runs=bench.runs)
 
 
 def describe(facts: dict, packages: dict[str, dict[str, str]]) -> str:

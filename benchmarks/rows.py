@@ -1,11 +1,12 @@
 """Rows of a result table: two series measured in pairs, how they compare, and the limit of the claim."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, NoReturn
 
 
 @dataclass
@@ -74,6 +75,13 @@ def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def finish(folder: Path, name: str, text: str, rows: list[Row], **facts: object) -> NoReturn:
+    """Write the results, print the table, and exit with 1 if a claim fails."""
+    write(folder, name, text, rows, **facts)
+    print(table(rows))
+    sys.exit(any("FAIL" in row.verdict for row in rows))
 
 
 def write(folder: Path, name: str, text: str, rows: list[Row], **facts: object) -> None:

@@ -32,8 +32,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
-from rows import Row, table, write
+from environments import ENVS, HERE, PEERS, circumstances, output, prepared, python
+from rows import Row, finish
 
 SIZES = (10_000, 20_000, 40_000, 70_000)
 MEMORY_MIB = 200e6 / 2**20
@@ -222,19 +222,14 @@ def main() -> None:
     args = parser.parse_args()
     sections = args.only or list(SECTIONS)
     environments = sorted({"pellucid", *(name for section in sections for name in SECTIONS[section].environments)})
-    ENVS.mkdir(exist_ok=True)
-    for environment in environments:
-        prepare(environment)
-    facts, packages = machine(), versions(environments)
+    facts, packages = prepared(environments)
     bench = Bench(args.data or find_data(), 1 if args.quick else args.repeats)
     warm_up(bench, sections)
     rows = []
     for section in sections:
         print(f"{section} …", flush=True)
         rows += SECTIONS[section].measure(bench)
-    write(args.results, "speed", describe(facts, packages), rows, machine=facts, versions=packages, runs=bench.runs)
-    print(table(rows))
-    sys.exit(any("FAIL" in row.verdict for row in rows))
+    finish(args.results, "speed", describe(facts, packages), rows, machine=facts, versions=packages, runs=bench.runs)
 
 
 def describe(facts: dict, packages: dict[str, dict[str, str]]) -> str:

@@ -15,10 +15,9 @@ in fastai's loop, stand beside.
 
 import argparse
 import json
-import sys
 
-from environments import ENVS, HERE, PEERS, circumstances, machine, output, prepare, python, versions
-from rows import Row, table, write
+from environments import HERE, PEERS, circumstances, output, prepared, python
+from rows import Row, finish
 
 WAYS = {"histogram": (1.15, 1.25), "no histogram": (1.06, 1.12)}
 BESIDE = ("histogram and gradients", "usual hooks")
@@ -54,10 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     rounds = 3 if args.quick else args.rounds
     environments = ["pellucid"] if args.quick else ["pellucid", "fastai"]
-    ENVS.mkdir(exist_ok=True)
-    for environment in environments:
-        prepare(environment)
-    facts, packages = machine(), versions(environments)
+    facts, packages = prepared(environments)
     rows: list[Row] = []
     for i, bs in enumerate((512, 64)):
         limits = {way: both[i] for way, both in WAYS.items()}
@@ -76,9 +72,8 @@ def main() -> None:
     memory = json.loads(output(python("pellucid"), PEERS / "watched_memory.py"))
     last, first = list(memory.values())[-1], next(iter(memory.values()))
     rows.append(Row("memory after 200,000 steps minus after 1,000", [last], [first], "difference", 1.0, "MiB"))
-    write(HERE / "results", "watching", describe(facts, packages, memory), rows, machine=facts, versions=packages)
-    print(table(rows))
-    sys.exit(any("FAIL" in row.verdict for row in rows))
+    text = describe(facts, packages, memory)
+    finish(HERE / "results", "watching", text, rows, machine=facts, versions=packages)
 
 
 def describe(facts: dict, packages: dict[str, dict[str, str]], memory: dict[str, float]) -> str:

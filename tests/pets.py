@@ -16,3 +16,18 @@ def write_pets(folder: Path, n: int) -> Path:
         for i in range(n):
             Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(folder / name / f"{i}.png")
     return folder
+
+
+def write_noise(folder: Path, lighter: int = 0) -> Path:
+    """Write forty grey PNG files of 8×8 pixels for each of the classes a and b; an epoch of them takes milliseconds.
+
+    Args:
+        folder: Where; returned.
+        lighter: The least value of the second class: above 0, there is something to learn.
+    """
+    rng = np.random.default_rng(0)
+    for n in range(80):
+        file = folder / "ab"[n % 2] / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(lighter * (n % 2), 230, (8, 8), np.uint8)).save(file)
+    return folder

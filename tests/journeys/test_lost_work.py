@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from hanging import HUNG_S
 from pellucid import cli
@@ -24,20 +22,16 @@ from pellucid.errors import TrainingError, UsageError
 from pellucid.metrics import accuracy
 from pellucid.runs import Settings, load_run, reserving, train, training
 from pellucid.training.callbacks.recorder import Recorder
+from pets import write_noise
 
 LONG = ("--epochs", "100000", "--size", "0", "--bs", "8", "--out", "run")
 
 
 @pytest.fixture
 def noise(tmp_path, monkeypatch) -> Path:
-    """Two classes of forty grey 8×8 pictures in the working folder: an epoch takes milliseconds."""
+    """Two classes of noise in the working folder."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for n in range(80):
-        file = tmp_path / "noise" / "ab"[n % 2] / f"{n}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(file)
-    return tmp_path / "noise"
+    return write_noise(tmp_path / "noise")
 
 
 def started(*args: object, cwd: Path) -> subprocess.Popen[str]:

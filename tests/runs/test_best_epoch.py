@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -16,18 +14,13 @@ from pellucid.cli import app
 from pellucid.errors import UsageError
 from pellucid.runs import Run, Settings, describe_run, load_run, train, training
 from pellucid.training.callbacks.tracking import KeepBestCallback
+from pets import write_noise
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Two classes of forty grey pictures of noise, the second a little lighter, with names of their own for each."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for n in range(80):
-        file = tmp_path / "grey" / "ab"[n % 2] / f"{n}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(20 * (n % 2), 230, (8, 8), np.uint8)).save(file)
-    return tmp_path / "grey"
+    return write_noise(tmp_path / "grey", lighter=20)
 
 
 def trained(folder: Path, monkeypatch, accuracies: list[float], **options) -> tuple[Run, list[dict[str, Tensor]]]:

@@ -84,7 +84,31 @@ class TrackerCallback(Callback):
         return float("inf") if self._lower else -float("inf")
 
 
-class EarlyStoppingCallback(TrackerCallback):
+class Patience(TrackerCallback):
+    """Does something when a value has not got better for `patience` epochs.
+
+    Attributes:
+        wait: Epochs since the value was best.
+    """
+
+    patience: int
+
+    def before_fit(self) -> None:
+        super().before_fit()
+        self.wait = 0
+
+    def after_epoch(self) -> None:
+        super().after_epoch()
+        self.wait = 0 if self.new_best else self.wait + 1
+        if self.wait >= self.patience:
+            self.out_of_patience()
+
+    def out_of_patience(self) -> None:
+        """Called at the end of each epoch that is one too many."""
+        raise NotImplementedError
+
+
+class EarlyStoppingCallback(Patience):
     """End the fit when a value has not got better for some epochs, and print which was the best.
 
     The model stays as the last epoch left it: add `SaveModelCallback` or `KeepBestCallback` to have the best one.
@@ -107,14 +131,9 @@ class EarlyStoppingCallback(TrackerCallback):
         super().__init__(monitor, comp, min_delta, reset_on_fit)
         self.patience = count(patience, "patience")
 
-    def before_fit(self) -> None:
-        super().before_fit()
-        self.wait = 0
-
-    def after_epoch(self) -> None:
-        super().after_epoch()
-        self.wait = 0 if self.new_best else self.wait + 1
-        if self.wait < self.patience or self.learn.epoch + 1 == self.learn.n_epoch:
+    def out_of_patience(self) -> None:
+        """See `Patience`."""
+        if self.learn.epoch + 1 == self.learn.n_epoch:
             return
         say(
             f"stopped after epoch {self.learn.epoch}: {self.monitor} was best in {self._where} ({self.best:.6f}), and "
@@ -228,7 +247,7 @@ class KeepBestCallback(TrackerCallback):
             self._kept = None
 
 
-class ReduceLROnPlateau(TrackerCallback):
+class ReduceLROnPlateau(Patience):
     """Divide the learning rates when a value has not got better for some epochs, and print the new one.
 
     Args:
@@ -260,13 +279,9 @@ class ReduceLROnPlateau(TrackerCallback):
         super().before_fit()
         if "lr" in self.learn.recorder.scheduled:
             raise UsageError("ReduceLROnPlateau has no effect where a schedule sets the rate: train with learn.fit")
-        self.wait = 0
 
-    def after_epoch(self) -> None:
-        super().after_epoch()
-        self.wait = 0 if self.new_best else self.wait + 1
-        if self.wait < self.patience:
-            return
+    def out_of_patience(self) -> None:
+        """See `Patience`."""
         self.wait = 0
         before = hypers(self.learn.opt)["lr"]
         after = [max(lr / self.factor, self.min_lr) for lr in before]
