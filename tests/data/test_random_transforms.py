@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from pellucid.data.augment.geometry import Flip
-from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Saturation, lit
+from pellucid.data.augment.lighting import Brightness, Contrast, Hue, Lighting, Saturation, lit
 from pellucid.data.augment.policies import RandAugment, TrivialAugment
 from pellucid.data.augment.recipes import aug_transforms
 from pellucid.data.block import DataBlock
@@ -138,21 +138,24 @@ def darker(x):
     return x - 3
 
 
-@pytest.mark.parametrize(
-    "late", [Brightness, Hue, RandAugment, TrivialAugment, lambda: lit([Contrast(), Saturation()])]
-)
+def both() -> Lighting:
+    return lit([Contrast(), Saturation()])
+
+
+@pytest.mark.parametrize("late", [Brightness, Hue, RandAugment, TrivialAugment, both])
 @pytest.mark.parametrize("first", [Normalize(), Normalize.from_stats(*imagenet_stats), darker])
 def test_changes_of_pixels_are_refused_behind_what_leaves_their_range(pets, late, first):
     name = getattr(first, "__name__", "Normalize")
     said = rf"batch_tfms: \w+ works on pixels in \[0, 1\], and {name} before it gives -.*Normalize comes last"
     with pytest.raises(UsageError, match=said):
-        ImageDataLoaders.from_folder(
-            pets, valid_pct=0.25, seed=0, bs=4, device="cpu", batch_tfms=[Flip(), first, late()]
-        )
-    dls = ImageDataLoaders.from_folder(pets, valid_pct=0.25, seed=0, bs=4, device="cpu", batch_tfms=[late(), first])
-    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.LazyLinear(2)))
-    with pytest.raises(UsageError, match=said):
-        learn.tta(n=1, batch_tfms=[first, late()])
+        loaders(pets, batch_tfms=[Flip(), first, late()])
+    loaders(pets, batch_tfms=[late(), first])
+
+
+def test_augmented_views_of_predictions_are_checked_too(pets):
+    learn = Learner(loaders(pets, batch_tfms=Normalize()), nn.Sequential(nn.Flatten(), nn.Linear(108, 2)))
+    with pytest.raises(UsageError, match="Brightness works on pixels"):
+        learn.tta(n=1, batch_tfms=[darker, Brightness()])
 
 
 def test_bicubic_edges_are_no_other_range(pets):

@@ -127,7 +127,7 @@ def draw(folder: Path, n: int, rng: np.random.Generator) -> None:
     cells, columns = ["path,labels"], ["path,blue,red"]
     for i in range(n):
         there = [i % 2, i // 2 % 2]
-        pixels = rng.normal(80, 60, (12, 12, 3)) + 70 * np.array([there[1], 0, there[0]])
+        pixels = rng.normal(80, 60, (12, 12, 3)) + 14 * np.array([there[1], 0, there[0]])
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
         cells.append(
             f"{i}.png,{' '.join(name for name, is_there in zip(('blue', 'red'), there, strict=True) if is_there)}"
@@ -183,7 +183,9 @@ def test_the_command_writes_a_column_a_label_and_a_page(chromium, work, run, tmp
     done = subprocess.run(command, capture_output=True, text=True, cwd=work)
     assert done.returncode == 0, done.stderr
     found = run.evaluate("test/labels.csv", threshold=0.4)
-    assert done.stdout.startswith(str(found)) and "images with all of their labels and no other" in done.stdout
+    assert (
+        done.stdout.startswith(str(found)) and "images that were given all of their labels and no other" in done.stdout
+    )
     files = ["evaluation.json", "index.html", "predictions.csv", "reliability.png"]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == files
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
@@ -218,4 +220,4 @@ def test_wrong_sources_get_one_message_each(run, tmp_path):
         run.evaluate("test/columns.csv", label_col=["blue"])
     settings = dict(run.settings, settings=dict(run.settings["settings"], label_delim=None))
     with pytest.raises(UsageError, match="say what divides them in a cell"):
-        Run(run.folder, settings, run.model, run.pipeline).evaluate("test/labels.csv")
+        Run(run.folder, settings, run.model, run.pipeline).evaluate(tmp_path / "odd.csv")

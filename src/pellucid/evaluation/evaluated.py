@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
 
 import numpy as np
+from PIL import Image
 
 from pellucid.data.images import load
 from pellucid.errors import DataError
@@ -22,7 +23,6 @@ from pellucid.text import counted, drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image
 
 SIDE = 224  # pixels of a thumbnail
 MOST_LINES = 3  # above a picture
@@ -120,15 +120,19 @@ class Evaluated(ABC):
         """The same at the run's temperature; None if it has none."""
         return None if self.scaled is None else self._calibrated(self.scaled)
 
-    @property
     @abstractmethod
-    def predictions(self) -> Sequence[Any]:
-        """Of every image what was said and what is true, in order."""
+    def answer(self, i: int) -> Any:
+        """What was said of image number `i`, and what is true."""
+
+    @property
+    def predictions(self) -> list[Any]:
+        """The answers of all images, in order."""
+        return [self.answer(i) for i in range(self.n)]
 
     @property
     def mistakes(self) -> list[Any]:
-        """Those of `predictions` that are wrong, those given with most confidence first."""
-        return [self.predictions[i] for i in self.wrong.tolist()]
+        """The wrong answers, those given with most confidence first."""
+        return [self.answer(i) for i in self.wrong.tolist()]
 
     @property
     @abstractmethod

@@ -84,13 +84,15 @@ class Evaluation(Evaluated):
         pairs = (divmod(int(place), len(self.vocab)) for place in order)
         return [(self.vocab[i], self.vocab[j], int(wrong[i, j])) for i, j in pairs]
 
-    @cached_property
+    @property
     def predictions(self) -> list[Answer]:
         """Of every image, in order."""
-        rows = np.arange(self.n)
-        said = self.probabilities[rows, self.predicted].tolist(), self.probabilities[rows, self.labels].tolist()
-        labels, predicted = ([self.vocab[int(i)] for i in each] for each in (self.labels, self.predicted))
-        return [Answer(*row) for row in zip(self.sources, labels, predicted, *said, strict=True)]
+        return [self.answer(i) for i in range(self.n)]
+
+    def answer(self, i: int) -> Answer:
+        """Of image number `i`."""
+        row, label, said = self.probabilities[i], int(self.labels[i]), int(self.predicted[i])
+        return Answer(self.sources[i], self.vocab[label], self.vocab[said], float(row[said]), float(row[label]))
 
     @property
     def wrong(self) -> np.ndarray:
@@ -100,7 +102,7 @@ class Evaluation(Evaluated):
 
     def errors(self, i: int) -> list[Error]:
         """The class that was said of image number `i`, and its own."""
-        answer = self.predictions[i]
+        answer = self.answer(i)
         said = Error("", answer.predicted, answer.probability, True)
         return [said, Error("is", answer.label, answer.of_label, False)]
 

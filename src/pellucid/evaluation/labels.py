@@ -114,11 +114,10 @@ class LabelsEvaluation(Evaluated):
         """The same of all answers together, whatever their label (the micro average)."""
         return _score("all", self.confusion.sum(0), self.probabilities.ravel(), self.labels.ravel())
 
-    @cached_property
+    @property
     def predictions(self) -> list[LabelsAnswer]:
         """Of every image, in order."""
-        rows = zip(self.sources, self.labels, self.predicted, self.probabilities, strict=True)
-        return [self._answer(*row) for row in rows]
+        return [self.answer(i) for i in range(self.n)]
 
     @property
     def wrong(self) -> np.ndarray:
@@ -130,16 +129,24 @@ class LabelsEvaluation(Evaluated):
 
     def errors(self, i: int) -> list[Error]:
         """The labels that image number `i` was given and does not have, and those it was not given."""
-        answer = self.predictions[i]
+        answer = self.answer(i)
         added = [Error("not", name, p, True) for name, p in answer.added.items()]
         return [*added, *(Error("is", name, p, False) for name, p in answer.missed.items())]
 
-    def _answer(self, source: str, labels: np.ndarray, said: np.ndarray, row: np.ndarray) -> LabelsAnswer:
-        named = lambda which: ";".join(self.vocab[i] for i in np.flatnonzero(which))
-        chosen = lambda which, order: {self.vocab[i]: float(row[i]) for i in order if which[i]}
+    def answer(self, i: int) -> LabelsAnswer:
+        """Of image number `i`."""
+        row, has, said = self.probabilities[i], self.labels[i], self.predicted[i]
+
+        def named(places: np.ndarray) -> dict[str, float]:
+            return {self.vocab[place]: float(row[place]) for place in places.tolist()}
+
         falling = np.argsort(-row, kind="stable")
         return LabelsAnswer(
-            source, named(labels), named(said), chosen(said & ~labels, falling), chosen(labels & ~said, falling[::-1])
+            self.sources[i],
+            ";".join(named(np.flatnonzero(has))),
+            ";".join(named(np.flatnonzero(said))),
+            named(falling[(said & ~has)[falling]]),
+            named(falling[::-1][(has & ~said)[falling[::-1]]]),
         )
 
     def _calibrated(self, probabilities: np.ndarray) -> Calibration:

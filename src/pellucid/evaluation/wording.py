@@ -45,10 +45,9 @@ def accuracy_line(evaluation: Evaluated) -> str:
 
 def answers_line(evaluation: LabelsEvaluation) -> str:
     """What an accuracy of images with several labels counts, and the share of right answers."""
-    n_labels = counted(len(evaluation.vocab), "label")
     return (
-        f"that is images with all of their labels and no other; {1 - evaluation.hamming_loss:.4f} of the answers are "
-        f"right, one for each of {n_labels} of each image"
+        "accuracy counts images that were given all of their labels and no other; of single answers, one for each "
+        f"label of each image, {1 - evaluation.hamming_loss:.4f} are right"
     )
 
 

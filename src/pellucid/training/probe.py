@@ -71,9 +71,9 @@ def linear_probe(learn: Any, *, flipped: bool = True, balanced: bool = False) ->
         if norm is None:
             weight, bias = weight / std, bias - (weight / std) @ mean
         else:
-            _standardise(norm, mean, variance)
+            _standardise(norm, mean, variance, torch.zeros_like(mean) if _has_bias(linear) else _carried(weight, bias))
         linear.weight.copy_(weight)
-        if linear.bias is not None:
+        if _has_bias(linear):
             linear.bias.copy_(bias)
     return Probe(choice.strength, choice.losses, views[0].shape[1], len(views))
 
@@ -89,11 +89,24 @@ def _linear_head(model: nn.Module) -> tuple[nn.BatchNorm1d | None, nn.Linear]:
     raise UsageError(f"the probe is a single linear layer, and the head of this model is not: {LINEAR_HEAD}")
 
 
-def _standardise(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> None:
-    """Have a batchnorm subtract this mean and divide by this deviation, in evaluation mode."""
+def _has_bias(linear: nn.Linear) -> bool:
+    return linear.bias is not None  # pyright: ignore[reportUnnecessaryComparison]
+
+
+def _carried(weight: Tensor, bias: Tensor) -> Tensor:
+    """What is to be added to standardised features so that a layer without bias gives these biases, or nearly.
+
+    It is nearly so where classes are more than features. A constant in all biases of classes does not matter, and is
+    what weights of a logistic regression, which add up to 0, could not give.
+    """
+    return torch.linalg.lstsq(weight.double(), bias.double()[:, None], driver="gelsd").solution[:, 0].to(weight.dtype)
+
+
+def _standardise(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, shift: Tensor) -> None:
+    """Have a batchnorm subtract this mean, divide by this deviation and add this shift, in evaluation mode."""
     assert norm.running_mean is not None and norm.running_var is not None
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
     if norm.affine:
         nn.init.ones_(norm.weight)
-        nn.init.zeros_(norm.bias)
+        norm.bias.copy_(shift)

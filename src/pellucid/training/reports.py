@@ -9,7 +9,7 @@ import numpy as np
 
 from pellucid.metrics.counts import class_shares
 
-_Row = tuple[str, Sequence[Any], int]
+_Row = tuple[str, Any, int]
 
 
 def classification_report(counts: np.ndarray, names: Sequence[str], digits: int = 2) -> str:
@@ -41,7 +41,7 @@ def labels_report(actual: np.ndarray, said: np.ndarray, names: Sequence[str], di
     """
     both, support = actual & said, actual.sum(0)
     shares = _yes_shares(both.sum(0), support, said.sum(0))
-    micro = _yes_shares(both.sum(keepdims=True), support.sum(keepdims=True), said.sum(keepdims=True))[0]
+    micro = _yes_shares(*(np.array([each.sum()]) for each in (both, actual, said)))[0]
     samples = _yes_shares(both.sum(1), actual.sum(1), said.sum(1)).mean(0)
     means = [("micro avg", micro, int(support.sum())), *_means(shares, support)]
     return _report(names, shares, support, [*means, ("samples avg", samples, int(support.sum()))], digits)
