@@ -1,4 +1,4 @@
-"""Scores of rankings and of probabilities, against loops over items and pairs."""
+"""Scores of rankings and of probabilities, against loops over items and pairs; as scikit-learn 1.9.1 has them."""
 
 from __future__ import annotations
 
