@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,20 @@ X = torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(5))
 Y = torch.arange(16) % 3
 
 
+def both(rank: int, folder: str) -> None:
+    """What each of the two processes does."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    train(rank, f"{folder}/watched")
+    fit(rank, f"{folder}/learner")
+    dist.destroy_process_group()
+    # gloo's threads live on and may let go of a tensor while the interpreter ends, which aborts the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def train(rank: int, folder: str) -> None:
     """Rank 0 trains on ten rows of each batch and validates, rank 1 trains on six; both save what they recorded."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     parallel = DistributedDataParallel(model)
@@ -38,21 +50,10 @@ def train(rank: int, folder: str) -> None:
                 model(batch[:5])
                 model.train()
     seen.history.save(f"{folder}/{rank}")
-    end()
-
-
-def end() -> None:
-    """End this process."""
-    dist.destroy_process_group()
-    # gloo's threads live on and may let go of a tensor while the interpreter ends, which aborts the process.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
 
 
 def fit(rank: int, folder: str) -> None:
     """As `train`, by a learner with statistics, for two epochs."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
     rows = slice(0, 10) if rank == 0 else slice(10, 16)
@@ -64,11 +65,17 @@ def fit(rank: int, folder: str) -> None:
         learn.fit(2, 0.1)
     stats.history.save(f"{folder}/{rank}")
     np.save(f"{folder}/{rank}.npy", learn.recorder.raw_losses)
-    end()
 
 
-def test_ranks_record_what_one_process_would(tmp_path):
-    mp.spawn(train, (str(tmp_path),), nprocs=2)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """The folder of what both processes recorded."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(both, (str(folder),), nprocs=2)
+    return folder
+
+
+def test_ranks_record_what_one_process_would(saved):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     opt = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -82,7 +89,7 @@ def test_ranks_record_what_one_process_would(tmp_path):
         opt.step()
         opt.zero_grad()
     for rank in range(2):
-        h = pellucid.History.load(tmp_path / str(rank))
+        h = pellucid.History.load(saved / "watched" / str(rank))
         np.testing.assert_allclose(h.loss, losses, rtol=1e-5)
         for column, layers in enumerate(outputs):
             for row, x in enumerate(layers):
@@ -94,12 +101,11 @@ def test_ranks_record_what_one_process_would(tmp_path):
         assert h.valid.count[0].tolist() == [40, 40]
 
 
-def test_a_learners_statistics_have_the_loss_of_all_ranks(tmp_path):
-    mp.spawn(fit, (str(tmp_path),), nprocs=2)
-    own = np.stack([np.load(tmp_path / f"{rank}.npy") for rank in range(2)])
+def test_a_learners_statistics_have_the_loss_of_all_ranks(saved):
+    own = np.stack([np.load(saved / "learner" / f"{rank}.npy") for rank in range(2)])
     assert np.abs(own[0] - own[1]).min() > 0.001
     for rank in range(2):
-        h = pellucid.History.load(tmp_path / str(rank))
+        h = pellucid.History.load(saved / "learner" / str(rank))
         np.testing.assert_allclose(h.loss, own.mean(0), rtol=1e-5)
         assert h.train.count[0].tolist() == [16 * 8] * 6
         np.testing.assert_allclose(h.hypers["lr"], [[0.1] * 6] * 2, rtol=1e-6)  # weights, biases

@@ -117,7 +117,7 @@ def _along(mask: np.ndarray, dim: int, matrix: np.ndarray) -> np.ndarray:
     if mask.shape[dim] == 1 and len(matrix) > 1:
         met = matrix.any(axis=0)
         return mask if met.all() else mask & met.reshape([-1 if d == dim else 1 for d in range(mask.ndim)])
-    last = np.moveaxis(mask, dim, -1)
+    last = mask.swapaxes(dim, -1)
     # Most masks are a window: only the places that it has, and those that they meet, are looked at.
     marked = np.flatnonzero(last.any(axis=tuple(range(last.ndim - 1))))
     rows = matrix[marked]
@@ -125,7 +125,7 @@ def _along(mask: np.ndarray, dim: int, matrix: np.ndarray) -> np.ndarray:
     found = np.zeros((*last.shape[:-1], matrix.shape[1]), bool)
     # float32 products of zeros and ones are exact up to 2²⁴ and run in BLAS.
     found[..., met] = last[..., marked].astype(np.float32) @ rows[:, met].astype(np.float32) > 0
-    return np.moveaxis(found, -1, dim)
+    return found.swapaxes(-1, dim)
 
 
 def same_place(before: Shape, dim: int, after: Shape) -> int | None:
