@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def network(*more: nn.Module) -> nn.Sequential:
 X, Y = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
-def captured(model, passes, x=X):
+def captured(model, passes, x=X) -> Any:
     """One pass recorded as a watch would; the batch and a copy of the model as it was before."""
     before, tape, batches = copy.deepcopy(model), Tape(model), []
     hook = nn.modules.module.register_module_forward_pre_hook(
@@ -300,8 +301,8 @@ def hidden(x):
         return x + 1
 
 
-def kept_inside(model: nn.Sequential, x):
-    features: list[torch.Tensor] = []
+def kept_inside(model: Any, x):
+    features: list[Any] = []
     hook = model[2].register_forward_hook(lambda module, args, output: features.append(output))
     out = model(x)
     hook.remove()

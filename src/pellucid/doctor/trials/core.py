@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pellucid.doctor.trials.specimen import Specimen  # pyright: ignore[reportMissingImports]
+    from pellucid.doctor.trials.specimen import Specimen
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ class _Player:
         args, kwargs = replaced(step.args, self._filled), replaced(step.kwargs, self._filled)
         function = self.model.get_submodule(step.function) if isinstance(step.function, str) else step.function
         with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(step.grad))
+            stack.enter_context(torch.set_grad_enabled(step.grad and torch.is_grad_enabled()))
             if step.autocast != autocasting():
                 for kind in {kind for kind, _ in (*step.autocast, *autocasting())}:
                     wanted = dict(step.autocast).get(kind)

@@ -21,10 +21,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import pellucid
 from pellucid.activations import scaler
 from pellucid.doctor.modes import put, take_away
+from pellucid.doctor.trials import replay
 from pellucid.doctor.trials.building import Builder
 from pellucid.doctor.trials.nested import replaced, tensors_of
 from pellucid.doctor.trials.operations import Operation, autocasting, changed_by, name_of, version_of
-from pellucid.doctor.trials.replay import CapturedBatch
 from pellucid.seed import RandomState
 
 Frame = tuple[str, int]  # file and line
@@ -81,7 +81,7 @@ class Tape:
         self.recording = True
         _on(self._mode)
 
-    def finish(self, loss: Tensor | None = None) -> CapturedBatch:
+    def finish(self, loss: Tensor | None = None) -> replay.CapturedBatch:
         """End the pass: what it takes to make it again, which holds constants and nothing of the graph.
 
         Where it cannot be made again, `why` of the batch says so. Without a loss, as in validation, it is the first
@@ -238,6 +238,8 @@ def _user_frame() -> Frame | None:
     if frame is not None and frame.f_code.co_filename.startswith(_WATCHING):
         return None
     while frame is not None and frame.f_code.co_filename.startswith((_PELLUCID, _TORCH, *_GENERATED)):
+        if frame.f_code.co_filename == replay.__file__:
+            return NOWHERE  # whoever asks for a replay is not who wrote the program
         frame = frame.f_back
     return NOWHERE if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 

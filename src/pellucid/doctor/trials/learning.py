@@ -1,0 +1,167 @@
+"""Trials of what can be learnt at all: one batch by heart, all captured ones, and more than by heart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pellucid.doctor.trials.core import Outcome, trial
+from pellucid.doctor.trials.nested import tensors_of
+from pellucid.doctor.trials.optimizers import sane
+from pellucid.doctor.trials.outputs import classes_of
+from pellucid.doctor.trials.replay import CapturedBatch, can_be_dealt, dealt
+from pellucid.doctor.trials.specimen import Specimen
+from pellucid.doctor.trials.weighing import end, progress, said
+
+LEARNT = 0.7  # of its loss lost: a batch that is being learnt by heart
+# What keeps even one batch from being learnt, and how much one that was learnt speaks against it.
+IN_THE_WAY = {
+    "softmax-before-cross-entropy": 0.03,
+    "activation-on-output": 0.2,
+    "broadcast-in-loss": 0.05,
+    "broken-graph": 0.3,
+    "constant-input": 0.05,
+    "symmetric-initialisation": 0.3,
+    "vanishing-gradients": 0.3,
+    "dead-units": 0.3,
+    "saturated-units": 0.5,
+    "underfitting": 0.5,
+}
+# What one batch says nothing against, since it is learnt all the same; where it is not, something else is wrong.
+BESIDE = ("labels-random", "labels-noisy", "overfitting", "data-not-shuffled", "learning-rate-too-low")
+
+
+@trial("one-batch")
+def one_batch(specimen: Specimen) -> Outcome | None:
+    """One batch learnt by heart with Adam at 0.001, from the initial weights, without dropout."""
+    batches = specimen.train[:1]
+    n = specimen.steps(1, times=2.5)
+    model = _without_dropout(specimen.copy())
+    losses = specimen.descend(model, n, optimizers=[sane(model)], batches=batches)
+    learnt = progress(losses)
+    if learnt > LEARNT:
+        odds = dict(IN_THE_WAY)
+    elif learnt < 0.35:
+        odds = {fault: min(1 / factor, 3.0) for fault, factor in IN_THE_WAY.items()} | dict.fromkeys(BESIDE, 0.5)
+    else:
+        odds = {}
+    can = "can" if learnt > LEARNT else "cannot" if odds else "can in part"
+    return Outcome(
+        trial="one-batch",
+        says=f"one batch of {len(batches[0])} {can} be learnt by heart: {n} steps of Adam at 0.001 bring its loss from "
+        f"{said(float(losses[0]))} to {said(end(losses))}",
+        numbers={"steps": n, "start": float(losses[0]), "end": end(losses), "items": len(batches[0])},
+        curves={"one batch": losses},
+        odds=odds,
+        rules_out=dict.fromkeys(IN_THE_WAY, "one batch can be learnt") if learnt > LEARNT else {},
+    )
+
+
+@trial("capacity")
+def capacity(specimen: Specimen) -> Outcome | None:
+    """All captured batches learnt by heart with Adam at 0.001, from the weights of now."""
+    n = specimen.steps(1, times=2.5)
+    model = _without_dropout(specimen.copy(present=True))
+    losses = specimen.descend(model, n, optimizers=[sane(model)])
+    each = min(len(specimen.train), len(losses) // 3)
+    first, last = float(losses[:each].mean()), float(losses[-each:].mean())
+    fell = 1 - last / first if math.isfinite(last) and first > 0 else -1.0
+    middle = float(losses[-2 * each : -each].mean())
+    going = math.isfinite(last) and last < 0.98 * middle
+    return Outcome(
+        trial="capacity",
+        says=f"{n} more steps of Adam at 0.001 on {len(specimen.train)} batches: loss {said(last)} from {said(first)}"
+        f"{', and still falling' if going else ''}",
+        numbers={"steps": n, "start": first, "end": last, "still falling": going},
+        curves={"more steps": losses},
+        odds={"underfitting": 2.0 if fell > 0.3 or going else 1.0, "labels-random": 1.0 if fell > 0.1 else 0.7},
+    )
+
+
+@trial("shuffled-labels")
+def shuffled_labels(specimen: Specimen) -> Outcome | None:
+    """The same descent with the labels given to other items, judged on batches that neither was trained on."""
+    train, held = _apart(specimen)
+    if not train or not held:
+        return None
+    real = [batch.label_values for batch in train]
+    if not can_be_dealt(real):
+        return None
+    mixed = dealt(real, torch.randperm(sum(len(each[0]) for each in real)))
+    shuffled = {id(batch): labels for batch, labels in zip(train, mixed, strict=True)}
+    n = specimen.steps(2, times=1.5)
+    curves, judged = {}, {}
+    for name, labels in (("real labels", None), ("shuffled labels", shuffled)):
+        model = specimen.copy()
+
+        def loss(batch: CapturedBatch, model: nn.Module, labels: dict[int, list[Tensor]] | None = labels) -> Tensor:
+            return batch.replay(model, labels=None if labels is None else labels[id(batch)])[0]
+
+        curves[name] = specimen.descend(model, n, optimizers=[sane(model)], batches=train, loss=loss)
+        judged[name] = _judged(held, model)
+    items = sum(map(len, held))
+    sure, said_as, numbers = _difference(judged["real labels"], judged["shuffled labels"], items)
+    learnt = progress(curves["real labels"]) > 0.05
+    odds = 0.02 if sure > 4 else 0.1 if sure > 3 else 0.4 if sure > 2 else 4.0 if sure < 1 and learnt else 1.0
+    return Outcome(
+        trial="shuffled-labels",
+        says=f"{n} steps with real and with shuffled labels, judged on {items} other items: {said_as}",
+        numbers={"steps": n, "items": items, "standard errors": sure, **numbers},
+        curves=curves,
+        odds={"labels-random": odds},
+        rules_out={"labels-random": f"real labels do better on other items: {said_as}"} if odds < 0.3 else {},
+    )
+
+
+def _without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+    return model
+
+
+def _apart(specimen: Specimen) -> tuple[list[CapturedBatch], list[CapturedBatch]]:
+    """Captured batches with labels, to train on and to judge by: the last quarter of those of training is held back."""
+    labelled = [batch for batch in specimen.train if batch.label_values]
+    valid = [batch for batch in specimen.valid if batch.label_values]
+    if len(labelled) < 4:
+        return labelled, valid
+    kept = len(labelled) // 4
+    return labelled[:-kept], [*labelled[-kept:], *valid]
+
+
+def _judged(held: Sequence[CapturedBatch], model: nn.Module) -> tuple[float, float]:
+    """On held-back batches, in evaluation mode: mean loss, and the share of right classes (nan without classes)."""
+    model.eval()
+    losses, right, items = [], 0, 0
+    with torch.no_grad():
+        for batch in held:
+            loss, output = batch.replay(model)
+            losses.append(float(loss))
+            scores = next((t for t in tensors_of(output) if t.is_floating_point() and t.dim()), None)
+            labels = batch.label_values[0]
+            if scores is None or scores.dim() != 2 or scores.shape[1] < 2 or len(scores) != len(labels):
+                continue
+            classes = classes_of(labels, scores.shape[1])
+            if classes is not None:
+                right += int((scores.argmax(1) == classes).sum())
+                items += len(classes)
+    return float(np.mean(losses)), right / items if items else math.nan
+
+
+def _difference(
+    real: tuple[float, float], shuffled: tuple[float, float], items: int
+) -> tuple[float, str, dict[str, object]]:
+    """By how many standard errors real labels do better than shuffled ones, in words, and the numbers."""
+    if math.isnan(real[1]) or math.isnan(shuffled[1]):
+        # Of losses of batches there is no standard error: a tenth less counts as three.
+        sure = 30 * (shuffled[0] - real[0]) / max(abs(shuffled[0]), 1e-12)
+        numbers: dict[str, object] = {"loss": real[0], "loss shuffled": shuffled[0]}
+        return sure, f"loss {said(real[0])} and {said(shuffled[0])}", numbers
+    pooled = min(max((real[1] + shuffled[1]) / 2, 1 / items), 1 - 1 / items)
+    sure = (real[1] - shuffled[1]) / math.sqrt(2 * pooled * (1 - pooled) / items)
+    return sure, f"{real[1]:.0%} and {shuffled[1]:.0%} right", {"right": real[1], "right shuffled": shuffled[1]}

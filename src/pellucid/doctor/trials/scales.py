@@ -1,0 +1,285 @@
+"""Trials of the size of things: inputs, activations and gradients from layer to layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pellucid.doctor.trials.core import Outcome, trial
+from pellucid.doctor.trials.nested import tensors_of
+from pellucid.doctor.trials.replay import CapturedBatch
+from pellucid.doctor.trials.specimen import Specimen
+from pellucid.doctor.trials.weighing import end, gain, helped, instead
+
+WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
+
+
+def rescale(model: nn.Module, batch: CapturedBatch) -> None:
+    """Give what each layer of a copy computes on a batch, bias aside, a deviation of 1, by scaling its weights in turn.
+
+    Source: layer-sequential unit variance, Mishkin & Matas, arXiv:1511.06422, without its orthogonal start.
+    """
+    _measured(model, batch, scale=True)
+
+
+def deviations(model: nn.Module, batch: CapturedBatch) -> dict[str, float]:
+    """Layer with weights → standard deviation of its output on a batch, in the order of execution."""
+    return _measured(model, batch, scale=False)
+
+
+def _measured(model: nn.Module, batch: CapturedBatch, *, scale: bool) -> dict[str, float]:
+    found: dict[str, float] = {}
+
+    def hook(path: str) -> Callable[..., Any]:
+        def measure(module: Any, args: Any, output: Tensor) -> Tensor | None:
+            if path in found:
+                return None  # shared weights are scaled for the first place they are used in
+            bias = _bias(module)
+            without = output if bias is None else output - bias
+            found[path] = float(output.float().std())
+            std = float(without.float().std())
+            if not scale or not 1e-12 < std < float("inf"):
+                return None
+            module.weight.data.div_(std)
+            return without / std if bias is None else without / std + bias
+
+        return measure
+
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, WEIGHTED)]
+    hooks = [module.register_forward_hook(hook(path)) for path, module in layers]
+    try:
+        with torch.no_grad():
+            batch.call(model)
+    finally:
+        for each in hooks:
+            each.remove()
+    return found
+
+
+@trial("initial-scale")
+def initial_scale(specimen: Specimen) -> Outcome | None:
+    """The same descent from weights that are scaled so that every layer outputs a standard deviation of 1."""
+    scaled = specimen.copy()
+    rescale(scaled, specimen.train[0])
+    stds = deviations(specimen.copy(), specimen.train[0])
+    if not stds or not all(np.isfinite(list(stds.values()))):
+        return None
+    n = specimen.steps(2)
+    before, after = specimen.descend(specimen.copy(), n), specimen.descend(scaled, n)
+    typical = float(np.exp(np.mean(np.log(np.maximum(list(stds.values()), 1e-30)))))
+    factor = helped(before, after)
+    sides = ("initial-scale-too-small", "initial-scale-too-large")
+    small, large = (factor, 0.2 * min(factor, 1)) if typical < 1 else (0.2 * min(factor, 1), factor)
+    layers = list(stds)
+    return Outcome(
+        trial="initial-scale",
+        says=f"{n} steps with weights scaled to outputs of deviation 1 (they had {stds[layers[0]]:.2g} in the first "
+        f"layer and {stds[layers[-1]]:.2g} in the last): {instead(before, after)}",
+        numbers={"steps": n, "as it was": end(before), "scaled": end(after), "deviations": stds},
+        curves={"as it was": before, "weights scaled": after},
+        odds=dict(zip(sides, (small, large), strict=True)),
+        rules_out=dict.fromkeys(sides, "no better with scaled weights") if factor < 0.3 else {},
+    )
+
+
+@trial("gradient-flow")
+def gradient_flow(specimen: Specimen) -> Outcome | None:
+    """How large the gradient is at each layer's output, and the output itself, at the initial weights."""
+    outputs, gradients = _flow(specimen.copy(), specimen.train[0])
+    if len(gradients) < 3 or not all(np.isfinite(list(gradients.values()))):
+        return None
+    layers = list(gradients)
+    first, last = max(gradients[layers[0]], 1e-45), max(gradients[layers[-1]], 1e-45)
+    grows = outputs[layers[-1]] / max(outputs[layers[0]], 1e-45)
+    ratio = first / last
+    steady = 1 / 30 < grows < 30  # activations keep their size
+    odds = {"vanishing-gradients": 0.2, "exploding-gradients": 0.2}
+    if ratio < 1e-3:
+        odds["vanishing-gradients"] = 10.0 if steady else 1.5
+    elif ratio > 1e3:
+        odds["exploding-gradients"] = 10.0 if steady else 1.5
+    odds["initial-scale-too-small"] = 8.0 if grows < 1e-3 else 3.0 if grows < 0.05 else 1.0 if grows < 0.2 else 0.3
+    odds["initial-scale-too-large"] = 8.0 if grows > 1e3 else 3.0 if grows > 20 else 1.0 if grows > 5 else 0.3
+    return Outcome(
+        trial="gradient-flow",
+        says=f"at the initial weights the gradient at the first layer is {ratio:.2g} times that at the last, and the "
+        f"activations of the last are {grows:.2g} times those of the first",
+        numbers={
+            "first over last": ratio,
+            "activations last over first": grows,
+            "gradients": gradients,
+            "outputs": outputs,
+        },
+        odds=odds,
+        rules_out={
+            f"{word}-gradients": f"{ratio:.2g} times as large at the first layer as at the last"
+            for word in ("vanishing", "exploding")
+            if odds[f"{word}-gradients"] < 0.3
+        },
+    )
+
+
+def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dict[str, float]]:
+    """Layer with weights → root mean square of its output without the bias, and norm of the loss's gradient there."""
+    kept: dict[str, Tensor] = {}
+    outputs: dict[str, float] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            found = next((t for t in tensors_of(output) if t.requires_grad), None)
+            if found is not None and path not in kept:
+                kept[path] = found
+                found.retain_grad()
+                outputs[path] = _size(found.detach(), _bias(module))
+
+        return hook
+
+    own = [(path, m) for path, m in model.named_modules() if isinstance(m, WEIGHTED) or _is_recurrent(m)]
+    hooks = [module.register_forward_hook(keep(path)) for path, module in own]
+    try:
+        batch.replay(model)[0].backward()
+    finally:
+        for each in hooks:
+            each.remove()
+    gradients = {path: float(t.grad.double().norm()) for path, t in kept.items() if t.grad is not None}
+    return outputs, gradients
+
+
+def _size(output: Tensor, bias: Tensor | None) -> float:
+    """Root mean square of an output without its bias, which would hide that what comes from below shrinks."""
+    without = output if bias is None else output - bias
+    return float(without.double().square().mean().sqrt())
+
+
+def _bias(module: Any) -> Tensor | None:
+    """The bias of a linear layer or convolution, in the shape to broadcast; None of other modules."""
+    if not isinstance(module, WEIGHTED) or module.bias is None:
+        return None
+    return (
+        module.bias.detach()
+        if isinstance(module, nn.Linear)
+        else module.bias.detach().reshape(-1, *[1] * (module.weight.dim() - 2))
+    )
+
+
+def _is_recurrent(module: nn.Module) -> bool:
+    return isinstance(module, nn.RNNBase | nn.RNNCellBase)
+
+
+@trial("normalised-input")
+def normalised_input(specimen: Specimen) -> Outcome | None:
+    """The same descent with inputs of mean 0 and deviation 1 in each channel."""
+    statistics = input_statistics(specimen.train)
+    if not statistics:
+        return None
+    mean, std = (float(t.mean()) for t in next(iter(statistics.values())))
+    numbers: dict[str, object] = {"mean": mean, "deviation": std}
+    if abs(mean) < 1 and 0.2 < std < 3:
+        return Outcome(
+            trial="normalised-input",
+            says=f"the inputs have a mean of {mean:.2g} and a deviation of {std:.2g}: there is nothing to normalise",
+            numbers=numbers,
+            odds={"inputs-not-normalised": 0.05},
+            rules_out={"inputs-not-normalised": f"mean {mean:.2g}, deviation {std:.2g}"},
+        )
+    normalised = standardised(statistics)
+    n = specimen.steps(2)
+    before = specimen.descend(specimen.copy(), n)
+    after = specimen.descend(
+        specimen.copy(), n, loss=lambda batch, model: batch.replay(model, inputs=normalised(batch))[0]
+    )
+    factor = helped(before, after)
+    return Outcome(
+        trial="normalised-input",
+        says=f"{n} steps with inputs of mean 0 and deviation 1 (they have {mean:.3g} and {std:.3g}): "
+        f"{instead(before, after)}",
+        numbers=numbers | {"steps": n, "as it was": end(before), "normalised": end(after)},
+        curves={"as it was": before, "inputs normalised": after},
+        odds={"inputs-not-normalised": factor},
+        rules_out={"inputs-not-normalised": "no better with normalised inputs"} if factor < 0.3 else {},
+    )
+
+
+def input_statistics(batches: Sequence[CapturedBatch]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Of floating-point inputs with two or more axes: place → mean and deviation of each channel, ready to broadcast.
+
+    Channels are along axis 1; the features of a plain vector are taken together.
+    """
+    found = {}
+    for i, first in enumerate(batches[0].input_values):
+        if first.is_floating_point() and first.dim() > 1:
+            every = torch.cat([batch.input_values[i].float() for batch in batches])
+            axes = [axis for axis in range(every.dim()) if axis != 1 or every.dim() == 2]
+            found[i] = every.mean(axes, keepdim=True), every.std(axes, keepdim=True).clamp_min(1e-6)
+    return found
+
+
+def standardised(statistics: dict[int, tuple[Tensor, Tensor]]) -> Callable[[CapturedBatch], list[Tensor]]:
+    """A batch's inputs, those with statistics normalised."""
+
+    def inputs(batch: CapturedBatch) -> list[Tensor]:
+        return [
+            ((t.float() - statistics[i][0]) / statistics[i][1]).to(t.dtype) if i in statistics else t
+            for i, t in enumerate(batch.input_values)
+        ]
+
+    return inputs
+
+
+@trial("with-batchnorm")
+def with_batchnorm(specimen: Specimen) -> Outcome | None:
+    """The same descent with batch normalisation after every layer but the last."""
+    model = specimen.copy()
+    norms = put_batchnorm(model, specimen.train[0])
+    if not norms:
+        return None
+    n = specimen.steps(2)
+    before = specimen.descend(specimen.copy(), n)
+    after = specimen.descend(model, n, optimizers=with_norms(specimen.optimizers(model), norms))
+    faults = ("vanishing-gradients", "exploding-gradients", "initial-scale-too-small", "initial-scale-too-large")
+    more = gain(before, after)
+    return Outcome(
+        trial="with-batchnorm",
+        says=f"{n} steps with batch normalisation after every layer but the last: {instead(before, after)}",
+        numbers={"steps": n, "as it was": end(before), "with batchnorm": end(after)},
+        curves={"as it was": before, "with batchnorm": after},
+        odds=dict.fromkeys(faults, 2.0 if more > 0.3 else 0.6 if more < 0.05 else 1.0),
+    )
+
+
+def put_batchnorm(model: nn.Module, batch: CapturedBatch) -> list[nn.Module]:
+    """Put a batch norm after each convolution and linear layer of a copy but the last, by hooks: the norms.
+
+    Nothing where the model has norms already.
+    """
+    if any(isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm) for m in model.modules()):
+        return []
+    norms: list[nn.Module] = []
+    for path in list(deviations(model, batch))[:-1]:
+        layer: Any = model.get_submodule(path)
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[layer.weight.dim() - 2](layer.out_channels)
+        else:
+            norm = nn.BatchNorm1d(layer.out_features)
+        norm = norm.to(layer.weight.device, layer.weight.dtype)
+        layer.register_forward_hook(lambda module, args, output, norm=norm: _normed(norm, module, output))
+        norms.append(norm)
+    return norms
+
+
+def with_norms(optimizers: list[torch.optim.Optimizer], norms: Sequence[nn.Module]) -> list[torch.optim.Optimizer]:
+    """The optimizers, the first with the weights of these norms too, without decay."""
+    rate = optimizers[0].param_groups[0]["lr"]
+    weights = [p for norm in norms for p in norm.parameters()]
+    optimizers[0].add_param_group({"params": weights, "lr": rate, "weight_decay": 0.0})
+    return optimizers
+
+
+def _normed(norm: nn.Module, layer: nn.Module, output: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear) and output.dim() > 2:  # on sequences: features come last
+        return norm(output.flatten(0, -2)).reshape(output.shape)
+    return norm(output)
