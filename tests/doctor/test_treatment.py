@@ -79,7 +79,7 @@ def test_the_first_remedy_helps(fault):
     torch.manual_seed(0)
     model, run = make(fault)
     weights, drawn = weights_of(model), torch.get_rng_state()
-    treatment = treat(run, finding(fault), budget_s=60)
+    treatment = treat(run, finding(fault), budget_s=600)
     assert treatment.fault == fault
     assert treatment.remedy == FOR[fault][0]
     assert len(treatment.before) == len(treatment.after) == 180
@@ -93,12 +93,12 @@ def test_the_first_remedy_helps(fault):
 def test_other_remedies_by_name():
     _, run = make("learning-rate-too-high")
     for name in ("1cycle", "batchnorm", "clipping"):
-        assert treat(run, finding("learning-rate-too-high"), remedy=name).remedy == name
+        assert treat(run, finding("learning-rate-too-high"), remedy=name, budget_s=600).remedy == name
 
 
 def test_the_picture_shows_both_losses_and_the_layer_concerned():
     _, run = make("learning-rate-too-high")
-    figure = treat(run, finding("learning-rate-too-high", "0")).plot()
+    figure = treat(run, finding("learning-rate-too-high", "0"), budget_s=600).plot()
     assert [ax.get_title() for ax in figure.axes[:3]] == ["learning-rate-too-high", "0, as it was", "0, treated"]
     assert [line.get_label() for line in figure.axes[0].lines][:2] == ["as it was", "treated"]
 

@@ -36,7 +36,7 @@ def test_all_trials_leave_the_live_run_as_it_was():
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     random_states = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
     with pellucid.watch(model, optimizer, loss=True) as seen, torch.no_grad():
-        outcomes = battery.run(run, list(TRIALS), 60)
+        outcomes = battery.run(run, list(TRIALS), 600)
         assert not torch.is_grad_enabled()
     assert {"rate", "one-batch", "norm-modes", "image-mixing"} <= {outcome.trial for outcome in outcomes}
     assert all(outcome.seconds > 0 for outcome in outcomes)

@@ -19,7 +19,7 @@ from sick import classes, network, specimen
 def tried(name, run) -> Any:
     """The outcome of one trial."""
     assert run.why == ""
-    (outcome,) = battery.run(run, [name], 60) or [None]
+    (outcome,) = battery.run(run, [name], 600) or [None]
     assert not run.notes, run.notes
     return outcome
 
@@ -375,7 +375,7 @@ def test_every_trial_says_so_in_a_sentence():
     model = network(nn.BatchNorm1d(3))
     run = specimen(model, classes(), optimizer=sgd(model, weight_decay=0.01), steps=2)
     run.most_steps = 4
-    for outcome in battery.run(run, list(TRIALS), 60):
+    for outcome in battery.run(run, list(TRIALS), 600):
         assert 20 < len(outcome.says) < 250
         assert all(0 < factor < 200 for factor in outcome.odds.values())
         assert "nan" not in outcome.says

@@ -62,7 +62,7 @@ class Specimen:
         why: Why there can be no trials; `''` if there can.
         notes: What else was left out, a sentence each.
         deadline: When time is up, as `time.perf_counter` counts; None for never.
-        step_s: Seconds of a training step on a copy, once one was made.
+        step_s: Seconds of a training step on a copy, as the last descent took.
         most_steps: Of a descent.
     """
 
@@ -158,10 +158,8 @@ class Specimen:
         if self.deadline is None:
             return most
         if not self.step_s:
-            model = self.copy()
-            began = time.perf_counter()
-            self.descend(model, 2)
-            self.step_s = (time.perf_counter() - began) / 2
+            self.descend(self.copy(), 1)  # the very first makes and imports what later ones find
+            self.descend(self.copy(), 1)
         affordable = int((self.deadline - time.perf_counter()) / (descents * self.step_s))
         if affordable < fewest:
             raise OutOfTime
@@ -198,7 +196,7 @@ class Specimen:
         batches = self.train if batches is None else batches
         held = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
-        losses = np.full(steps, np.inf)
+        losses, began = np.full(steps, np.inf), time.perf_counter()
         for step in range(steps):
             for group, rate in groups:
                 group["lr"] = rate if schedule is None else rate * schedule(step / max(1, steps - 1))
@@ -216,6 +214,7 @@ class Specimen:
                 nn.utils.clip_grad_norm_([p for p in held if p.grad is not None], clip)
             for optimizer in optimizers:
                 _step(optimizer, batch, model, loss)
+            self.step_s = (time.perf_counter() - began) / (step + 1)
         return losses
 
 
