@@ -86,7 +86,7 @@ def norm_modes(specimen: Specimen) -> Outcome | None:
         curves = {"as it was": before, "norms in training mode": after}
         numbers |= {"steps": n, "as it was": end(before), "norms in training mode": end(after)}
         # A frozen body keeps its norms in evaluation mode on purpose, and is no worse for it.
-        odds["model-left-in-eval-mode"] = max(helped(before, after), 0.3)
+        odds["model-left-in-eval-mode"] = max(helped(before, after, specimen.start, specimen.achieved), 0.3)
         says += f"; {n} steps with norms in training mode: {instead(before, after)}"
     else:
         odds["model-left-in-eval-mode"] = 0.3

@@ -19,24 +19,24 @@ def rate(specimen: Specimen) -> Outcome | None:
     """The same descent at 0.1, 10 and 100 times the rate; where the run diverged, from its present weights too."""
     n = specimen.steps(len(RATES) + 1)
     curves = {f"×{factor:g}": _at(specimen, factor, n) for factor in RATES}
-    first, now = _loss_now(specimen, present=False), _loss_now(specimen, present=True)
+    first, now = specimen.start, specimen.loss(present=True)
     made = {factor: _fell(curves[f"×{factor:g}"], first) for factor in RATES}
     if max(made.values()) < 0.02:  # it is far from any rate that would do something
         curves[f"×{FAR:g}"] = _at(specimen, FAR, n)
         made[FAR] = _fell(curves[f"×{FAR:g}"], first)
-    diverged = specimen.initial is not None and not now < 1.05 * first
+    diverged = specimen.initial is not None and not now < 1.05 * specimen.first
     numbers: dict[str, object] = {"steps": n, "start": first, "now": now}
     numbers |= {f"loss at {name}": end(losses) for name, losses in curves.items()}
-    too_high = helped(curves["×1"], curves["×0.1"])
+    too_high = helped(curves["×1"], curves["×0.1"], first, specimen.achieved)
     if diverged:
         curves["×0.1 from here"] = _at(specimen, 0.1, n, present=True)
         numbers["loss at ×0.1 from here"] = end(curves["×0.1 from here"])
         # The first steps went well and the run is worse than where it began: something threw it out on the way.
         too_high = max(too_high, 4.0 if made[1.0] > 0.1 else 1.0)
     too_low = confirming(max(made[factor] for factor in made if factor > 1) - made[1.0])
-    run = 1 - now / first if specimen.initial is not None and first > 0 and math.isfinite(now) else 0.0
-    if max(made[1.0], run) > 0.02:  # it moves: that it could move faster is no fault
-        too_low *= 0.3 if max(made[1.0], run) < 0.05 else 0.03
+    moved = max(made[1.0], specimen.achieved)
+    if moved > 0.02:  # that it could move faster is no fault
+        too_low *= 0.3 if moved < 0.05 else 0.03
     losses = ", ".join(f"{said(end(curves[f'×{factor:g}']))} at {factor:g}×" for factor in made)
     return Outcome(
         trial="rate",
@@ -60,7 +60,7 @@ def clipped(specimen: Specimen) -> Outcome | None:
     """The same descent with gradients clipped to a norm of 1."""
     n = specimen.steps(2)
     before, after = _at(specimen, 1.0, n), specimen.descend(specimen.copy(), n, clip=1.0)
-    factor = helped(before, after)
+    factor = helped(before, after, specimen.start, specimen.achieved)
     return Outcome(
         trial="clipped",
         says=f"{n} steps with gradients clipped to a norm of 1: {instead(before, after)}",
@@ -77,7 +77,7 @@ def fresh_gradients(specimen: Specimen) -> Outcome | None:
     n = specimen.steps(2)
     piled, fresh = specimen.descend(specimen.copy(), n, zero=False), _at(specimen, 1.0, n)
     # How much it harms differs; that gradients were left in was seen, and is not what is tried here.
-    factor = max(confirming(gain(piled, fresh)), 0.5)
+    factor = min(max(confirming(gain(piled, fresh, specimen.start)), 0.5), 5.0)
     return Outcome(
         trial="fresh-gradients",
         says=f"{n} steps with gradients zeroed before every pass: {instead(piled, fresh)}",
@@ -99,7 +99,9 @@ def optimizer_holds_all(specimen: Specimen) -> Outcome | None:
     after = specimen.descend(
         model, n, optimizers=[first.make(model, more=left), *(recipe.make(model) for recipe in others)]
     )
-    factor = max(confirming(gain(before, after)), 0.5)  # the loss may not need them; they are left out all the same
+    factor = max(
+        confirming(gain(before, after, specimen.start)), 0.5
+    )  # the loss may not need them; they are left out all the same
     return Outcome(
         trial="optimizer-holds-all",
         says=f"{n} steps with all parameters in the optimizer: {instead(before, after)}",
@@ -117,14 +119,14 @@ def without_decay(specimen: Specimen) -> Outcome | None:
         return None
     places = (False, True) if specimen.initial is not None else (False,)
     n = specimen.steps(2 * len(places))
-    pairs = {}
+    pairs: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
     for present in places:
         model = specimen.copy(present=present)
         after = specimen.descend(model, n, optimizers=specimen.optimizers(model, weight_decay=0.0))
         pairs[present] = _at(specimen, 1.0, n, present=present), after
-    present = max(pairs, key=lambda place: gain(*pairs[place]))
+    present = max(pairs, key=lambda place: gain(*pairs[place], specimen.start))
     before, after = pairs[present]
-    factor = helped(before, after)
+    factor = helped(before, after, specimen.start, specimen.achieved)
     return Outcome(
         trial="without-decay",
         says=f"{n} steps without weight decay from the weights it {'has now' if present else 'began with'}: "
@@ -151,9 +153,3 @@ def _fell(losses: np.ndarray, first: float) -> float:
     """The share of the mean first loss that a descent lost, −1 at the least."""
     last = end(losses)
     return max(-1.0, 1 - last / first) if math.isfinite(last) and first > 0 else -1.0
-
-
-def _loss_now(specimen: Specimen, *, present: bool) -> float:
-    """The mean loss of the captured batches, in the modes of training."""
-    model = specimen.copy(present=present)
-    return float(np.mean([float(batch.replay(model)[0].detach()) for batch in specimen.train]))

@@ -25,6 +25,7 @@ class Slot:
     number: int
 
 
+_NAMES = {"CrossEntropyLoss": "cross_entropy", "NLLLoss": "nll_loss", "MSELoss": "mse_loss"}
 OUTPUT = object()  # stands for all that the first call returned
 
 
@@ -105,7 +106,10 @@ class CapturedBatch:
         inputs = list(constants)
         wanted = replaced(targets, slot)
         labels = [number for number in constants if number not in inputs]
-        steps = [Step("", "", given, {}, ()), Step("", loss_func, (OUTPUT, *wanted), {}, (-1,))]
+        steps = [
+            Step("", "", given, {}, ()),
+            Step(_NAMES.get(name_of(loss_func), name_of(loss_func)), loss_func, (OUTPUT, *wanted), {}, (-1,)),
+        ]
         return cls(steps, constants, {}, inputs, labels, loss_slot=-1, loss=math.nan)
 
     def __len__(self) -> int:

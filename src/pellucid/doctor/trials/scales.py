@@ -71,7 +71,7 @@ def initial_scale(specimen: Specimen) -> Outcome | None:
     n = specimen.steps(2)
     before, after = specimen.descend(specimen.copy(), n), specimen.descend(scaled, n)
     typical = float(np.exp(np.mean(np.log(np.maximum(list(stds.values()), 1e-30)))))
-    factor = helped(before, after)
+    factor = helped(before, after, specimen.start, specimen.achieved)
     sides = ("initial-scale-too-small", "initial-scale-too-large")
     small, large = (factor, 0.2 * min(factor, 1)) if typical < 1 else (0.2 * min(factor, 1), factor)
     layers = list(stds)
@@ -99,11 +99,11 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
     steady = 1 / 30 < grows < 30  # activations keep their size
     odds = {"vanishing-gradients": 0.2, "exploding-gradients": 0.2}
     if ratio < 1e-3:
-        odds["vanishing-gradients"] = 10.0 if steady else 1.5
+        odds["vanishing-gradients"] = 10.0 if steady else 0.8
     elif ratio > 1e3:
-        odds["exploding-gradients"] = 10.0 if steady else 1.5
-    odds["initial-scale-too-small"] = 8.0 if grows < 1e-3 else 3.0 if grows < 0.05 else 1.0 if grows < 0.2 else 0.3
-    odds["initial-scale-too-large"] = 8.0 if grows > 1e3 else 3.0 if grows > 20 else 1.0 if grows > 5 else 0.3
+        odds["exploding-gradients"] = 10.0 if steady else 0.8
+    odds["initial-scale-too-small"] = 8.0 if grows < 1e-3 else 3.0 if grows < 0.01 else 1.2 if grows < 0.1 else 0.3
+    odds["initial-scale-too-large"] = 8.0 if grows > 1e3 else 3.0 if grows > 100 else 1.2 if grows > 10 else 0.3
     return Outcome(
         trial="gradient-flow",
         says=f"at the initial weights the gradient at the first layer is {ratio:.2g} times that at the last, and the "
@@ -192,7 +192,7 @@ def normalised_input(specimen: Specimen) -> Outcome | None:
     after = specimen.descend(
         specimen.copy(), n, loss=lambda batch, model: batch.replay(model, inputs=normalised(batch))[0]
     )
-    factor = helped(before, after)
+    factor = helped(before, after, specimen.start, specimen.achieved)
     return Outcome(
         trial="normalised-input",
         says=f"{n} steps with inputs of mean 0 and deviation 1 (they have {mean:.3g} and {std:.3g}): "
@@ -241,7 +241,7 @@ def with_batchnorm(specimen: Specimen) -> Outcome | None:
     before = specimen.descend(specimen.copy(), n)
     after = specimen.descend(model, n, optimizers=with_norms(specimen.optimizers(model), norms))
     faults = ("vanishing-gradients", "exploding-gradients", "initial-scale-too-small", "initial-scale-too-large")
-    more = gain(before, after)
+    more = gain(before, after, specimen.start)
     return Outcome(
         trial="with-batchnorm",
         says=f"{n} steps with batch normalisation after every layer but the last: {instead(before, after)}",

@@ -61,6 +61,10 @@ class Specimen:
         recipes: Of the optimizers that hold parameters of the model.
         why: Why there can be no trials; `''` if there can.
         notes: What else was left out, a sentence each.
+        first: The mean loss of the captured batches at the initial weights.
+        start: The same, or that of a constant answer where it is lower: a model with large outputs has to come down to
+            that before it learns anything.
+        achieved: The share of `start` that the run lost since, 0 where the initial weights are not known.
         deadline: When time is up, as `time.perf_counter` counts; None for never.
         step_s: Seconds of a training step on a copy, as the last descent took.
         most_steps: Of a descent.
@@ -73,6 +77,9 @@ class Specimen:
     recipes: list[Recipe] = field(default_factory=list)
     why: str = ""
     notes: list[str] = field(default_factory=list)
+    first: float = 1.0
+    start: float = 1.0
+    achieved: float = 0.0
     deadline: float | None = None
     step_s: float = 0.0
     most_steps: int = 60
@@ -119,6 +126,12 @@ class Specimen:
                 self.notes.append(f"batches could not be replayed: {usable[0].why}")
                 usable = []
         self.train = usable
+        if usable:
+            with aside(), unseen():
+                self.first = self.loss(present=False)
+                self.start = min(self.first, constant_loss(usable)) if self.first > 0 else 1.0
+                if self.initial is not None:
+                    self.achieved = 1 - self.loss(present=True) / self.start
         self.valid = [batch for batch in self.valid if not batch.why]
         if not usable:
             self.why = next((batch.why for batch in train if batch.why), "no training pass was captured")
@@ -132,6 +145,12 @@ class Specimen:
             for path, module in model.named_modules():
                 module.training = self.train[0].modes.get(path, module.training)
         return model
+
+    def loss(self, *, present: bool) -> float:
+        """The mean loss of the captured batches in the modes of training, at the initial or the present weights."""
+        model = self.copy(present=present)
+        with torch.no_grad():
+            return float(np.mean([float(batch.replay(model)[0]) for batch in self.train]))
 
     def optimizers(self, model: nn.Module, **changes: Any) -> list[torch.optim.Optimizer]:
         """The run's optimizers for a copy (see `Recipe.make`), or Adam at 0.001 where it had none of torch's."""
@@ -224,6 +243,23 @@ def put(model: nn.Module, weights: Weights) -> None:
         for name, t in chain(model.named_parameters(), model.named_buffers()):
             if name in weights and weights[name].shape == t.shape:
                 t.copy_(weights[name])
+
+
+def constant_loss(batches: Sequence[CapturedBatch]) -> float:
+    """The lowest loss of the same answer to all items, of cross-entropy and of squared errors; infinite of others."""
+    names = {step.name for step in batches[0].operations}
+    labels = [t for batch in batches for t in batch.label_values]
+    if not labels or any(t.shape[1:] != labels[0].shape[1:] for t in labels):
+        return float("inf")
+    every = torch.cat(labels).double()
+    if names & {"cross_entropy", "nll_loss"} and not labels[0].is_floating_point():
+        shares = every.long().unique(return_counts=True)[1].double() / every.numel()
+        found = float(-(shares * shares.log()).sum())
+    elif "mse_loss" in names and labels[0].is_floating_point():
+        found = float(every.var(0).mean())
+    else:
+        return float("inf")
+    return found if found > 1e-3 else float("inf")  # batches of one class say nothing of the others
 
 
 def _step(optimizer: torch.optim.Optimizer, batch: CapturedBatch, model: nn.Module, loss: Loss | None) -> None:

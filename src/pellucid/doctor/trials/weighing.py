@@ -20,10 +20,9 @@ def progress(losses: np.ndarray) -> float:
     return max(-1.0, (first - last) / max(abs(first), 1e-12))
 
 
-def gain(before: np.ndarray, after: np.ndarray) -> float:
-    """How much lower the second descent came, relative to where they began, the lower if they began apart; −2 to 2."""
-    first = _first(before, after)
-    return (_reached(before, first) - _reached(after, first)) / first
+def gain(before: np.ndarray, after: np.ndarray, start: float) -> float:
+    """How much lower the second descent came, relative to a loss that it started from; −2 to 2."""
+    return (_reached(before, start) - _reached(after, start)) / start
 
 
 def confirming(more: float) -> float:
@@ -34,21 +33,25 @@ def confirming(more: float) -> float:
     return float(10 ** np.clip(5 * more - 0.75, -1.3, 1.5))
 
 
-def helped(before: np.ndarray, after: np.ndarray) -> float:
-    """The odds of a fault whose remedy turned one descent into the other; what descends well already is not sick."""
-    factor, first = confirming(gain(before, after)), _first(before, after)
-    return min(factor, 1.0) if _reached(before, first) < 0.5 * first else factor
+def helped(before: np.ndarray, after: np.ndarray, start: float, achieved: float = 0.0) -> float:
+    """The odds of a fault whose remedy turned one descent into the other; what descends well already is not sick.
+
+    Args:
+        before, after: Losses by step.
+        start: The loss of a model that knows nothing.
+        achieved: The share of it that the run itself lost, in all its steps.
+    """
+    fell, more = 1 - _reached(before, start) / start, gain(before, after, start)
+    if fell < 0.03 and more > 0:
+        more *= 2  # where nothing moved, that something does counts for more
+    well = max(fell, achieved)
+    return min(confirming(more), 1.0 if well > 0.5 else 3.0 if well > 0.25 else math.inf)
 
 
-def _first(*descents: np.ndarray) -> float:
-    starts = [abs(float(losses[0])) for losses in descents if math.isfinite(losses[0])]
-    return max(min(starts, default=1.0), 1e-12)
-
-
-def _reached(losses: np.ndarray, first: float) -> float:
+def _reached(losses: np.ndarray, start: float) -> float:
     """Where a descent came to; at most twice where it began, which is as bad as not a number."""
     last = end(losses)
-    return min(last, 2 * first) if math.isfinite(last) else 2 * first
+    return min(last, 2 * start) if math.isfinite(last) else 2 * start
 
 
 def said(loss: float) -> str:
