@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pellucid.data.catalogue import URLs, untar_data
     from pellucid.data.factories import ImageDataLoaders
     from pellucid.data.loader import DataLoaders
+    from pellucid.doctor.examining import examine
+    from pellucid.doctor.report import Finding, Report
     from pellucid.errors import DataError, PellucidError, TrainingError, UsageError
     from pellucid.history.history import History
     from pellucid.metrics import accuracy, error_rate
@@ -37,18 +39,21 @@ _HOMES = {
     "DataBlock": "data.block",
     "DataError": "errors",
     "DataLoaders": "data.loader",
+    "Finding": "doctor.report",
     "History": "history.history",
     "ImageBlock": "data.block",
     "ImageDataLoaders": "data.factories",
     "LabelSmoothingCrossEntropy": "nn.losses",
     "Learner": "training.learner",
     "PellucidError": "errors",
+    "Report": "doctor.report",
     "Run": "runs",
     "TrainingError": "errors",
     "URLs": "data.catalogue",
     "UsageError": "errors",
     "accuracy": "metrics",
     "error_rate": "metrics",
+    "examine": "doctor.examining",
     "load_run": "runs",
     "set_seed": "seed",
     "summarize": "convolution.summary",
@@ -65,12 +70,14 @@ __all__ = [
     "DataBlock",
     "DataError",
     "DataLoaders",
+    "Finding",
     "History",
     "ImageBlock",
     "ImageDataLoaders",
     "LabelSmoothingCrossEntropy",
     "Learner",
     "PellucidError",
+    "Report",
     "Run",
     "TrainingError",
     "URLs",
@@ -78,6 +85,7 @@ __all__ = [
     "__version__",
     "accuracy",
     "error_rate",
+    "examine",
     "load_run",
     "set_seed",
     "summarize",

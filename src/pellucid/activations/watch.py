@@ -31,6 +31,8 @@ from pellucid.history.pictures import Pictures
 if TYPE_CHECKING:
     from pellucid.doctor.evidence.gather import Gathering
     from pellucid.doctor.evidence.record import Evidence
+    from pellucid.doctor.report import Report
+    from pellucid.doctor.trials.specimen import Specimen
 
 
 def watch(
@@ -220,6 +222,32 @@ class Watch(Pictures):
         if self._gathering is None:
             raise UsageError("nothing is gathered for the doctor; ask for it by watch(model, …, doctor=True)")
         return self._gathering.evidence()
+
+    def specimen(self) -> Specimen:
+        """A copy of the model with what was kept of its training, for trials.
+
+        Raises:
+            UsageError: it was not asked to gather for the doctor, or nothing was trained.
+        """
+        if not self.evidence.loop.backwards or self._gathering is None:
+            raise UsageError("nothing was trained yet: backward() was never called on a loss of this model")
+        return self._gathering.specimen()
+
+    def diagnose(self, budget_s: float | None = None, *, trials: bool = True) -> Report:
+        """Say what is wrong with the training that was watched; model and random numbers stay as they are, bit for bit.
+
+        Args:
+            budget_s: Seconds for trials on copies of the model; None takes a tenth of the watched time, at least 5 and
+                at most 60.
+            trials: Whether to make any.
+
+        Raises:
+            UsageError: it was not asked to gather for the doctor, or nothing was trained.
+        """
+        from pellucid.doctor.diagnosis import diagnose  # above this package; only where asked for
+
+        specimen = self.specimen()
+        return diagnose(self.history, self.evidence, specimen if trials else None, budget_s)
 
     @property
     def _knows_optimizer(self) -> bool:

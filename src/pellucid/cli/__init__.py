@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.cli.diagnosing import doctor
 from pellucid.cli.evaluating import evaluate
 from pellucid.cli.experiments import experiment
 from pellucid.cli.explaining import arithmetic, explain
@@ -47,12 +48,12 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-for command in (train, evaluate, predict, summary, show, arithmetic, explain, experiment, cache):
+for command in (train, evaluate, predict, doctor, summary, show, arithmetic, explain, experiment, cache):
     app.command()(command)
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0, 2 for what the user got wrong, 1 for a failure."""
+    """Run the command line; exit codes: 0, 2 for what the user got wrong, 1 for a failure (3: the doctor)."""
     lost.clear()
     accept_every_character()
     warnings.showwarning = lambda message, *_: complain(f"warning: {_shown(message)}")
@@ -78,7 +79,8 @@ def _run() -> Any:
 
 def _refuse_empty(words: list[str]) -> None:
     """An unset variable of a shell script must not stand for the current folder, which an empty path is to Python."""
-    for before, word in zip(["", *words], words, strict=False):
+    ours = words[: words.index("--")] if "--" in words else words  # what follows is for a script of the user's
+    for before, word in zip(["", *ours], ours, strict=False):
         option = before if before.startswith("-") else ""
         if not word or (word.startswith("--") and word.endswith("=")):
             raise UsageError(

@@ -29,6 +29,7 @@ from pellucid.training.callbacks.progress import ProgressCallback
 from pellucid.training.callbacks.recorder import Recorder
 from pellucid.training.callbacks.schedule import ParamScheduler
 from pellucid.training.checkpoint import load_moments, load_weights, named_params, optimizer_file, save_checkpoint
+from pellucid.training.diagnosing import Diagnosing
 from pellucid.training.finetuning import FineTuning
 from pellucid.training.forward import passed, usual_loss
 from pellucid.training.holding import HasOptimizer
@@ -48,7 +49,7 @@ def _with_gradients(method: Method) -> Method:
     return torch.inference_mode(False)(torch.enable_grad()(method))
 
 
-class Learner(TrainingLoop, Predicting, FineTuning, HasOptimizer):
+class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
     """A model with all that is needed to train it.
 
     Args:

@@ -139,6 +139,7 @@ from pellucid.training.callbacks.core import (
     CancelValidException,
 )
 from pellucid.training.callbacks.csv_logger import CSVLogger
+from pellucid.training.callbacks.doctor import Doctor
 from pellucid.training.callbacks.gradients import GradientAccumulation, GradientClip
 from pellucid.training.callbacks.guard import NonFiniteGuard
 from pellucid.training.callbacks.lr_finder import SuggestionMethod, minimum, slide, steep, valley
@@ -226,6 +227,7 @@ __all__ = [
     "DataLoader",
     "DataLoaders",
     "Dihedral",
+    "Doctor",
     "EarlyStoppingCallback",
     "F",
     "F1Score",

@@ -378,23 +378,6 @@ def test_other_modes_may_come_and_go():
     assert not torch.overrides._get_current_function_mode_stack()
 
 
-class Passing(torch.overrides.TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **(kwargs or {}))
-
-
-def test_what_other_modes_pass_on_was_called_by_the_program():
-    model = network()
-    tape = Tape(model)
-    tape.begin((X,))
-    out = model(X)
-    with Passing():
-        loss = F.cross_entropy(out, Y)
-    line = test_what_other_modes_pass_on_was_called_by_the_program.__code__.co_firstlineno + 6
-    assert tape.ops[-1].where == f"test_tape.py:{line}"
-    assert tape.finish(loss).steps[-1].where == f"test_tape.py:{line}"
-
-
 def test_a_batch_from_a_loader_and_a_loss_function():
     model = network().eval()
     batch = CapturedBatch.of(F.cross_entropy, (X,), Y)

@@ -19,6 +19,7 @@ from pellucid.doctor import lines, listening
 from pellucid.doctor.evidence.gather import Gathering, open_gathering
 from pellucid.doctor.evidence.record import Evidence, Failure
 from pellucid.doctor.evidence.schedules import alive
+from pellucid.doctor.trials.specimen import Specimen
 from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.optim.groups import parameters_of
@@ -88,6 +89,10 @@ class Attending(listening.Listener):
         found = self.gathering.evidence()
         found.notes += self.notes
         return found
+
+    def specimen(self) -> Specimen | None:
+        """What trials need; None if nothing trained."""
+        return None if self.gathering is None else self.gathering.specimen()
 
     def called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> None:
         """Look whether it is a model that trains."""

@@ -1,13 +1,15 @@
-"""What is kept of a training for trials: initial values, and a few passes that can be made again."""
+"""What is kept of a training for trials: initial values, a few passes that can be made again, recipes of optimizers."""
 
 from __future__ import annotations
 
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pellucid.doctor.trials.optimizers import Recipe
 from pellucid.doctor.trials.replay import CapturedBatch
 from pellucid.doctor.trials.tape import Tape
 
@@ -27,6 +29,7 @@ class Captures:
         self.model = model
         self.initial: dict[str, Tensor] | None = None
         self.train: list[CapturedBatch] = []
+        self._recipes: dict[int, Recipe] = {}
         self._tape = Tape(model)
         self._step = 0
         self.keep_initial()
@@ -42,7 +45,8 @@ class Captures:
     def begin(self, step: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin to record a pass."""
         self._step = step
-        self._tape.begin(args, kwargs, module)
+        with torch.enable_grad():  # listeners are told without
+            self._tape.begin(args, kwargs, module)
 
     def finish(self, loss: Tensor) -> None:
         """End it with the tensor that `backward` is called on."""
@@ -55,3 +59,13 @@ class Captures:
     def abandon(self) -> None:
         """Forget it."""
         self._tape.abandon()
+
+    def see(self, optimizer: Any) -> None:
+        """Take note of an optimizer before a step."""
+        if isinstance(optimizer, torch.optim.Optimizer):
+            self._recipes.setdefault(id(optimizer), Recipe.of(optimizer, self.model)).see(optimizer, self.model)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Of the optimizers that stepped."""
+        return list(self._recipes.values())

@@ -33,6 +33,7 @@ from pellucid.doctor.evidence.schedules import Optimizers, Schedules, alive
 from pellucid.doctor.evidence.streams import Numbers
 from pellucid.doctor.evidence.units import Units
 from pellucid.doctor.listening import Listener, forget, listen, passing_over
+from pellucid.doctor.trials.specimen import Specimen
 
 EPOCH_LOOK = 20  # steps after the last look from which on a new epoch is looked at
 MAX_CALLS = 8  # of the model in a pass, of pairs and triplets of images, before a look is given up
@@ -253,6 +254,8 @@ class Gathering(Listener):
         self._functions.stop()
         self._stepping = True
         self._main = optimizer if self._main is None else self._main
+        if self._look:
+            self.captures.see(optimizer)
         self._parameters.compare()
         if self._look:
             self._discarded += self._norm_after > 0 and not self._parameters.gradient_norm()
@@ -424,6 +427,18 @@ class Gathering(Listener):
         if self._stepping:
             return "step"
         return "loss" if any(each.grad for each in self._open) else "input"
+
+    def specimen(self) -> Specimen:
+        """What trials need: a copy of the model, with what was kept of its training."""
+        self._find_optimizers()
+        kept = self.captures
+        return Specimen.of(self.model, kept.train, recipes=kept.recipes, initial=kept.initial)
+
+    def _find_optimizers(self) -> None:
+        """Know those that hold parameters of the model and have not stepped, too."""
+        for optimizer in alive():
+            if self._optimizers.holds(optimizer, self._owned):
+                self.captures.see(optimizer)
 
     def evidence(self) -> Evidence:
         """Everything gathered so far."""

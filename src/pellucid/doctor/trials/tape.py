@@ -233,9 +233,7 @@ class _Mode(overrides.TorchFunctionMode):
 def _user_frame() -> Frame | None:
     """Where the function that a mode was given was called from; None for what a watch computes."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and (
-        frame.f_code.co_filename.startswith((*_HERE, _TORCH)) or frame.f_code.co_name == "__torch_function__"
-    ):  # other modes pass on what they are given
+    while frame is not None and frame.f_code.co_filename.startswith((*_HERE, _TORCH)):
         frame = frame.f_back
     if frame is not None and frame.f_code.co_filename.startswith(_WATCHING):
         return None
