@@ -42,8 +42,18 @@ def test_a_pipe_gets_whole_lines_only():
     assert all(row[start] != " " and (start == 0 or row[start - 1] == " ") for row in rows for start in starts)
 
 
-def test_a_terminal_gets_a_bar_that_vanishes():
-    text = in_terminal(TRAIN)
+LEFT_OUT = ["learn.no_bar()", "learn.no_logging()", "learn.no_bar(), learn.no_logging()"]
+
+
+@pytest.fixture(scope="module")
+def written() -> list[str]:
+    """What one program writes to a terminal: in a plain fit, and then with each of these and after it."""
+    block = "with {}: learn.fit(2, 0.01)\nprint('then'); learn.fit(1, 0.01); print('next')\n"
+    return in_terminal(f"{TRAIN}print('next')\n" + "".join(map(block.format, LEFT_OUT))).split("next\r\n")
+
+
+def test_a_terminal_gets_a_bar_that_vanishes(written):
+    text = written[0]
     assert re.search(r"epoch 0.*\d/8", text)
     assert text.rstrip().endswith("\x1b[2K")  # the last thing done is to erase the bar's line
     plain = without_codes(text)
@@ -69,21 +79,10 @@ def without_codes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
 
 
-LEFT_OUT = ["learn.no_bar()", "learn.no_logging()", "learn.no_bar(), learn.no_logging()"]
-
-
-@pytest.fixture(scope="module")
-def left_out() -> dict[str, str]:
-    """What one program writes to a terminal with each of these and after it."""
-    block = "with {}: learn.fit(2, 0.01)\nprint('then'); learn.fit(1, 0.01); print('next')\n"
-    code = TRAIN.replace("learn.fit(2, 0.01)", "".join(map(block.format, LEFT_OUT)))
-    return dict(zip(LEFT_OUT, in_terminal(code).split("next\r\n"), strict=False))
-
-
 @pytest.mark.parametrize("without", LEFT_OUT)
-def test_a_part_left_out_inside_a_block_only(left_out, without):
+def test_a_part_left_out_inside_a_block_only(written, without):
     table, bar = "no_logging" not in without, "no_bar" not in without
-    inside, after = left_out[without].split("then\r\n")
+    inside, after = written[1 + LEFT_OUT.index(without)].split("then\r\n")
     assert len(re.findall(f"^{ROW}", without_codes(inside), re.MULTILINE)) == (2 if table else 0)
     assert bool(re.search(r"epoch 0.*\d/8", inside)) is bar and ("\x1b[" in inside) is bar
     assert bool(inside) is (table or bar)
