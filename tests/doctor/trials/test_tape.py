@@ -6,12 +6,17 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from loops import fit, net
 from torch import nn
 from torch.nn import functional as F
 
+from pellucid.doctor.evidence.gather import Gathering, open_gathering
+from pellucid.doctor.trials.optimizers import Recipe
 from pellucid.doctor.trials.replay import CapturedBatch
+from pellucid.doctor.trials.specimen import Specimen
 from pellucid.doctor.trials.tape import Tape
 
 
@@ -241,6 +246,21 @@ def test_modules_may_be_called_without_the_model():
     batch = tape.finish(loss)
     assert [step.function for step in batch.steps if step.is_call] == ["0", "2", "4"]
     assert batch.check(before) == ""
+
+
+def test_a_gathered_training_can_be_made_again():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    recipe = Recipe.of(optimizer, model)
+    with open_gathering(Gathering(model)) as gathering:
+        losses = fit(model, optimizer, 4)
+    captures = gathering.captures
+    assert [batch.loss for batch in captures.train] == losses[:3]
+    assert all(step.where.startswith("loops.py") for step in captures.train[0].steps)
+    run = Specimen.of(model, captures.train, recipes=[recipe], initial=captures.initial)
+    assert run.why == ""
+    captures.train[0].random.restore()
+    np.testing.assert_allclose(run.descend(run.copy(), 3), losses[:3], rtol=1e-5)
 
 
 def test_operations_say_where_they_ran():

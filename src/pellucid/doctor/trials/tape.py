@@ -137,6 +137,9 @@ class Tape:
         call = next((each for each in reversed(self._trail) if each.result is _PENDING), None)
         if call is not None:
             call.result = output
+            # `begin` may be called where gradients are off and by code that is not the program's; this hook is not.
+            call.grad, call.autocast = torch.is_grad_enabled(), autocasting()
+            call.file, call.line = _user_frame() or NOWHERE
             if not call.kwargs:
                 call.kwargs = self._as_given(kwargs)
             self._dynamic.update(map(id, tensors_of(output)))
