@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import pellucid
 from pellucid.cli import app
 from pellucid.errors import UsageError
-from pellucid.runs import Settings, describe_run, load_run, train
+from pellucid.nn import libraries
+from pellucid.runs import Settings, describe_run, load_run, train, training
 from pellucid.runs.fitting import fitted, image_steps
 from pellucid.runs.sizes import fitting_side
 
@@ -35,6 +36,13 @@ def photos(tmp_path_factory) -> Path:
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
     return folder
+
+
+def test_a_missing_library_is_told_before_images_are_opened(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    monkeypatch.setattr(training, "open_source", lambda *_: pytest.fail("images were opened"))
+    with pytest.raises(UsageError, match=r"timm is not installed: pip install 'pellucid\[timm\]'"):
+        train(Settings(str(photos), arch="timm:resnet50"), tmp_path / "run")
 
 
 def test_photos_begin_with_a_pretrained_network_and_its_probe(photos, tmp_path, capsys):

@@ -97,6 +97,11 @@ def test_looking_at_a_batch_changes_nothing(photos):
     assert torch.equal(drawn(True), drawn(False))
 
 
+def resnet34() -> nn.Module:
+    """As torchvision's function of this name would be given in fastai."""
+    return nn.Identity()
+
+
 def test_wrong_input(photos):
     x, y = torch.rand(8, 3, 64, 64), torch.arange(8) % 2
     batches = TorchDataLoader(TensorDataset(x, y), 4)
@@ -105,7 +110,15 @@ def test_wrong_input(photos):
     with pytest.raises(UsageError, match="normalise there, and pass normalize=False"):
         vision_learner(DataLoaders(batches, batches), n_out=2)
     assert vision_learner(DataLoaders(batches, batches), n_out=2, normalize=False)
-    with pytest.raises(UsageError, match="no pretrained weights for 'resnet5000'"):
-        vision_learner(loaders(photos), "resnet5000")
+    with pytest.raises(
+        UsageError, match=r"'efficientnet_lite9' does not exist: the nearest are effi\w+, eff"
+    ):
+        vision_learner(loaders(photos), "efficientnet_lite9")
+    with pytest.raises(UsageError, match=r"no pretrained weights for 'small_resnet': .* or pretrained=False"):
+        vision_learner(loaders(photos), "small_resnet")
+    with pytest.raises(
+        UsageError, match="such as 'torchvision:resnet34' or 'timm:resnet34', not a function"
+    ):
+        vision_learner(loaders(photos), resnet34)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="y_range"):
         vision_learner(loaders(photos), y_range=(0, 1))

@@ -85,7 +85,7 @@ def library_model(
     given = json_arguments(arguments, arch)
     if reserved := [each for each in given if each in RESERVED[library]]:
         raise UsageError(f"{arch} takes no argument {printable(reserved[0])!r} here")
-    _check_name(library, name)
+    check_library(arch)
     options: dict[str, Any] = given if n_out is None else {**given, "num_classes": n_out}
     try:
         if library == "timm":
@@ -135,7 +135,13 @@ def _closest(name: str, names: Iterable[str]) -> list[str]:
     return [first[each] for each in difflib.get_close_matches(name, first, 3)]
 
 
-def _check_name(library: str, name: str) -> None:
+def check_library(arch: str) -> None:
+    """Make sure that an architecture's library is there and has it; this imports the library.
+
+    Raises:
+        UsageError: it is missing, or has none of this name; the message has the nearest.
+    """
+    library, name = arch.split(":", 1)
     # timm would also take names of model hubs and folders, such as hf-hub:somebody/something.
     if name not in _names(library) and not (library == "timm" and name.split(".")[0] in _names(library)):
         found = ", ".join(f"{library}:{each}" for each in _closest(name, _names(library)))

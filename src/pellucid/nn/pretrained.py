@@ -49,7 +49,9 @@ def weights_of(arch: str) -> Weights:
         UsageError: there are none.
     """
     if arch not in WEIGHTS:
-        raise UsageError(f"there are no pretrained weights for {arch!r}: use one of {', '.join(WEIGHTS)}")
+        raise UsageError(
+            f"there are no pretrained weights for {arch!r}: use one of {', '.join(WEIGHTS)}, or pretrained=False"
+        )
     return WEIGHTS[arch]
 
 

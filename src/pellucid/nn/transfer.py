@@ -14,7 +14,7 @@ from pellucid.errors import UsageError
 from pellucid.importing import json_arguments
 from pellucid.nn.heads import create_body, create_head
 from pellucid.nn.libraries import Images, is_library, library_images, library_model
-from pellucid.nn.models import create_model
+from pellucid.nn.models import check_own, create_model
 from pellucid.nn.pretrained import WEIGHTS, load_part, pretrained_model, read_weights
 from pellucid.seed import kept_rng
 
@@ -147,6 +147,7 @@ def _network(
         return network, library_images(arch, network)
     if not published:
         return create_model(arch, n_in, n_out, size, **arguments), WEIGHTS.get(arch)
+    check_own(arch)
     network = pretrained_model(arch, n_in)
     if arguments:
         raise UsageError(f"the weights of {arch} fit no other arguments: {', '.join(arguments)} would have no effect")

@@ -18,6 +18,7 @@ from pellucid.data.loader import DataLoaders, default_device
 from pellucid.data.splitting import SHARE
 from pellucid.errors import PellucidError, UsageError
 from pellucid.metrics import F1ScoreMulti, accuracy, accuracy_multi
+from pellucid.nn.libraries import check_library, is_library
 from pellucid.nn.models import create_model
 from pellucid.optim.groups import LearningRate
 from pellucid.output import say
@@ -72,6 +73,8 @@ def train(source: str | Path | Settings, out: str | Path | None = None, **option
     settings = source if isinstance(source, Settings) else _settings(str(source), options)
     if settings.schedule not in SCHEDULES:
         raise UsageError(f"schedule {settings.schedule!r} does not exist: use one of {', '.join(SCHEDULES)}")
+    if settings.arch is not None and is_library(settings.arch):
+        check_library(settings.arch)  # before any image is opened
     with reserved(settings.source, out) as reservation:
         set_seed(settings.seed)
         dls, settings = open_source(settings, torch_device(settings.device))

@@ -57,8 +57,8 @@ def output_of(
         n = len(inputs[0])
         raise TrainingError(
             f"a batchnorm layer needs several values of each channel, and this training batch has {n} "
-            f"item{'' if n == 1 else 's'}, with one value each there: take larger batches, and leave the last "
-            "incomplete one out (drop_last=True)"
+            f"item{'' if n == 1 else 's'}, with one value each there: take larger batches (bs=, command line: --bs), "
+            "and leave the last incomplete one out (drop_last=True)"
         ) from error
     # Losses and metrics of others may call `view`, which the channels-last output of a convolution does not allow.
     return pred.contiguous() if isinstance(pred, Tensor) and pred.dim() == 4 else pred

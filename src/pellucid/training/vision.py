@@ -75,6 +75,9 @@ def vision_learner(
             not fit; the number of classes is not known; the loaders are of others and cannot be told to normalise;
             another number of channels; images smaller than a step of the body's maps.
     """
+    if not isinstance(arch, str):
+        name = getattr(arch, "__name__", type(arch).__name__)
+        raise UsageError(f"arch is a name, such as 'torchvision:{name}' or 'timm:{name}', not a {type(arch).__name__}")
     of_learner = {name: options.pop(name) for name in LEARNER if name in options}
     n_out = n_out or len(getattr(dls, "vocab", ()))
     if not n_out:
