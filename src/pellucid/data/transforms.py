@@ -149,16 +149,16 @@ def refuse_misplaced(transforms: Sequence[BatchTransform], shape: Sequence[int],
         UsageError: one comes too late.
     """
     places = [i for i, transform in enumerate(transforms) if getattr(transform, "of_pixels", False)]
-    x, before = torch.linspace(0, 1, shape[-1], device=device).expand(2, *shape), None
+    x, before = torch.linspace(0, 1, shape[-1], device=device).expand(2, *shape), ""
     with kept_rng():
         for transform in transforms[: places[-1] + 1] if places else ():
             low, high = x.aminmax()
             if getattr(transform, "of_pixels", False) and not -OVERSHOOT <= float(low) <= float(high) <= 1 + OVERSHOOT:
                 raise UsageError(
-                    f"batch_tfms: {called(transform)} works on pixels in [0, 1], and {called(before)} before it gives "
+                    f"batch_tfms: {called(transform)} works on pixels in [0, 1], and {before} before it gives "
                     f"{low:.2f} to {high:.2f}: Normalize comes last, as in [*aug_transforms(), Normalize()]"
                 )
-            x, before = transformed(transform, x.clone()), transform
+            x, before = transformed(transform, x.clone()), called(transform)
 
 
 def tried_twice(call: Callable[[], Any], device: torch.device | str = "cpu") -> tuple[Any, bool]:

@@ -138,7 +138,7 @@ class LabelsEvaluation(Evaluated):
         row, has, said = self.probabilities[i], self.labels[i], self.predicted[i]
 
         def named(places: np.ndarray) -> dict[str, float]:
-            return {self.vocab[place]: float(row[place]) for place in places.tolist()}
+            return {self.vocab[int(place)]: float(row[place]) for place in places}
 
         falling = np.argsort(-row, kind="stable")
         return LabelsAnswer(

@@ -100,7 +100,7 @@ def _errors(evaluation: Evaluated, what: str) -> str:
     if scaled is None:
         return line
     return (
-        f"{line}; with the run's temperature {evaluation.temperature:.2f} {scaled.mean_confidence:.3f} {what}, "
+        f"{line}; with the run's temperature {evaluation.temperature:.2f}: {scaled.mean_confidence:.3f} {what}, "
         f"error {scaled.error:.3f}"
     )
 
