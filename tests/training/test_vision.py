@@ -110,15 +110,11 @@ def test_wrong_input(photos):
     with pytest.raises(UsageError, match="normalise there, and pass normalize=False"):
         vision_learner(DataLoaders(batches, batches), n_out=2)
     assert vision_learner(DataLoaders(batches, batches), n_out=2, normalize=False)
-    with pytest.raises(
-        UsageError, match=r"'efficientnet_lite9' does not exist: the nearest are effi\w+, eff"
-    ):
+    with pytest.raises(UsageError, match=r"'efficientnet_lite9' does not exist: the nearest are effi\w+, eff"):
         vision_learner(loaders(photos), "efficientnet_lite9")
     with pytest.raises(UsageError, match=r"no pretrained weights for 'small_resnet': .* or pretrained=False"):
         vision_learner(loaders(photos), "small_resnet")
-    with pytest.raises(
-        UsageError, match="such as 'torchvision:resnet34' or 'timm:resnet34', not a function"
-    ):
+    with pytest.raises(UsageError, match="such as 'torchvision:resnet34' or 'timm:resnet34', not a function"):
         vision_learner(loaders(photos), resnet34)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="y_range"):
         vision_learner(loaders(photos), y_range=(0, 1))
