@@ -259,7 +259,9 @@ def test_a_gathered_training_can_be_made_again():
     assert all(step.where.startswith("loops.py") for step in captures.train[0].steps)
     run = Specimen.of(model, captures.train, recipes=[recipe], initial=captures.initial)
     assert run.why == ""
-    captures.train[0].random.restore()
+    random = captures.train[0].random
+    assert random is not None
+    random.restore()
     np.testing.assert_allclose(run.descend(run.copy(), 3), losses[:3], rtol=1e-5)
 
 
