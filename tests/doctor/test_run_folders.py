@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from reports import died, sample
 
 from pellucid import cli
 from pellucid.doctor.report import Report
 from pellucid.errors import UsageError
 from pellucid.runs.diagnosing import diagnose_run
-from reports import died, sample
 
 
 @pytest.fixture(scope="module")

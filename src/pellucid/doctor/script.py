@@ -225,14 +225,16 @@ def _nothing(name: str, *, failed: bool) -> str:
 
 
 def _print(report: Report, file: Path, options: Options) -> None:
-    if options.patch:
-        from pellucid.doctor.patches import patches
+    from pellucid.doctor.patches import patches
 
-        for change in patches(report, file):
-            say(change)
+    if not options.as_json:
+        say(f"\n{report}")
+    for change in patches(report, file) if options.patch else []:
+        say(f"\n{change}".rstrip())
     if options.html:
         say(printable(report.to_html(options.html)))
-    say(json.dumps(report.json(), indent=2) if options.as_json else f"\n{report}")
+    if options.as_json:
+        say(json.dumps(report.json(), indent=2))
 
 
 if __name__ == "__main__":
