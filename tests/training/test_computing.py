@@ -349,6 +349,15 @@ def test_a_learner_is_made_compiled(monkeypatch, capsys):
     assert compiler.graphs == 2
 
 
+def test_a_compiler_that_fails_is_told_in_one_line():
+    def broken(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        raise RuntimeError("no compiler here\nand much more")
+
+    learn = learner().compile(backend=broken)
+    with pytest.raises(TrainingError, match=r"cannot compile the model \(no compiler here\): .*without compile"):
+        learn.fit(1)
+
+
 def test_layers_that_pass_features_on_run_uncompiled_and_then_compiled_again():
     compiler = Compiler()
     learn = learner().compile(backend=compiler)

@@ -7,8 +7,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import UsageError
+from pellucid.errors import TrainingError, UsageError
 from pellucid.output import say
+from pellucid.text import printable
 
 HALVES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,9 +86,26 @@ def compile_in_place(model: nn.Module, **options: Any) -> None:
     compiled = torch.compile(call, **options)
 
     def compiled_or_changed(*args: Any, **kwargs: Any) -> Any:
-        return (call if any(map(_is_changed, model.modules())) else compiled)(*args, **kwargs)
+        if any(map(_is_changed, model.modules())):
+            return call(*args, **kwargs)
+        try:
+            return compiled(*args, **kwargs)
+        except RuntimeError as error:
+            refuse_compiler(error)
+            raise
 
     model._compiled_call_impl = compiled_or_changed  # where `model.compile` keeps it: copies and pickles go without
+
+
+def refuse_compiler(error: RuntimeError) -> None:
+    """Raise TrainingError where the error, of the forward or the backward pass, is of a compiler that does not work."""
+    # By its name: torch has no public one, and importing it takes a second.
+    if any(kind.__name__ == "BackendCompilerFailed" for kind in type(error).__mro__):
+        why = printable(str(getattr(error, "inner_exception", error)).partition("\n")[0])
+        raise TrainingError(
+            f"torch.compile cannot compile the model ({why}): install a C++ compiler, such as g++, or train without "
+            "compile (--compile)"
+        ) from error
 
 
 def _is_changed(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from pellucid.training.callbacks.core import (
     CancelValidException,
 )
 from pellucid.training.callbacks.holder import HasCallbacks
-from pellucid.training.computing import Computing, half_of
+from pellucid.training.computing import Computing, half_of, refuse_compiler
 from pellucid.training.forward import floating_type, loss_of, name_of, output_of
 from pellucid.training.scaling import LossScaling
 
@@ -203,10 +203,14 @@ class TrainingLoop(HasCallbacks, Computing):
 
     def _backward(self) -> None:
         loss = self.loss if self._loss_grad is None else self._loss_grad
-        if self.scaling is None:
-            loss.backward()
-        else:
-            self.scaling.backward(loss)
+        try:
+            if self.scaling is None:
+                loss.backward()
+            else:
+                self.scaling.backward(loss)
+        except RuntimeError as error:  # the backward pass is compiled when it is first needed
+            refuse_compiler(error)
+            raise
 
     def _step(self) -> None:
         if self.scaling is not None:
