@@ -108,7 +108,7 @@ class Finished:
     peak_mib: float
 
 
-def run(command: list[str | Path], seed: int, limit_s: float = 300) -> Finished:
+def run(command: list[str | Path], seed: int, limit_s: float = 900) -> Finished:
     """Run a command with a case's surroundings: data, seed, and two threads unless OMP_NUM_THREADS says otherwise."""
     fixed = {"FAULTS_DATA": str(DATA), "SEED": str(seed), "PYTHONWARNINGS": "ignore"}
     env = {"OMP_NUM_THREADS": "2"} | os.environ | fixed

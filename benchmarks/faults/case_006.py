@@ -9,8 +9,8 @@ import torch.nn.functional as F
 class Patches(nn.Module):
     def __init__(self, dim=64, depth=2):
         super().__init__()
-        self.conv = nn.Conv2d(3, dim, 4, 4)
-        self.pos = nn.Parameter(torch.randn(64, dim) * .02)
+        self.conv = nn.Conv2d(3, dim, 8, 8)
+        self.pos = nn.Parameter(torch.randn(16, dim) * .02)
         self.enc = nn.TransformerEncoder(nn.TransformerEncoderLayer(dim, 4, 128, 0.0, batch_first=True, norm_first=True), depth, enable_nested_tensor=False)
         self.head = nn.Linear(dim, 10)
 

@@ -24,7 +24,7 @@ def main():
     torch.manual_seed(int(os.environ.get('SEED', 0)))
     data = np.load(os.environ['FAULTS_DATA'] + '/mnist.npz')
     to = lambda a: torch.from_numpy(a).float().div(255).bfloat16()
-    x, y = to(data['x_train'][:5000]), torch.from_numpy(data['y_train'][:5000])
+    x, y = to(data['x_train'][:3000]), torch.from_numpy(data['y_train'][:3000])
     xv, yv = to(data['x_valid'][:1000]), torch.from_numpy(data['y_valid'][:1000])
 
     model = TinyTransformer().bfloat16()

@@ -22,11 +22,11 @@ class Digits(data.Dataset):
 
 
 class Transformer(nn.Module):
-    def __init__(self, d_model=64):
+    def __init__(self, d_model=48):
         super().__init__()
         self.inp = nn.Linear(28, d_model)
         self.pos = nn.Parameter(0.02 * torch.randn(28, d_model))
-        layer = nn.TransformerEncoderLayer(d_model, 4, 128, dropout=0.3, batch_first=True)
+        layer = nn.TransformerEncoderLayer(d_model, 4, 96, dropout=0.3, batch_first=True)
         self.enc = nn.TransformerEncoder(layer, 2)
         self.drop = nn.Dropout(0.5)
         self.cls = nn.Linear(d_model, 10)
@@ -60,4 +60,4 @@ def train(net, opt, criterion, loader, epochs, val_loader):
 
 net = Transformer()
 train(net, torch.optim.AdamW(net.parameters(), 1e-3), nn.CrossEntropyLoss(),
-      data.DataLoader(Digits('train', 4000), batch_size=50, shuffle=True), 5, data.DataLoader(Digits('valid', 1000), batch_size=50))
+      data.DataLoader(Digits('train', 3000), batch_size=50, shuffle=True), 5, data.DataLoader(Digits('valid', 1000), batch_size=50))

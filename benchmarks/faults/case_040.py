@@ -25,11 +25,11 @@ class WebDigits(Dataset):
 
 
 class Model(nn.Module):
-    def __init__(self, dim=64, depth=2, heads=4):
+    def __init__(self, dim=48, depth=2, heads=4):
         super().__init__()
         self.proj = nn.Linear(28, dim)
         self.pos = nn.Parameter(torch.empty(28, dim).normal_(std=.02))
-        block = nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, F.gelu, batch_first=True, norm_first=True)
+        block = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, F.gelu, batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(block, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
         self.fc = nn.Linear(dim, 10)
 
@@ -39,7 +39,7 @@ class Model(nn.Module):
 
 def main(seed):
     torch.manual_seed(seed)
-    train = DataLoader(WebDigits('train', 6000), batch_size=64, shuffle=True)
+    train = DataLoader(WebDigits('train', 4000), batch_size=64, shuffle=True)
     valid = DataLoader(WebDigits('valid', 1000), batch_size=250)
     model = Model()
     opt = torch.optim.AdamW(model.parameters(), lr=2e-3)

@@ -15,7 +15,7 @@ def conv(i, o):
 class UNet(nn.Module):
     """Finds the pixels of the digit in a noisy picture."""
 
-    def __init__(self, w=12):
+    def __init__(self, w=8):
         super().__init__()
         self.d1, self.d2, self.mid = conv(1, w), conv(w, 2 * w), conv(2 * w, 4 * w)
         self.u2, self.u1 = conv(6 * w, 2 * w), conv(3 * w, w)
@@ -35,15 +35,15 @@ class UNet(nn.Module):
         return self.out(a)
 
 
-images = np.load(os.environ['FAULTS_DATA'] + '/mnist.npz')['x_train'][:4000]
+images = np.load(os.environ['FAULTS_DATA'] + '/mnist.npz')['x_train'][:2200]
 masks = torch.from_numpy((images > 100).astype(np.float32))[:, None]
 noisy = torch.from_numpy(images / 255 + rng.normal(0, 0.5, images.shape)).float()[:, None]
 
 net = UNet()
 optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
 losses = []
-for epoch in range(4):
-    for idx in torch.randperm(3600).split(32):
+for epoch in range(3):
+    for idx in torch.randperm(2000).split(32):
         logits = net(noisy[idx])
         loss = F.binary_cross_entropy_with_logits(logits, masks[idx])
         optimizer.zero_grad()
@@ -51,5 +51,5 @@ for epoch in range(4):
         optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
-        valid = F.binary_cross_entropy_with_logits(net(noisy[3600:]), masks[3600:]).item()
+        valid = F.binary_cross_entropy_with_logits(net(noisy[2000:]), masks[2000:]).item()
     print(f'epoch {epoch + 1} train {np.mean(losses[-50:]):.4f} valid {valid:.4f}')

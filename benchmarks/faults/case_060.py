@@ -57,7 +57,7 @@ def test(dataloader, model):
             pred = model(X)
             test_loss += loss_fn(pred, y).item()
             correct += (pred.argmax(1) == y).type(torch.float).sum().item()
-    print(f"Test Error: Accuracy: {correct / size:.4f}, Avg loss: {test_loss / len(dataloader):>8f}")
+    print(f"Test Error: Avg loss: {test_loss / len(dataloader):>8f}, Accuracy: {correct / size:.4f}")
 
 
 for t in range(12):

@@ -60,8 +60,8 @@ if __name__ == '__main__':
     trainloader = DataLoader(Cifar('train', True), batch_size=64, shuffle=True, num_workers=1)
     testloader = DataLoader(Cifar('valid'), batch_size=200)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
-    for epoch in range(8):
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+    for epoch in range(6):
         net.train()
         total = 0
         for inputs, targets in trainloader:

@@ -24,10 +24,10 @@ class AttentionBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, dim=64, depth=3):
+    def __init__(self, dim=32, depth=2):
         super().__init__()
-        self.to_patch = nn.Conv2d(1, dim, 7, 7)
-        self.pos = nn.Parameter(torch.randn(1, 17, dim) * 0.02)
+        self.to_patch = nn.Conv2d(1, dim, 4, 4)
+        self.pos = nn.Parameter(torch.randn(1, 50, dim) * 0.02)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.Sequential(*[AttentionBlock(dim) for _ in range(depth)])
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 10))
@@ -40,7 +40,7 @@ class VisionTransformer(nn.Module):
 
 npz = np.load(os.environ['FAULTS_DATA'] + '/mnist.npz')
 scale = lambda a: (torch.from_numpy(a).float()[:, None] / 255 - 0.1307) / 0.3081
-train = DataLoader(TensorDataset(scale(npz['x_train'][:8000]), torch.from_numpy(npz['y_train'][:8000])), batch_size=100, shuffle=True)
+train = DataLoader(TensorDataset(scale(npz['x_train'][:5000]), torch.from_numpy(npz['y_train'][:5000])), batch_size=100, shuffle=True)
 valid = DataLoader(TensorDataset(scale(npz['x_valid'][:1000]), torch.from_numpy(npz['y_valid'][:1000])), batch_size=100)
 model = VisionTransformer()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)

@@ -29,7 +29,7 @@ def main():
     d = np.load(os.environ['FAULTS_DATA'] + '/cifar.npz')
     f = lambda k: torch.from_numpy(d[k]).permute(0, 3, 1, 2).float().sub(120).div(63)
     x, xv, y, yv = f('x_train'), f('x_valid'), torch.from_numpy(d['y_train']), torch.from_numpy(d['y_valid'])
-    net = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), nn.LeakyReLU(0.2), Sep(32, 64), Sep(64, 96, 2), Sep(96, 128, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+    net = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1), nn.LeakyReLU(0.2), Sep(24, 48), Sep(48, 64, 2), Sep(64, 96, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 10))
     opt = torch.optim.Adam(net.parameters(), lr=2e-3)
     for epoch in range(6):
         net.train()

@@ -23,8 +23,8 @@ class PreAct(nn.Module):
 class PreActNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 24, 3, 2, 1, bias=False)
-        self.blocks = nn.Sequential(PreAct(24, 24, 1), PreAct(24, 48, 2), PreAct(48, 64, 2))
+        self.conv = nn.Conv2d(3, 16, 3, 2, 1, bias=False)
+        self.blocks = nn.Sequential(PreAct(16, 16, 1), PreAct(16, 32, 2), PreAct(32, 64, 2))
         self.bn, self.fc = nn.BatchNorm2d(64), nn.Linear(64, 10)
 
     def forward(self, x):
@@ -34,7 +34,7 @@ class PreActNet(nn.Module):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--epochs', type=int, default=7)
+    p.add_argument('--epochs', type=int, default=6)
     args = p.parse_args()
     torch.manual_seed(args.seed)
     d = np.load(os.environ['FAULTS_DATA'] + '/cifar.npz')
