@@ -25,7 +25,7 @@ class SignalNet(nn.Module):
 
 def weights_init(m):
     if isinstance(m, nn.Conv1d):
-        m.weight.data.normal_(0.0, 6.0)
+        m.weight.data.normal_(0.0, 12.0)
         m.bias.data.zero_()
 
 

@@ -42,4 +42,4 @@ for epoch in range(args.epochs):
     model.eval()
     with torch.no_grad():
         out = model(x_valid)
-    print(f"epoch {epoch} train loss {loss.item():.4f} valid acc {(out.argmax(1) == y_valid).float().mean():.4f} valid loss {loss_fn(out, y_valid):.4f}")
+    print(f"epoch {epoch} train loss {loss.item():.4f} valid loss {loss_fn(out, y_valid):.4f} valid acc {(out.argmax(1) == y_valid).float().mean():.4f}")

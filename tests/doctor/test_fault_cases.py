@@ -1,4 +1,4 @@
-"""The cases of the benchmark of diagnosis are complete: every fault twice, a repair for each, nothing foreign needed."""
+"""The cases of the benchmark of diagnosis: every fault twice, a repair for each, nothing foreign needed."""
 
 import ast
 import re
