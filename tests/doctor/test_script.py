@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hanging import HUNG_S
+from pellucid.doctor.script import _nothing
 from pellucid.history.history import History
 
 TRAIN = """
@@ -182,6 +183,14 @@ def test_a_script_that_trains_nothing_is_told_so(text, tmp_path):
     done = doctor(write(tmp_path, text), cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert NOTHING[text] in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_training_in_processes_that_the_script_starts_is_told_apart(monkeypatch):
+    times = os.times()
+    monkeypatch.setattr(os, "times", lambda: os.times_result((*times[:2], 60.0, *times[3:])))
+    assert "processes that it started took 60 s" in _nothing("train.py", failed=False)
+    monkeypatch.setattr(os, "times", lambda: os.times_result((*times[:2], 0.1, *times[3:])))
+    assert _nothing("train.py", failed=False) == ""
 
 
 @pytest.mark.parametrize(
