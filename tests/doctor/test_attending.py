@@ -35,6 +35,18 @@ def test_everything_is_seen_from_the_first_pass():
     assert all(torch.equal(kept[k], v) for k, v in initial.items())
 
 
+def test_a_specimen_for_trials():
+    model = net()
+    with attend() as attended:
+        losses = fit(model, sgd(model), 3)
+    specimen = attended.specimen()
+    assert specimen is not None and not specimen.why and [batch.step for batch in specimen.train] == [0, 1, 2]
+    assert [batch.loss for batch in specimen.train] == pytest.approx(losses)
+    assert [recipe.kind for recipe in specimen.recipes] == [torch.optim.SGD]
+    initial = net().state_dict()
+    assert all(torch.equal(x, initial[name]) for name, x in specimen.copy().named_parameters())
+
+
 def test_a_script_that_trains_nothing():
     with attend() as attended:
         with torch.no_grad():
@@ -87,6 +99,8 @@ def test_an_encoder_and_a_decoder(held):
     assert (e.models, e.loop.steps, e.loop.passes, e.loop.backwards) == (2, 4, 4, 4)
     assert e.train.shape == (1, 8, 8) and e.train.batch_sizes.tolist() == [16] * 4
     assert h.train.steps.tolist() == [[i, i + 1] for i in range(4)]
+    specimen = attended.specimen()
+    assert specimen is not None and not specimen.why and [batch.step for batch in specimen.train] == [1, 2]
     assert all(np.isfinite(p.asked).all() and p.held == 0 for p in e.parameters)
 
 

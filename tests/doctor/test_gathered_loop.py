@@ -266,9 +266,9 @@ def test_memory_that_grows():
             losses.append(loss)
             total = total + loss
     r = seen.evidence.resources
-    assert r.steps.tolist() == [20, 50, 100]
+    assert r.steps.tolist()[:2] == [20, 50]
     assert (r.resident_mib > 10).all() and (np.diff(r.live_tensors) > 20).all() and (r.live_mib > 0).all()
-    assert any(each.startswith("losses (") and "a list of 100 tensors" in each for each in r.holders)
+    assert any(each.startswith("losses (") and "tensors that keep their graph" in each for each in r.holders)
     assert any(each.startswith("total (") and "operations behind it" in each for each in r.holders)
     with pellucid.watch(model, optimizer, doctor=True) as seen:
         fit(model, optimizer, 101)

@@ -199,7 +199,7 @@ class Roots(nn.ModuleList):
         return any(module.training for module in self)
 
     @training.setter
-    def training(self, mode: bool) -> None:
+    def training(self, mode: bool) -> None:  # pyright: ignore
         pass
 
 

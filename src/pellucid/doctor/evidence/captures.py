@@ -21,7 +21,8 @@ class Captures:
     """Keeps what trials of one model need.
 
     Attributes:
-        initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model.
+        initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model, and
+            where the first pass could not be recorded.
         train: Passes that `backward` followed: the first looks, and the last ones.
     """
 
@@ -31,14 +32,15 @@ class Captures:
         self.train: list[CapturedBatch] = []
         self._recipes: dict[int, Recipe] = {}
         self._tape = Tape(model)
-        self._step = 0
+        self._step, self._known = 0, False
         self.keep_initial()
 
     def keep_initial(self) -> None:
         """Copy the values, once, when all of them are there."""
         named = list(chain(self.model.named_parameters(), self.model.named_buffers()))
-        if self.initial is not None or any(is_lazy(x) for _, x in named):
+        if self._known or any(is_lazy(x) for _, x in named):
             return
+        self._known = True
         if sum(x.numel() * x.element_size() for _, x in named) <= MAX_INITIAL:
             self.initial = {name: x.detach().cpu().clone() for name, x in named}
 
@@ -48,8 +50,15 @@ class Captures:
         with torch.enable_grad():  # listeners are told without
             self._tape.begin(args, kwargs, module)
 
+    def pass_over(self) -> None:
+        """Record nothing of this pass, the first one: others do not begin at the initial values."""
+        self._tape.abandon()
+        self.initial = None
+
     def finish(self, loss: Tensor) -> None:
         """End it with the tensor that `backward` is called on."""
+        if not self._tape.recording:
+            return
         batch = self._tape.finish(loss)
         batch.step = self._step
         self.train.append(batch)

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from pellucid.activations.targets import is_readable
 from pellucid.doctor import lines
 from pellucid.doctor.evidence.record import Op
-from pellucid.doctor.listening import give_up, passing_over
+from pellucid.doctor.listening import Listener, give_up, passing_over
 from pellucid.doctor.modes import put, take_away
 
 LEAVING = "item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__"  # nothing follows from them
@@ -51,15 +51,16 @@ class Functions(overrides.TorchFunctionMode):
     """Tells two functions of every call: `before` it runs, since it may change what it is given, and `after`.
 
     Args:
-        owner: The listener, with its `model`, that they belong to.
+        owner: The listener that is given up where they fail.
+        model: Whose modules are named.
         before, after: What they are.
 
     Attributes:
         order: Dotted names of the modules, in the order in which they were first called.
     """
 
-    def __init__(self, owner: Any, before: Watcher, after: Watcher):
-        self.owner, self.before, self.after = owner, before, after
+    def __init__(self, owner: Listener, model: nn.Module, before: Watcher, after: Watcher):
+        self.owner, self.model, self.before, self.after = owner, model, before, after
         self.on = False
         self._hooks: list[Any] = []
         self._stack: list[nn.Module] = []
@@ -69,7 +70,7 @@ class Functions(overrides.TorchFunctionMode):
     def start(self, module: nn.Module) -> None:
         """Begin; this module is being called."""
         self.stop()
-        self._paths = {id(m): path for path, m in self.owner.model.named_modules()}
+        self._paths = {id(m): path for path, m in self.model.named_modules()}
         self._stack = []
         self._enter(module, ())
         self._hooks = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave)]

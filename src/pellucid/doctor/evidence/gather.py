@@ -15,28 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.activations import graph, scaler
+from pellucid.activations import graph
 from pellucid.activations.targets import plain, tensors_in
 from pellucid.doctor import lines
 from pellucid.doctor.evidence import failures
-from pellucid.doctor.evidence.calls import LossCalls
 from pellucid.doctor.evidence.captures import Captures
-from pellucid.doctor.evidence.functions import Functions, Seen, described
 from pellucid.doctor.evidence.inputs import Given
 from pellucid.doctor.evidence.labels import from_batch, from_loss
+from pellucid.doctor.evidence.looks import Looks, is_looked_at
 from pellucid.doctor.evidence.norms import Norms
-from pellucid.doctor.evidence.parameters import Parameters
 from pellucid.doctor.evidence.passes import Comparisons, Pass, Phase, behind
-from pellucid.doctor.evidence.record import Evidence, Failure, Loop, Op
-from pellucid.doctor.evidence.resources import FIRST_COUNT, Resources
+from pellucid.doctor.evidence.record import Evidence, Failure, Loop
+from pellucid.doctor.evidence.resources import Resources
 from pellucid.doctor.evidence.schedules import Optimizers, Schedules, alive
 from pellucid.doctor.evidence.streams import Numbers
-from pellucid.doctor.evidence.units import Units
 from pellucid.doctor.listening import Listener, forget, listen, passing_over
 from pellucid.doctor.trials.specimen import Specimen
-
-EPOCH_LOOK = 20  # steps after the last look from which on a new epoch is looked at
-MAX_CALLS = 8  # of the model in a pass, of pairs and triplets of images, before a look is given up
 
 
 class Gathering(Listener):
@@ -49,7 +43,7 @@ class Gathering(Listener):
 
     Attributes:
         model: Without a wrapper.
-        captures: What is kept for trials: initial values and a few passes.
+        captures: What is kept for trials: initial values, a few passes, recipes of the optimizers.
         failure: The first value that was not a number, or how the script ended.
         finished: Whether the training came to its end.
         models: How many root modules trained.
@@ -68,32 +62,21 @@ class Gathering(Listener):
         self._train, self._valid = Phase(), Phase()
         self._open: list[Pass] = []  # passes of which it is not yet known what they were for
         self._inside = self._backward = self._stepping = False
-        self._batch: Any = None
-        self._source = 0
+        self._batch, self._source = None, 0
         self._fresh = False
 
         self.steps = self.backwards = self.passes = 0
         self._losses, self._step_losses, self._since_step = Numbers(), list[Tensor](), 0
-        self._per_step, self._left, self._left_steps = Numbers(), list[float](), list[int]()
+        self._per_step = Numbers()
         self._epochs: list[int] = []
         self._ours: list[Pass] = []  # the passes that the `backward` that runs belongs to
         self._over: list[Pass] = []  # and those of the last one, for another with the same graph
         self._probe: tuple[nn.Parameter, Tensor] | None = None  # a parameter after `backward`, while nothing stepped
         self._by_hand = False
 
-        self.looks: list[int] = []
-        self._look = self._recording = self._stepped = False
-        self._norm_before = self._norm_after = 0.0
-        self._ratios: list[float] = []  # of gradients before a `backward` and after it, since the last step
-        self._looked_at = self._discarded = 0  # calls of `backward`
-        self._calls_in_look = 0
-        self._functions = Functions(self, self._before_function, self._after_function)
         self._comparisons = Comparisons()
-        self._ops: list[Op] = []
-        self._units = Units(type(self.model).__name__)
-        self._loss_calls, self._parameters = LossCalls(), Parameters(self.model)
         self._norms, self._resources = Norms(self.model), Resources()
-        self._counted = 0
+        self.looks = Looks(self, self.model, self._norms, self.captures)
         self._optimizers, self._schedules = Optimizers(), Schedules()
         self._main: Any = None  # the optimizer whose steps are those of the loop
         self._strangers: set[int] = set()
@@ -110,12 +93,10 @@ class Gathering(Listener):
         again = now is not None and id(module) in now.roots and not any(t.grad_fn for t in tensors_in((args, kwargs)))
         if now is None or now.grad != grad or again:
             now = self._begin((args, kwargs), grad=grad)
-            if self._recording:
-                self._calls_in_look += 1
-                if self._calls_in_look > MAX_CALLS:
-                    self._give_up()
-            if grad and not self._recording and self._is_due(now):
-                self._begin_look(module, args, kwargs)
+            self.looks.called_again()
+            if grad and not self.looks.recording and self.looks.is_due(self._clock, fresh=now.fresh):
+                self._resources.look(self._clock, self.model)
+                self.looks.begin(self._clock, module, args, kwargs)
         now.roots.add(id(module))
 
     def _begin(self, given: Any, *, grad: bool) -> Pass:
@@ -125,14 +106,13 @@ class Gathering(Listener):
         self.passes += grad
         if grad:
             self._see_hand()
-            if self._stepped:
-                self._end_look()
+            if self.looks.stepped:
+                self.looks.end()
             self._resources.called()
         phase = self._train if grad else self._valid
         x = next((t for t in tensors_in(given) if t.is_floating_point()), next(tensors_in(given), None))
-        if x is not None and (not x.ndim or x.layout is not torch.strided or x.is_meta):
-            x = None
-        looked = _is_looked_at(phase.n) or (grad and self._is_due(None))
+        x = None if x is not None and (not x.ndim or x.layout is not torch.strided or x.is_meta) else x
+        looked = is_looked_at(phase.n) or (grad and self.looks.is_due(self._clock, fresh=self._fresh))
         taken = Given((), integers=False) if x is None else phase.inputs.take(x.detach(), look=looked)
         taken.source = self._source
         now = Pass(grad, self.steps, taken, self.model.training, self._norms.modes(), x, fresh=self._fresh)
@@ -148,6 +128,8 @@ class Gathering(Listener):
         for module, args, kwargs, output in calls:
             self.called(module, args, kwargs, grad=True)
             self.returned(module, output)
+        if calls:
+            self.captures.pass_over()  # what they called meanwhile was not recorded
 
     def returned(self, module: nn.Module, output: Any) -> None:
         """One of the modules of a pass returned."""
@@ -159,7 +141,7 @@ class Gathering(Listener):
         if not self.backwards:
             self.captures.keep_initial()  # of lazy modules, whose parameters come with the first pass
         unknown = now.batch_labels is None and now.answer.labels is None
-        if self._look if now.grad else unknown or _is_looked_at(self._valid.n):
+        if self.looks.is_open if now.grad else unknown or is_looked_at(self._valid.n):
             self._comparisons.begin(now)
 
     def lost(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -217,13 +199,9 @@ class Gathering(Listener):
             self._step_losses.append(loss)
             if self.failure is None and loss.is_cpu and not loss.isfinite():
                 seen = None if self.watch is None else self.watch.history
-                ops = self._ops if len(self.looks) == 1 and self._recording else []
+                ops = self.looks.ops if len(self.looks.steps) == 1 and self.looks.recording else []
                 self.failure = failures.of_loss(self.steps, root, self._ours[-1].x, self.model, ops, seen)
-        if self._recording:
-            self._end_recording(loss, root)
-        if self._look:
-            self._norm_before = self._parameters.gradient_norm()
-            self._discarded += self._norm_after > 0 and not self._norm_before
+        self.looks.before_backward(loss, root)
         for each in self._ours:
             if not each.over:
                 each.over = True
@@ -235,11 +213,8 @@ class Gathering(Listener):
         if not self._ours:
             return
         self._backward = False
-        if self._look and accumulated:
-            self._parameters.after_backward(_scale(roots))
-            self._norm_after = self._parameters.gradient_norm()
-            self._looked_at += 1
-            self._ratios.append(self._norm_before / self._norm_after if self._norm_after else 0.0)
+        if accumulated:
+            self.looks.after_backward(roots)
         self._since_step += 1
         self._ours = []
         if self._main is None:
@@ -251,17 +226,11 @@ class Gathering(Listener):
         """Look at what an optimizer of the model is to do."""
         if not self._optimizers.holds(optimizer, self._owned) and not self._is_stand_in(optimizer):
             return
-        self._functions.stop()
         self._stepping = True
         self._main = optimizer if self._main is None else self._main
-        if self._look:
-            self.captures.see(optimizer)
-        self._parameters.compare()
-        if self._look:
-            self._discarded += self._norm_after > 0 and not self._parameters.gradient_norm()
-            self._norm_after = 0.0
+        self.looks.before_step(optimizer)
+        if self.looks.is_open:
             self._optimizers.look(optimizer)
-            self._parameters.before_step(optimizer)
 
     def after_step(self, optimizer: Any) -> None:
         """Look at what it did; the first optimizer ends the step."""
@@ -269,8 +238,7 @@ class Gathering(Listener):
             return
         self._stepping = False
         self._optimizers.stepped(optimizer)
-        if self._look:
-            self._parameters.after_step(optimizer)
+        self.looks.after_step(optimizer)
         if optimizer is self._main:
             self._tick()
 
@@ -282,8 +250,7 @@ class Gathering(Listener):
 
     def _tick(self) -> None:
         self.steps += 1
-        self._stepped = self._look
-        self._end_ratios()
+        self.looks.step_ended()
         self._per_step.put(self._since_step)
         losses = self._step_losses
         self._losses.put(losses[0] if len(losses) == 1 else torch.stack(losses).mean() if losses else np.nan)
@@ -291,12 +258,6 @@ class Gathering(Listener):
         for each in [each for each in self._open if each.step < self.steps - 1 or not each.grad]:
             self._settle(each, trained=False)
         self._resources.stepped()
-
-    def _end_ratios(self) -> None:
-        if self._ratios:
-            self._left.append(min(self._ratios))
-            self._left_steps.append(self.looks[-1])
-        self._ratios, self._norm_after = [], 0.0
 
     def _is_stand_in(self, optimizer: Any) -> bool:
         """Whether it steps after `backward` in place of one that holds the model's parameters, which none does."""
@@ -323,70 +284,10 @@ class Gathering(Listener):
                 self._tick()
             self._probe = None
 
-    # Looks
-
-    def _is_due(self, now: Pass | None) -> bool:
-        if self.looks and self._clock <= self.looks[-1]:
-            return False
-        fresh = self._fresh if now is None else now.fresh
-        return _is_looked_at(self._clock) or (fresh and self._clock >= self.looks[-1] + EPOCH_LOOK)
-
     @property
     def _clock(self) -> int:
         """Steps; where none came in a hundred, calls of `backward`."""
         return self.steps or (self.backwards if self.backwards >= 100 else 0)
-
-    def _begin_look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._end_look()
-        clock = self._clock
-        if clock >= FIRST_COUNT and clock >= 1.5 * self._counted:
-            self._counted = clock
-            self._resources.count(clock, self.model)
-        self.looks.append(clock)
-        self._look, self._recording, self._stepped, self._calls_in_look = True, True, False, 0
-        self._units.begin()
-        self._loss_calls.begin()
-        self._parameters.begin()
-        self.captures.begin(clock, module, args, kwargs)
-        self._functions.start(module)
-
-    def _before_function(self, seen: Seen) -> None:
-        self._units.before(seen)
-        if seen.name == "batch_norm":
-            self._norms.before(seen)
-
-    def _after_function(self, seen: Seen) -> None:
-        self._units.after(seen, self.looks[-1])
-        self._loss_calls.after(seen, self.looks[-1])
-        if len(self.looks) == 1:
-            op = described(seen)
-            if op is not None:
-                self._ops.append(op)
-
-    def _end_recording(self, loss: Tensor | None, root: Tensor) -> None:
-        self._recording = False
-        self._functions.pause()
-        self.captures.finish(root)
-        self._loss_calls.end(loss, self.looks[-1])
-
-    def _give_up(self) -> None:
-        """Forget a look at a pass that `backward` did not follow."""
-        self._functions.stop()
-        self.captures.abandon()
-        self.looks.pop()
-        self._parameters.table.pop()
-        self._look = self._recording = False
-        if not self.looks:
-            self._ops = []
-
-    def _end_look(self) -> None:
-        self._functions.stop()
-        if self._recording:
-            self._give_up()
-        elif self._look:
-            self._parameters.end()
-            self._end_ratios()
-        self._look = self._stepped = False
 
     # Data
 
@@ -403,7 +304,7 @@ class Gathering(Listener):
         """Take away what is left in torch, and count the last passes."""
         self._end_comparisons()
         self._see_hand()
-        self._end_look()
+        self.looks.end()
         for each in self._open if self.backwards else []:
             self._settle(each, trained=False)
 
@@ -442,10 +343,8 @@ class Gathering(Listener):
 
     def evidence(self) -> Evidence:
         """Everything gathered so far."""
-        for optimizer in alive():
-            self._optimizers.holds(optimizer, self._owned)
-        train, valid = self._train, self._valid
-        sizes = train.inputs.sizes.array()
+        self._find_optimizers()
+        train, valid, sizes = self._train, self._valid, self._train.inputs.sizes.array()
         losses = self._losses.array() if self.steps else np.array([float(x) for x in self._step_losses])
         return Evidence(
             type(self.model).__name__,
@@ -455,9 +354,9 @@ class Gathering(Listener):
                 self.backwards,
                 self.passes,
                 self._per_step.array().astype(np.int64),
-                np.array(self._left),
-                np.array(self._left_steps, np.int64),
-                self._discarded / self._looked_at if self._looked_at else np.nan,
+                np.array(self.looks.left),
+                np.array(self.looks.left_steps, np.int64),
+                self.looks.discarded_share,
                 valid.n,
                 train.in_eval / train.n if train.n else np.nan,
                 list(self._epochs),
@@ -470,17 +369,17 @@ class Gathering(Listener):
             losses,
             valid.losses.array(),
             valid.steps.array().astype(np.int64),
-            list(self._loss_calls.calls),
-            list(self._ops),
-            self._units.units(),
-            self._parameters.parameters(self._optimizers.known, list(self._functions.order)),
+            list(self.looks.calls.calls),
+            list(self.looks.ops),
+            self.looks.units.units(),
+            self.looks.parameters.parameters(self._optimizers.known, list(self.looks.functions.order)),
             self._optimizers.optimizers(self._owned),
             self._schedules.schedulers(),
             self._norms.norms(int(sizes.min()) if len(sizes) else 0),
             self._resources.resources(),
             None if self.failure is None else replace(self.failure),
             self.finished,
-            np.array(self.looks, np.int64),
+            np.array(self.looks.steps, np.int64),
             list(self.notes),
         )
 
@@ -490,7 +389,6 @@ def open_gathering(gathering: Gathering) -> Iterator[Gathering]:
     """Gather inside a block; after it, torch is as it was."""
     try:
         listen(gathering)
-        gathering.finished = False
         yield gathering
         gathering.finished = True
     except Exception as error:
@@ -500,19 +398,3 @@ def open_gathering(gathering: Gathering) -> Iterator[Gathering]:
         forget(gathering)
         with passing_over():
             gathering.end()
-
-
-def _is_looked_at(n: int) -> bool:
-    """Whether it is one of 0, 1, 2, 5, 10, 20, 50, …"""
-    while n >= 10 and n % 10 == 0:
-        n //= 10
-    return n in (0, 1, 2, 5)
-
-
-def _scale(roots: Any) -> float:
-    """What a GradScaler multiplied the loss with."""
-    root = roots if isinstance(roots, Tensor) else next(iter(roots), None)
-    if not isinstance(root, Tensor) or root.numel() != 1:
-        return 1.0
-    loss = scaler.unscaled(root)
-    return 1.0 if loss is root or not float(loss) else float(root) / float(loss)

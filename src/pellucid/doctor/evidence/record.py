@@ -318,7 +318,7 @@ class Resources:
         waited_s: Of these, between asking for data and the model's call, [step].
         loader_s: Of these, inside `next()` of a DataLoader, [step]; nan where none was seen.
         resident_mib: Resident memory of the process, [look]; live_tensors, live_mib: tensors alive, [look]; steps: of
-            these looks.
+            these looks, which are two from step 20 on, and later ones as long as counting takes little time.
         holders: What keeps growing, as far as it is known: `running_loss (train.py:40): tensor with 312 operations`.
     """
 

@@ -21,7 +21,8 @@ from pellucid.doctor import lines
 from pellucid.doctor.evidence import record
 from pellucid.doctor.evidence.streams import Numbers
 
-FIRST_COUNT = 20  # step from which on tensors are counted: a walk over all objects takes some hundredths of a second
+FIRST_COUNT = 20  # step from which on tensors are counted: a walk over all objects takes about a tenth of a second
+MAX_COUNTING = 0.02  # share of the time
 MAX_NODES = 5_000  # of a graph that is counted
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20 if hasattr(os, "sysconf") else 0.0
 
@@ -34,6 +35,7 @@ class Resources:
         self._stepped = self._asked = np.nan
         self._waited, self._in_loader = 0.0, np.nan
         self._resident, self._tensors, self._mib, self._steps = Numbers(), Numbers(), Numbers(), Numbers()
+        self._began, self._counting_s = perf_counter(), 0.0
         self._sizes: dict[str, list[int]] = {}  # of what may grow, count by count
         self._words: dict[str, str] = {}
 
@@ -58,8 +60,14 @@ class Resources:
             self._loader_s.put(self._in_loader)
         self._stepped, self._asked, self._waited, self._in_loader = now, np.nan, 0.0, np.nan
 
-    def count(self, step: int, model: nn.Module) -> None:
-        """Count what is alive, and look for what grows in the user's variables."""
+    def look(self, step: int, model: nn.Module) -> None:
+        """Count what is alive, at two looks and at later ones as long as that takes little of the time."""
+        now = perf_counter()
+        if step >= FIRST_COUNT and (len(self._steps) < 2 or self._counting_s < MAX_COUNTING * (now - self._began)):
+            self._count(step, model)
+            self._counting_s += perf_counter() - now
+
+    def _count(self, step: int, model: nn.Module) -> None:
         own = {id(p) for p in model.parameters()}
         tensors = [x for x in gc.get_objects() if issubclass(type(x), Tensor) and id(x) not in own]
         sizes = [x.numel() * x.element_size() for x in tensors if type(x) in (Tensor, nn.Parameter) and not x.is_sparse]
