@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
 SURE, LIKELY = 0.95, 0.7
+MOST_RULED_OUT = 5  # on a terminal; page and JSON have all
 HEALTHY = "healthy: no fault was found"
 
 
@@ -93,7 +94,7 @@ def _paragraph(finding: Finding, width: int) -> str:
         lines += _item("tried", str(finding.trial["says"]), width)
     lines += _item("do", remedy(finding), width)
     if finding.ruled_out:
-        lines += _item("ruled out", ", ".join(finding.ruled_out), width)
+        lines += _item("ruled out", first_few(finding.ruled_out, MOST_RULED_OUT), width)
     if finding.explains:
         lines += _item("follows from it", first_few(map(spoken, finding.explains)), width)
     return "\n".join(lines)
