@@ -146,7 +146,7 @@ def exploding(case: Case) -> Iterator[Suspicion]:
         signs.append(f"the largest gradient of the run is {times(spread)} the usual one")
     if not signs:
         return
-    if learns(case):
+    if learns(case) and how.learnt > 0.1:  # a better guess than chance is little, where gradients are as large as that
         prior *= 0.3
     if growth(case) > 100 or how.starts_high:
         prior *= 0.5  # activations grow as well: rather the initial scale, or the inputs
