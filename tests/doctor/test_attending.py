@@ -212,6 +212,15 @@ def test_two_trainings_one_after_the_other():
     assert (e.models, e.loop.steps, e.loop.passes) == (2, 4, 4)
 
 
+def test_the_first_loss_fails():
+    model = Net(classes=2)
+    with pytest.raises(IndexError), attend() as attended:
+        fit(model, sgd(model))
+    e = attended.evidence()
+    assert e.failure is not None and (e.failure.kind, e.failure.during) == ("IndexError", "loss")
+    assert (e.train_labels.width, e.train_labels.sequence.max(), e.train.batch_sizes.tolist()) == (2, 2, [16])
+
+
 def test_the_script_fails_before_it_trains():
     with pytest.raises(ValueError, match="early"), attend() as attended:
         raise ValueError("early")

@@ -71,7 +71,7 @@ class Listener:
         """An outermost module returned; its output is None where it raised an error."""
 
     def lost(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """A loss of torch.nn.functional was computed."""
+        """A loss of torch.nn.functional was computed; the result is None where it raised an error."""
 
     def dropped(self, name: str, where: str, *, training: bool) -> None:
         """A dropout of torch.nn.functional was called, by no module of torch's but in this line."""
@@ -257,8 +257,14 @@ def _function(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         _inside.append(name)
         try:
             result = plain(*args, **kwargs)
+        except Exception:
+            _inside.clear()
+            if name in LOSSES:
+                _tell("lost", name, args, kwargs, None)  # labels that do not fit the output, for instance
+            raise
         finally:
-            _inside.pop()
+            if _inside:
+                _inside.pop()
         if name in DROPOUTS:
             if not lines.is_torch(sys._getframe(1).f_code.co_filename):
                 training = args[2] if len(args) > 2 else kwargs.get("training", "alpha" not in name)

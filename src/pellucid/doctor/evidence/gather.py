@@ -305,8 +305,8 @@ class Gathering(Listener):
         self._end_comparisons()
         self._see_hand()
         self.looks.end()
-        for each in self._open if self.backwards else []:
-            self._settle(each, trained=False)
+        for each in self._open if self.backwards or self.failure else []:
+            self._settle(each, trained=each.grad and not self.backwards)  # the first pass of all, if that failed
 
     def failed(self, error: BaseException) -> None:
         """Take the error that ended the training."""
