@@ -17,6 +17,21 @@ from commands import pellucid
 from hanging import HUNG_S
 
 ROOT = Path(__file__).parents[2]
+A_TRAINING = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 4))
+opt = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+x = torch.randn(256, 20)
+y = x[:, :4].argmax(1)
+for epoch in range(10):
+    for i in torch.randperm(256).split(32):
+        loss = nn.functional.cross_entropy(model(x[i]), y[i])
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+"""
 
 
 def run(code: Path, folder: Path) -> str:
@@ -119,6 +134,7 @@ def test_readme_commands(photos, mnist_sample):
     for i, name in enumerate(("a.jpg", "b.jpg")):
         shutil.copy(photos / "red" / f"{i}.jpg", folder / name)
     shutil.copy(next((mnist_sample / "valid" / "3").iterdir()), folder / "digit.png")
+    (folder / "train.py").write_text(A_TRAINING)
     lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("pellucid ")]
     assert len(lines) >= 6
     started: set[str] = set()

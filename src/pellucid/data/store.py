@@ -204,7 +204,7 @@ def _n_processes(files: Sequence[Path], workers: int) -> int:
     by_number = -(-len(files) // FILES_PER_PROCESS)
     if by_number >= workers:
         return workers
-    n_bytes = sum(file.stat().st_size for file in files if file.exists())  # a missing one is reported by its decoder
+    n_bytes = sum(os.path.getsize(file) for file in files if os.path.exists(file))  # its decoder reports a missing one
     return min(workers, max(by_number, n_bytes // BYTES_PER_PROCESS))
 
 
