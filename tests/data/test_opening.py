@@ -108,7 +108,7 @@ def test_decoder_processes_import_nothing_from_the_working_folder(tmp_path, monk
 
 def test_every_child_interpreter_is_isolated():
     source = Path(pellucid.__file__).parent
-    # A user's script is to find its own folder and python's own flags; what runs it takes the working folder out itself.
+    # A user's script is to find python's own flags; what runs it takes the working folder out itself.
     texts = {file: file.read_text() for file in source.rglob("*.py") if file != source / "doctor" / "script.py"}
     starts = [(file, found) for file, text in texts.items() for found in re.findall(r"sys\.executable.*", text)]
     assert starts and all('"-P"' in found for _, found in starts)
