@@ -112,7 +112,7 @@ def epoch(bench: Bench) -> list[Row]:
     data, times = bench.data / "ants_bees", {"pellucid": [], "fixed": [], "fastai": [], "torchvision": []}
     for _ in range(bench.rounds):
         for library in ("pellucid", "fastai", "torchvision"):
-            run = bench.peer(library, "epoch", data, 2 if bench.rounds == 1 else 4)
+            run = bench.peer(library, "epoch", data, 4)
             times[library].append(mean(run["trained_s"][1:]))
             times["fixed"] += [mean(run["fixed_s"][1:])] if library == "pellucid" else []
     ours = times["pellucid"]

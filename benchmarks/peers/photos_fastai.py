@@ -25,7 +25,7 @@ class Timer(Callback):
         epoch_s.append(perf_counter() - self.epoch_start)
         reached.append(self.recorder.log[-1])
         if self.goal and reached[-1] >= self.goal:
-            raise Reached
+            raise Reached("the accuracy aimed at")  # fastai asks for an argument
 
 
 class Reached(Exception):
