@@ -187,7 +187,7 @@ class Unit:
         steps: Of the looks.
         silent: Share of units (channels, features) whose outputs were all 0 over the look's batch, [look].
         always_silent: Share of units that were silent at all of the last looks.
-        saturated: Share of values beyond the flat part (|tanh| > 0.97, sigmoid < 0.03 or > 0.97), [look].
+        saturated: Share of values beyond the flat part (tanh beyond ±0.97, sigmoid < 0.03 or > 0.97), [look].
         std: Of the input of the activation, [look].
     """
 
@@ -296,7 +296,7 @@ class Norm:
         per_channel: Values per channel and batch that its statistics are of (batch × positions), smallest seen.
         batch_size: Smallest seen in training.
         moved: Whether its buffers changed.
-        disagreement: |batch − running variance| / running variance, averaged over channels, late in the run.
+        disagreement: distance of batch and running variance / running variance, averaged over channels, late in the run.
     """
 
     name: str
