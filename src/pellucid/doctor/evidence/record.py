@@ -296,7 +296,8 @@ class Norm:
         per_channel: Values per channel and batch that its statistics are of (batch × positions), smallest seen.
         batch_size: Smallest seen in training.
         moved: Whether its buffers changed.
-        disagreement: distance of batch and running variance / running variance, averaged over channels, late in the run.
+        disagreement: Distance of batch and running variance, over the running variance, averaged over channels, late in
+            the run.
     """
 
     name: str
