@@ -85,10 +85,9 @@ class KeptStatistics(Callback):
 
     def before_train(self) -> None:
         """Put the body's batch norms into evaluation mode, as the learner has put everything into training mode."""
-        for layer in divided(self.learn.model)[0]:
-            for module in layer.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in nn.ModuleList(divided(self.learn.model)[0]).modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def _best(learn: Learner) -> KeepBestCallback:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pellucid.doctor.evidence.record import Evidence
 from pellucid.history.record import Record
@@ -15,10 +16,15 @@ from pellucid.history.record import Record
 
 @dataclass(frozen=True)
 class Case:
-    """A run: what its layers did, and what else was seen of it."""
+    """A run: what its layers did, and what else was seen of it.
+
+    Attributes:
+        derived: What several rules compute from it, by name, kept by the first that asks.
+    """
 
     history: Record
     evidence: Evidence
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

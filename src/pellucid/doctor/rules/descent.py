@@ -105,6 +105,12 @@ class Descent:
 
 def descent(case: Case) -> Descent:
     """Of the losses in the evidence, or else of those in the history."""
+    if "descent" not in case.derived:  # most rules ask for it, and chance is counted from up to 200,000 labels
+        case.derived["descent"] = _descent(case)
+    return case.derived["descent"]
+
+
+def _descent(case: Case) -> Descent:
     recorded = case.history.loss
     every = case.evidence.losses if len(case.evidence.losses) or recorded is None else recorded
     every = np.asarray(every, np.float64)
