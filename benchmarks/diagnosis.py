@@ -6,7 +6,7 @@ finding is the name in the table or one accepted beside it; a healthy run with a
 Development and held-out architectures are counted apart. Each finished run is a file in .envs/diagnosis, so that the
 benchmark can be interrupted; runs of an older doctor or of an older script are not used again.
 
-    python benchmarks/diagnosis.py --data FOLDER [--only CASE …] [--seeds 5] [--jobs 1]
+    python benchmarks/diagnosis.py --data FOLDER [--only CASE …] [--development] [--seeds 5] [--jobs 1]
 
 FOLDER holds `mnist` (idx files) and `cifar10_small` (JPEGs in a folder per class, train/ and valid/). That the cases
 are what the table says is shown by `verify_faults.py`.
@@ -238,6 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how often the doctor names the right fault.")
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist and cifar10_small")
     parser.add_argument("--only", nargs="*", help="cases, faults or architectures")
+    parser.add_argument("--development", action="store_true", help="leave the held-out architectures unseen")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; times are only right with one")
     parser.add_argument("--no-peer", action="store_true", help="leave the peer's rules out")
@@ -248,7 +249,8 @@ def main() -> None:
 
     facts = machine()
     versions = {"doctor": digest(*(Path(pellucid.__file__).parent / "doctor").rglob("*.py")), "peer": digest(PEER)}
-    chosen = [(case, seed) for seed in range(args.seeds) for case in cases(args.only)]
+    seen = [case for case in cases(args.only) if not (args.development and case.held_out)]
+    chosen = [(case, seed) for seed in range(args.seeds) for case in seen]
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = list(pool.map(lambda one: measure(*one, versions, not args.no_peer), chosen))
     write(args.results, facts | {"seeds": args.seeds}, runs)
