@@ -150,7 +150,6 @@ def test_frozen_epochs_train_the_head_as_live_ones_would(photos):
     heads = []
     for cbs in (None, Callback(after_batch=lambda self: None)):  # a callback of the user may need images
         learn = learner(photos, head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 2)), cbs=cbs)
-        learn.model[0][1] = nn.Identity()  # whose training mode would have it use the statistics of the batch
         assert needs_images(learn, []) == (cbs is not None)
         torch.nn.init.zeros_(learn.model[1][2].weight), torch.nn.init.zeros_(learn.model[1][2].bias)
         set_seed(5)
@@ -164,6 +163,19 @@ def test_frozen_epochs_train_the_head_as_live_ones_would(photos):
         learn.fine_tune(1, 0.01, freeze_epochs=2)
         heads.append(captured[0])
     torch.testing.assert_close(heads[0], heads[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_after_unfreezing_the_body_has_the_statistics_that_the_head_was_trained_on(photos, train_bn):
+    learn = learner(photos)
+    learn.train_bn = train_bn
+    norm, before = learn.model[0][1], learn.model[0][1].running_mean.clone()
+    modes, weight = [], norm.weight.detach().clone()
+    norm.register_forward_hook(lambda module, args, output: modes.append(module.training))
+    learn.fine_tune(2, 0.01, freeze_epochs=0)
+    assert any(modes) == train_bn
+    assert torch.equal(norm.running_mean, before) != train_bn
+    assert not torch.equal(norm.weight, weight)  # it is trained all the same
 
 
 def test_saved_in_a_frozen_epoch_a_file_holds_the_whole_model(photos, tmp_path):

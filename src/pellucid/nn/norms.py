@@ -39,6 +39,11 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, tuple(_NORMS))
 
 
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm of torch's, of any number of dimensions, lazy and synchronised ones too."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
 def norm_params(model: nn.Module) -> set[int]:
     """Identities of the parameters that belong to norms."""
     return {id(p) for m in model.modules() if is_norm(m) for p in m.parameters(recurse=False)}

@@ -8,9 +8,28 @@ from typing import Any
 
 from torch import nn
 
+from pellucid.nn.norms import is_batch_norm
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.holder import listed
 from pellucid.training.features import features_in_place_of_images, needs_images
+
+
+class KeptStatistics(Callback):
+    """Has the batch norms of all groups but the last use the statistics that they came with, and leave them.
+
+    A head that was fitted on a body in evaluation mode no longer fits where each batch has its own statistics: of
+    EfficientNet-Lite0 on CIFAR-10 at 96 pixels, whose probe has an accuracy of 0.763 and a loss of 0.73, the first
+    batches have a loss of 1.6, and five epochs end at 0.61. With the kept statistics they begin at 0.5.
+    """
+
+    needs_images = False
+
+    def before_train(self) -> None:
+        """Put them into evaluation mode, as the learner has just put everything into training mode."""
+        held = {id(p) for group in self.learn._groups()[:-1] for p in group}
+        for module in self.learn.model.modules():
+            if is_batch_norm(module) and any(id(p) in held for p in module.parameters()):
+                module.eval()
 
 
 class FineTuning:
@@ -19,6 +38,7 @@ class FineTuning:
     dls: Any
     model: nn.Module
     cbs: list[Callback]
+    train_bn: bool
     fit_one_cycle: Callable[..., None]
     freeze: Callable[[], None]
     unfreeze: Callable[[], None]
@@ -27,8 +47,9 @@ class FineTuning:
     def fit_frozen(self, epochs: int, lr: float, *, flipped: bool = False, **options: Any) -> None:
         """Train the last parameter group alone, with the 1cycle schedule.
 
-        A body that is frozen whole (`train_bn=False`, as `vision_learner` has it) looks at every image once, without
-        random transforms, and all epochs train on its features, unless a callback needs images.
+        A body that is frozen whole (`train_bn=False`, as `vision_learner` has it) is in evaluation mode. It looks at
+        every image once, without random transforms, and all epochs train on its features, unless a callback needs
+        images.
 
         Args:
             epochs: Passes over the training images.
@@ -37,9 +58,10 @@ class FineTuning:
             options: Further arguments of `fit_one_cycle`.
         """
         self.freeze()
-        live = needs_images(self, listed(options.get("cbs")))
+        cbs = self._fine_tuning(options.pop("cbs", None))
+        live = needs_images(self, cbs)
         with nullcontext() if live else features_in_place_of_images(self, views=1 + flipped):
-            self.fit_one_cycle(epochs, slice(lr), pct_start=0.99, **options)
+            self.fit_one_cycle(epochs, slice(lr), pct_start=0.99, cbs=cbs, **options)
 
     def fine_tune(
         self,
@@ -55,7 +77,8 @@ class FineTuning:
     ) -> None:
         """Train the last parameter group alone for `freeze_epochs`, then all of them at rates that rise from the input.
 
-        With one group there is nothing to freeze and one rate: both parts train everything.
+        With one group there is nothing to freeze and one rate: both parts train everything. Without `train_bn` the
+        batch norms of all groups but the last keep the statistics that the head was trained on.
 
         Args:
             epochs: Passes after unfreezing.
@@ -73,4 +96,8 @@ class FineTuning:
         self.unfreeze()
         high = base_lr / 2
         lrs = high if len(self._groups()) == 1 else slice(high / lr_mult, high)
-        self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, **options)
+        cbs = self._fine_tuning(options.pop("cbs", None))
+        self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, cbs=cbs, **options)
+
+    def _fine_tuning(self, cbs: Any) -> list[Callback]:
+        return [*listed(cbs), *([] if self.train_bn else [KeptStatistics()])]

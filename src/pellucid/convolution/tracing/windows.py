@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv, pooling
+from torch.nn.modules import conv, pooling
 
 from pellucid.convolution.connectivity import Connection, Kernel, Largest, Mean, Standardized
 from pellucid.convolution.tracing.calculation import Immediate, Unit, inside
 from pellucid.convolution.tracing.connections import run
 from pellucid.convolution.wording import settings
 from pellucid.inspection.calls import Call
+from pellucid.nn.norms import is_batch_norm
 
 
 def immediate(call: Call, connection: Connection, unit: Unit, label: str, source: tuple[str, ...]) -> Immediate:
@@ -50,7 +51,7 @@ def what_it_does(module: nn.Module) -> str:
     if isinstance(module, pooling._AdaptiveAvgPoolNd | pooling._AdaptiveMaxPoolNd):
         name = "average" if isinstance(module, pooling._AdaptiveAvgPoolNd) else "max"
         return f"{name} pooling to {_by(module.output_size)}"  # pyright: ignore[reportArgumentType]
-    if isinstance(module, batchnorm._BatchNorm):
+    if is_batch_norm(module):
         return "batchnorm"
     return type(module).__name__
 

@@ -12,8 +12,8 @@ from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.specimen import Specimen, copied
 from pellucid.doctor.trials.weighing import end, helped, instead, said
+from pellucid.nn.norms import is_batch_norm
 
-NORMS = nn.modules.batchnorm._BatchNorm
 PROBED = 3  # items whose outputs are followed back
 
 
@@ -56,7 +56,7 @@ def image_mixing(specimen: Specimen) -> Outcome | None:
 def norm_modes(specimen: Specimen) -> Outcome | None:
     """The same batches and weights with norms in either mode; and the same descent with norms in training mode."""
     model = specimen.copy(present=True)
-    norms = [path for path, module in model.named_modules() if isinstance(module, NORMS)]
+    norms = [path for path, module in model.named_modules() if is_batch_norm(module)]
     if not norms:
         return None
     in_eval = [path for path in norms if not model.get_submodule(path).training]
@@ -64,7 +64,7 @@ def norm_modes(specimen: Specimen) -> Outcome | None:
     for mode in (True, False):
         each = copied(model)
         for module in each.modules():
-            if isinstance(module, NORMS):
+            if is_batch_norm(module):
                 module.train(mode)
             elif isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
@@ -100,7 +100,7 @@ def _values_per_channel(specimen: Specimen, model: nn.Module) -> int:
     def count(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         fewest.append(args[0].numel() // args[0].shape[1])
 
-    hooks = [m.register_forward_pre_hook(count) for m in model.modules() if isinstance(m, NORMS)]
+    hooks = [m.register_forward_pre_hook(count) for m in model.modules() if is_batch_norm(m)]
     try:
         specimen.train[0].replay(model)
     finally:
