@@ -202,3 +202,29 @@ def test_json_output_is_plain_ascii(photos, capsys, monkeypatch):
     output = capsys.readouterr().out
     assert output.isascii() and "\x1b" not in output
     assert {answer["label"] for answer in json.loads(output)} <= set(CLASSES)
+
+
+def test_it_ends_without_taking_the_interpreter_apart_but_cleans_up_and_keeps_code_and_output(tmp_path):
+    """What others have registered for the end still runs, threads are waited for, and a failure is still Python's."""
+    (tmp_path / "launch.py").write_text(
+        "import atexit, threading\n"
+        "from pathlib import Path\n"
+        "from pellucid import __main__ as entry\n"
+        "class Alive:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "entry.alive, main = Alive(), entry.main\n"
+        "def busy():\n"
+        "    atexit.register(lambda: print('cleaned up'))\n"
+        "    threading.Timer(0.3, lambda: Path('thread').touch()).start()\n"
+        "    main()\n"
+        "entry.main = busy\n"
+        "entry.process()\n"
+    )
+    run = lambda *words: subprocess.run(
+        [sys.executable, "launch.py", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    version, wrong = run("--version"), run("train", "nowhere")
+    assert (version.returncode, wrong.returncode) == (0, 2)
+    assert version.stdout.startswith("pellucid ") and version.stdout.endswith("cleaned up\n")
+    assert "nowhere" in wrong.stderr and wrong.stdout == "cleaned up\n"
+    assert (tmp_path / "thread").exists()

@@ -80,7 +80,19 @@ def test_the_strength_is_judged_on_images_none_of_whose_views_was_learnt_from():
     secret = torch.randn(50, 100, generator=generator)
     y = torch.randint(0, 2, (50,), generator=generator)
     choice = choose_strength([secret, secret.clone()], y, 2)
-    assert choice.losses[STRENGTHS[-1]] > 0.69  # of guesses
+    weakest = list(choice.losses)[-1]
+    assert choice.losses[weakest] > 0.69  # of guesses
+
+
+def test_the_search_ends_where_weaker_penalties_only_overfit():
+    x, y = classes(60, 200, 2, 1, noise=6.0)
+    choice = choose_strength([x], y, 2)
+    tried, losses = list(choice.losses), list(choice.losses.values())
+    assert tried == list(STRENGTHS[: len(tried)]) and len(tried) < len(STRENGTHS)
+    assert min(losses) < min(losses[-2:])
+    weaker = [fit_logistic(x[12:], y[12:], 2, strength) for strength in (tried[-1], STRENGTHS[-1])]
+    scores = [float(F.cross_entropy(F.linear(x[:12], *each), y[:12])) for each in weaker]
+    assert scores[1] > scores[0]
 
 
 def accuracy_of(learn) -> float:

@@ -15,6 +15,7 @@ from pellucid.optim.optimizers import LBFGS
 STRENGTHS = tuple(10.0 ** (-half / 2) for half in range(-2, 10))
 N_FOLDS = 5
 MANY = 2000  # from so many images on, one fold says enough about the strength
+RISING = 2  # so many strengths in turn, clearly worse than the best one, end the search: weaker ones overfit more
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def choose_strength(
 
     The items of each class are dealt out to five folds; each fold is predicted by a classifier of the other four. From
     2,000 items on, one fold is predicted. All views of an item are in the same fold, and its first one is predicted.
+    Strengths are tried from strong to weak, until two in turn are worse by more than that error.
 
     Args:
         views: Features of each view of the items, (item, feature).
@@ -89,19 +91,24 @@ def choose_strength(
     """
     folds = _folds(y, seed)
     n_folds = N_FOLDS if len(y) < MANY else 1
-    losses = {strength: [] for strength in STRENGTHS}
-    for fold in range(n_folds):
-        held = folds == fold
-        x, labels, start = torch.cat([view[~held] for view in views]), torch.cat([y[~held]] * len(views)), None
-        for strength in STRENGTHS:  # from strong to weak, each from the solution before
-            start = fit_logistic(x, labels, n_classes, strength, start, weights)
-            scores = F.linear(views[0][held], *start)
-            losses[strength].append(_loss(scores, y[held], weights, "none"))
-    each = {strength: torch.cat(found).double() for strength, found in losses.items()}
-    means = {strength: float(loss.mean()) for strength, loss in each.items()}
-    lowest = min(means, key=means.__getitem__)
-    error = float(each[lowest].std()) / len(each[lowest]) ** 0.5
-    return Choice(max(strength for strength in means if means[strength] <= means[lowest] + error), means)
+    held = [folds == fold for fold in range(n_folds)]
+    kept = [(torch.cat([view[~out] for view in views]), torch.cat([y[~out]] * len(views))) for out in held]
+    found: list[tuple[Tensor, Tensor] | None] = [None] * n_folds
+    each: dict[float, Tensor] = {}
+    means: dict[float, float] = {}
+    good = 0.0
+    for strength in STRENGTHS:  # from strong to weak, each from the solution before
+        losses = []
+        for fold, (x, labels) in enumerate(kept):
+            found[fold] = fitted = fit_logistic(x, labels, n_classes, strength, found[fold], weights)
+            losses.append(_loss(F.linear(views[0][held[fold]], *fitted), y[held[fold]], weights, "none"))
+        each[strength] = torch.cat(losses).double()
+        means[strength] = float(each[strength].mean())
+        lowest = min(means, key=means.__getitem__)
+        good = means[lowest] + float(each[lowest].std()) / len(each[lowest]) ** 0.5
+        if len(means) > RISING and all(loss > good for loss in list(means.values())[-RISING:]):
+            break
+    return Choice(max(strength for strength in means if means[strength] <= good), means)
 
 
 def _loss(scores: Tensor, y: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
