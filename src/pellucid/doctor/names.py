@@ -208,14 +208,14 @@ NAMES: dict[str, Fault] = {
         "warning",
         "The model outputs probabilities, and cross-entropy applies softmax once more.",
         "Remove the softmax: cross_entropy takes logits.",
-        ("activation-on-output", "saturated-units", "vanishing-gradients", *_LITTLE_LEARNT),
+        ("activation-on-output", "saturated-units", "vanishing-gradients", "labels-noisy", *_LITTLE_LEARNT),
     ),
     "activation-on-output": Fault(
         "Activation on the output",
         "error",
         "An activation function after the last layer keeps the output from taking the values that the loss asks for.",
         "Remove the activation after the last layer.",
-        ("dead-units", "saturated-units", "vanishing-gradients", *_LITTLE_LEARNT),
+        ("dead-units", "saturated-units", "vanishing-gradients", "labels-noisy", *_LITTLE_LEARNT),
     ),
     "wrong-loss": Fault(
         "Loss does not fit the task",

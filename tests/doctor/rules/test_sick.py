@@ -340,6 +340,14 @@ def a_thousand_outputs() -> Case:
 
 
 @sick("output-does-not-match-classes")
+def a_thousand_outputs_in_a_short_run() -> Case:
+    """Ten classes are well known after so few labels that a thousand could not be."""
+    case = run(steps=90)
+    case.evidence.train_labels.width = 1000
+    return case
+
+
+@sick("output-does-not-match-classes")
 def label_out_of_bounds() -> Case:
     failure = Failure("IndexError", "Target 9 is out of bounds.", "train.py:31", step=0)
     return changed(run(steps=300), failure=failure, losses=np.zeros(0), calls=[])
@@ -388,6 +396,31 @@ def training_images_appended_to_validation() -> Case:
     hashes = case.evidence.valid.hashes.copy()
     hashes[:512] = case.evidence.train.hashes[:512]
     return changed(case, valid__hashes=hashes, valid__from_training_loader=0.0)
+
+
+@sick("constant-input")
+def empty_images() -> Case:
+    """Empty in both sets, so that each is a copy of all others: nothing leaked."""
+    case = stuck()
+    train, valid = case.evidence.train, case.evidence.valid
+    blank = train.hashes[0]
+    hashes = np.where(np.arange(len(valid.hashes)) % 50 == 0, valid.hashes, blank)
+    return changed(
+        case, train__hashes=np.full_like(train.hashes, blank), valid__hashes=hashes, train__between=1e-6,
+        train__constant=0.97,
+    )  # fmt: skip
+
+
+@sick("labels-random")
+def learnt_by_heart_in_many_epochs() -> Case:
+    """A third of the run is several epochs: chance is to be judged on the first one."""
+    case = run(epochs=10, loss=np.linspace(2.31, 0.3, 300), valid_right=(0.1,) * 10)
+    labels = case.evidence.train_labels
+    rng = np.random.default_rng(1)
+    share = np.repeat(np.linspace(0.1, 0.95, 10), len(labels.sequence) // 10)
+    right = rng.random(len(labels.sequence)) < share
+    labels.predicted[:] = np.where(right, labels.sequence, (labels.sequence + 1) % 10)
+    return case
 
 
 @sick("labels-random")

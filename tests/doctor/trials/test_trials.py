@@ -165,7 +165,7 @@ def test_without_output_activation():
     outcome = tried("without-output-activation", specimen(network(nn.ReLU()), classes()))
     assert outcome.numbers["function"] == "relu"
     assert outcome.numbers["module"] == "3"
-    assert outcome.odds["activation-on-output"] > confirming(0)
+    assert outcome.odds["activation-on-output"] >= 0.7  # under cross-entropy it is wrong also where it costs little
     far = [(x, 10 + 3 * x[:, :3]) for x, _ in classes()]
     model = network(nn.Tanh())
     sick = tried("without-output-activation", specimen(model, far, F.mse_loss, optimizer=sgd(model, 0.01)))

@@ -19,6 +19,7 @@ from pellucid.doctor.rules.descent import last_round
 from pellucid.doctor.rules.wording import num, percent
 from pellucid.text import first_few
 
+FEWEST = 10  # different images of a validation set, of which a share says something
 _CLASSIFICATION = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss")
 
 
@@ -109,7 +110,11 @@ def leakage(case: Case) -> Iterator[Suspicion]:
     new = ~measured if meant else np.ones(len(found), bool)
     if not new.any():
         return
-    share = float(found[new].mean())
+    # Each image counts once: what appears again and again (empty ones, one colour) is told from no other image.
+    checked = np.unique(valid.hashes[new])
+    if len(checked) < FEWEST:
+        return
+    share = min(float(found[new].mean()), float(np.isin(checked, mine).mean()))
     if share > 0.02:
         prior = 0.95 if share > 0.1 else 0.8 if share > 0.04 else 0.5
         if share > 0.98 and np.isnan(own):

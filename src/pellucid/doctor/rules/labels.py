@@ -27,15 +27,21 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
     n = min(len(labels.predicted), len(labels.sequence))
     if n < 1000 or len(class_shares(labels)) < 2:
         return
-    early, end = accuracy(labels, slice(0, n // 3)), late(labels)
+    early, end = accuracy(labels, slice(0, _unrepeated(case, n))), late(labels)
     valid = accuracy(case.evidence.valid_labels, last_round(case))
     if not early.at_chance or valid.above_chance:
         return
-    if end.above_chance and valid.at_chance and end.share > max(valid.share, early.share) + 0.1:
-        prior = 0.85
+    if end.above_chance and valid.at_chance:
+        prior = 0.85 if end.share > max(valid.share, early.share) + 0.1 else 0.5
         says = (
             f"validation is at chance ({percent(valid.share)}), and training was until the images came again "
             f"({percent(early.share)}, then {percent(end.share)}): they are learnt by heart"
+        )
+    elif end.above_chance and not valid.n:
+        prior = 0.2  # perhaps only a slow start
+        says = (
+            f"training was at chance until the images came again ({percent(early.share)}, then {percent(end.share)}), "
+            "as if they were learnt by heart"
         )
     elif fails(case):
         sizes = step_sizes(case)
@@ -57,6 +63,14 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
         step=0,
         trials=("shuffled-labels", "one-batch", "rate"),
     )
+
+
+def _unrepeated(case: Case, n: int) -> int:
+    """How many of the first `n` items, a third at the most, came before any could be recognised."""
+    starts, epochs = case.evidence.train_labels.starts, case.evidence.loop.epoch_starts
+    second = int(starts[epochs[1]]) if len(epochs) > 1 and epochs[1] < len(starts) else n
+    hashes = case.evidence.train.hashes[:n]
+    return min(n // 3, second, len(np.unique(hashes)) if len(hashes) else n)
 
 
 @rule

@@ -136,10 +136,11 @@ def width(case: Case) -> Iterator[Suspicion]:
         return
     seen = seen[seen >= 0]
     n, missing = len(labels.sequence), labels.width - len(seen)
+    rarest = np.unique(labels.sequence, return_counts=True)[1].min()
     if set(labels.sequence[: n // 2].tolist()) != set(labels.sequence[n // 2 :].tolist()):
         return  # sorted or streamed: more classes may come
-    # each class would have been seen 20 times if they were equally frequent: none is missing by accident
-    if missing > 0 and n >= 20 * labels.width and seen.max() < labels.width:
+    # What was never seen has about the share of what was seen once (Good, Biometrika 1953): here, none.
+    if missing > 0 and rarest >= 10 and seen.max() < labels.width:
         unused = missing >= max(2, 0.2 * labels.width)
         yield Suspicion(
             "output-does-not-match-classes",

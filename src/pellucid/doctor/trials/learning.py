@@ -21,7 +21,7 @@ LEARNT = 0.7  # of its loss lost: a batch that is being learnt by heart
 # What keeps even one batch from being learnt, and how much one that was learnt speaks against it.
 IN_THE_WAY = {
     "softmax-before-cross-entropy": 0.03,
-    "activation-on-output": 0.2,
+    "activation-on-output": 0.7,  # where one batch is learnt, others may need what the activation cuts off
     "broadcast-in-loss": 0.05,
     "broken-graph": 0.3,
     "constant-input": 0.05,

@@ -30,6 +30,8 @@ LOSSES = frozenset(
     {"cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss"}
     | {"smooth_l1_loss", "huber_loss", "kl_div", "multi_margin_loss", "hinge_embedding_loss"}
 )
+# Whose inputs have no bounds.
+LOGITS = frozenset({"cross_entropy", "binary_cross_entropy_with_logits"})
 # What they can output; targets of a regression that lie in it need no more.
 RANGES = {
     **dict.fromkeys(("sigmoid", "hardsigmoid"), (0.0, 1.0)),
@@ -141,7 +143,10 @@ def _without(specimen: Specimen, name: str, names: Collection[str], fault: str) 
     # Here a healthy start is no excuse: a softmax slows a descent that goes on.
     factor = confirming((end(before) - end(after)) / max(abs(float(before[0])), 1e-12) + 0.1)
     excused = _in_range(what, before_loss.loss, specimen.train)
-    factor = min(factor, 0.3) if excused else factor
+    if excused:
+        factor = min(factor, 0.3)
+    elif before_loss.loss in LOGITS:  # what it cuts off may be missed after these steps only
+        factor = max(factor, 0.7)
     no_better = f"the targets lie in the range of {what}" if excused else f"no better without the {what}"
     return Outcome(
         trial=name,
