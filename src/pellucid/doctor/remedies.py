@@ -87,7 +87,7 @@ def higher_rate(specimen: Specimen) -> Course:
 
 @remedy("1cycle", "a rate that rises to the one it was and falls again (1cycle)")
 def cycle(specimen: Specimen) -> Course:
-    """Smith, arXiv:1708.07120: the first steps are small, those in the middle as large as they were."""
+    """Smith and Topin, arXiv:1708.07120: the first steps are small, those in the middle as large as they were."""
     course = as_it_was(specimen)
     course.schedule = one_cycle(1.0)
     return course

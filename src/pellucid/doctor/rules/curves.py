@@ -59,7 +59,7 @@ def _rounds(case: Case) -> np.ndarray:
     for step in np.unique(steps):
         values = losses[(steps == step) & np.isfinite(losses)]
         if len(values):
-            # one batch says nothing of how far it may be off: a tenth is what some hundred images give
+            # one or two batches do not say how far they may be off: we take a tenth
             error = values.std() / np.sqrt(len(values)) if len(values) > 2 else 0.1 * abs(values.mean())
             found.append((step, values.mean(), error))
     return np.array(found) if found else np.zeros((0, 3))

@@ -27,7 +27,7 @@ _CLASSIFICATION = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_
 def not_shuffled(case: Case) -> Iterator[Suspicion]:
     """Batches with fewer classes than a shuffled set would give, or the same order in every epoch.
 
-    Source: Bottou, "Stochastic Gradient Descent Tricks", section 4.2.
+    Source: LeCun et al., "Efficient BackProp", section 4.2 ("Shuffling the Examples").
     """
     labels = case.evidence.train_labels
     calls = case.evidence.calls

@@ -4,8 +4,8 @@ The gradient of a weight is judged relative to that weight, so that layers of di
 look, before training has changed anything.
 
 Healthy, and alike: frozen bodies (no gradient wanted, or in no optimizer); heads that one loss does not use; a body
-that runs in no_grad on purpose; recurrent nets whose gradients have a long tail that is clipped; a factor of ten or
-thirty between the first and the last layer of a convolutional net.
+that runs in no_grad on purpose; recurrent nets whose gradients have a long tail that is clipped; a factor of ten to
+a hundred between the first and the last layer, which hardly counts here.
 """
 
 from __future__ import annotations

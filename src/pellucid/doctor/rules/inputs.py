@@ -48,7 +48,7 @@ def not_normalised(case: Case) -> Iterator[Suspicion]:
     elif 0 < std < 0.01:
         prior = 0.7
     elif abs(mean) > 5 * std > 0:
-        prior = 0.75 if abs(mean) > 1.5 else 0.3  # white paper has a mean of 0.95 and a deviation of 0.1
+        prior = 0.75 if abs(mean) > 1.5 else 0.3  # mostly white images: a mean of 0.95 and a deviation of 0.1, say
     else:
         return
     scale = f"from {num(seen.min)} to {num(seen.max)}, with " if np.isfinite([seen.min, seen.max]).all() else "with "

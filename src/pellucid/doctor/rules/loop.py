@@ -24,7 +24,7 @@ _MOST_ACCUMULATED = 64  # batches; more than that without a step is hardly meant
 def not_zeroed(case: Case) -> Iterator[Suspicion]:
     """Gradients of the batch before are still there, and the optimizer steps for every batch.
 
-    Source: PyTorch recipes, "Zeroing out gradients"; accumulation divides the steps instead (its FAQ on memory).
+    Source: PyTorch recipes, "Zeroing out gradients in PyTorch".
     """
     loop = case.evidence.loop
     left = loop.left_before_backward[np.isfinite(loop.left_before_backward)]

@@ -25,7 +25,7 @@ _USE_CROSS_ENTROPY = "Use cross_entropy, on one output per class without softmax
 def broadcast(case: Case) -> Iterator[Suspicion]:
     """(B, 1) against (B): every prediction is compared with every target, so the best one is the mean of the targets.
 
-    Source: torch.nn.functional.mse_loss warns of it ("Using a target size that is different to the input size").
+    Source: torch.nn.functional.mse_loss warns of it ("Using a target size … that is different to the input size").
     """
     hits = [call for call in case.evidence.calls if _broadcasts(call)]
     if not hits:

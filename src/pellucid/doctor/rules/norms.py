@@ -14,7 +14,7 @@ from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import accuracy, fails, last_round, late
 from pellucid.doctor.rules.wording import percent
 
-_FEW_IMAGES = 4  # Wu and He, arXiv:1803.08494, figure 1: from 8 images downwards the error rises, at 4 by 3.5 points
+_FEW_IMAGES = 4  # Wu and He, arXiv:1803.08494: with 32, 8, 4 and 2 images the error is 23.6, 24.8, 27.3 and 34.7 %
 _MIXERS = ("MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer", "RNN", "LSTM", "GRU")
 _RESHAPES = ("reshape", "view", "transpose", "permute", "softmax", "layer_norm", "cumsum", "roll", "flip", "einsum")
 

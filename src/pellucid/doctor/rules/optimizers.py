@@ -2,7 +2,7 @@
 
 Healthy, and alike: frozen bodies (no gradient wanted); two optimizers that hold a part each; an average of the weights
 (EMA), which is another model; norms or weights that are clipped after a step, which keep nearly all of it; the usual
-weight decays (0.0005 for SGD, up to 0.1 for AdamW, whose decay is multiplied by the rate alone).
+weight decays (0.0005 for SGD, up to 0.1 for AdamW, which shrinks weights by decay times rate in each step).
 """
 
 from __future__ import annotations

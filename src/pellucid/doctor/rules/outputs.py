@@ -42,7 +42,7 @@ _BOUNDS = {  # smallest and largest value
 def softmax_twice(case: Case) -> Iterator[Suspicion]:
     """Rows that sum to one are given to cross_entropy, whose smallest value is then ln(1 + (C − 1)/e).
 
-    Source: torch.nn.CrossEntropyLoss, "The input is expected to contain the unnormalized logits for each class"; the
+    Source: torch.nn.CrossEntropyLoss ("The input is expected to contain the unnormalized logits for each class"); the
     smallest value is −ln of softmax of (1, 0, …, 0), by insertion.
     """
     calls = [call for call in case.evidence.calls if call.name == "cross_entropy" and call.rows_sum_to_one > 0.99]

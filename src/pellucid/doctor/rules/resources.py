@@ -18,7 +18,7 @@ from pellucid.doctor.rules.wording import num, percent
 def memory(case: Case) -> Iterator[Suspicion]:
     """A steady growth over the whole run, or a tensor that is known to hold the graphs of earlier steps.
 
-    Source: PyTorch FAQ, "My model reports out of memory": do not accumulate history across your training loop.
+    Source: PyTorch FAQ, under "out of memory": "Don't accumulate history across your training loop."
     """
     seen = case.evidence.resources
     tensors, per_step = _growth(seen.live_tensors, seen.steps)

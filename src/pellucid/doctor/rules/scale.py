@@ -1,8 +1,8 @@
 """Initial weights: too large, too small, or all the same.
 
 A linear layer changes the size of its input by `gain`: the deviation of its weights times the root of the fan-in.
-Kaiming has 1.4, which a ReLU needs; PyTorch's Linear and Conv2d start at 0.58, transformers with weights of 0.02 at 0.2
-to 0.6.
+Kaiming has 1.4, which a ReLU needs; PyTorch's Linear and Conv2d start at 0.58, weights of 0.02, usual in transformers,
+at 0.55 for 768 inputs.
 
 Healthy, and alike: small weights before a norm layer (it undoes their scale); residual branches, adapters and heads
 that start at zero on purpose (their gradients differ from unit to unit); pretrained weights; saturating functions,
