@@ -73,6 +73,6 @@ def test_a_learner_is_diagnosed_and_treated():
     learn.fit(4)
     report = learn.diagnose(budget_s=3)
     assert report.findings[0].name == "softmax-before-cross-entropy"
-    assert report.checked[0].startswith("48 steps of Sequential with 4 layers")
+    assert report.checked[0].startswith("watched: 48 steps of Sequential (4 layers)")
     treated = learn.treat(report)
     assert treated is not None and treated.after[-5:].mean() < treated.before[-5:].mean()

@@ -142,7 +142,7 @@ def test_a_fault_of_ours_ends_looking_and_not_the_training(monkeypatch):
     monkeypatch.setattr(Gathering, "before_backward", broken)
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.warns(UserWarning, match="the doctor stopped looking"), pellucid.watch(model, optimizer, doctor=True):
+    with pytest.warns(UserWarning, match="the doctor stopped watching"), pellucid.watch(model, optimizer, doctor=True):
         losses = fit(model, optimizer, 3)
     assert len(losses) == 3
 

@@ -29,7 +29,7 @@ def test_the_text_says_what_where_since_when_and_what_to_do(report):
     assert "  tried: 40 steps at a tenth of the rate: loss 0.4 instead of 1.4" in lines
     assert "  do: divide the learning rate by ten, or let it rise slowly (1cycle) (train.py line 31)" in lines
     assert "  ruled out: labels (one batch can be learnt)" in lines
-    assert "  follows from it: dead units" in lines
+    assert "  consequences: dead units" in lines
     assert any(line.startswith("! class-imbalance") and line.endswith("likely (0.80)") for line in lines)
     assert lines[-1] == "  note: no validation was seen"
     assert "healthy" not in str(report)

@@ -31,8 +31,8 @@ def doctor(*args: object) -> int:
 def test_the_record_of_a_run_names_what_happened_in_it(folder):
     report = diagnose_run(folder)
     assert not report.healthy and report.history is not None
-    assert report.checked[0].startswith("120 steps of the model with 5 layers")
-    assert report.notes[-1] == "a run folder holds neither batches nor optimizer, so nothing could be tried"
+    assert report.checked[0].startswith("watched: 120 steps of the model (5 layers)")
+    assert report.notes[-1] == "a run folder holds no batches and no optimizer, so nothing could be tried"
     assert all(finding.trial is None for finding in report.findings)
 
 

@@ -112,7 +112,7 @@ def test_a_script_fails_as_it_does_under_python(text, code, tmp_path):
     assert alone.returncode == code and watched.returncode == 1
     assert watched.stdout == alone.stdout and watched.stderr.startswith(alone.stderr)
     rest = watched.stderr.removeprefix(alone.stderr)
-    assert rest == "error: train.py ended with an error before it trained, so there is nothing to diagnose\n"
+    assert rest == "error: train.py failed before it trained anything, so there is nothing to diagnose\n"
 
 
 def test_a_healthy_script_ends_as_it_would_have_and_is_called_healthy(tmp_path):
@@ -137,7 +137,7 @@ sys.exit(0)
     first, _, rest = watched.stdout.partition("\n")
     assert first == str(tmp_path / "b" / "report.html") and (tmp_path / "b" / "report.html").exists()
     report = json.loads(rest)
-    assert report["healthy"] and report["checked"][0].startswith("80 steps of Sequential with 3 layers")
+    assert report["healthy"] and report["checked"][0].startswith("watched: 80 steps of Sequential (3 layers)")
     files = [(tmp_path / name / "elsewhere" / "weights.pt").read_bytes() for name in "ab"]
     assert files[0] == files[1]
     assert (tmp_path / "b" / "elsewhere" / "log.txt").read_text() == "in the log\n"

@@ -49,7 +49,7 @@ def diagnose(
 def _checked(history: History, evidence: Evidence, outcomes: list[Outcome]) -> list[str]:
     steps = max(evidence.loop.steps, history.train.end)
     model = printable(evidence.model or "the model")
-    looked = f"{counted(steps, 'step')} of {model} with {counted(len(history.layers), 'layer')}"
+    looked = f"watched: {counted(steps, 'step')} of {model} ({counted(len(history.layers), 'layer')})"
     if len(evidence.valid_losses):
-        looked += f", {counted(len(evidence.valid_losses), 'validation loss', 'validation losses')}"
+        looked += f" and {counted(len(evidence.valid_losses), 'validation loss', 'validation losses')}"
     return [looked, *(f"tried: {outcome.says}" for outcome in outcomes)]

@@ -60,8 +60,8 @@ def examined(
     for name, loader in (("train_loader", train_loader), ("valid_loader", valid_loader)):
         if isinstance(loader, Iterator):
             raise UsageError(
-                f"{name} is a {type(loader).__name__}, which can be read only once: the batches that are looked at "
-                "would be missing from the training. Give a DataLoader or a list of batches"
+                f"{name} is a {type(loader).__name__}, which can be read only once: the batches examined here "
+                "would be missing from the training. Pass a DataLoader or a list of batches"
             )
     opt = optimizer or torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     try:
@@ -86,7 +86,7 @@ def _train(model: nn.Module, loss_func: Callable[..., Tensor], loader: Iterable[
         loss.backward()
         opt.step()
     if loss is None:
-        raise UsageError("train_loader has no batch, so there is nothing to look at")
+        raise UsageError("train_loader has no batch, so there is nothing to examine")
 
 
 def _validate(model: nn.Module, loss_func: Callable[..., Tensor], loader: Iterable[Any]) -> None:
@@ -105,7 +105,7 @@ def _batches(model: nn.Module, loader: Iterable[Any], most: int) -> Iterator[tup
         for batch in loader:
             if not isinstance(batch, list | tuple) or len(batch) < 2:
                 raise UsageError(
-                    f"a batch is a {type(batch).__name__}, not (input, …, target): the loss would not know its target"
+                    f"a batch is a {type(batch).__name__}, not (input, …, target), so the loss has no target"
                 )
             *inputs, target = (part.to(device) if isinstance(part, Tensor) else part for part in batch)
             yield inputs, target

@@ -153,7 +153,10 @@ def give_up(listener: Listener, error: Exception) -> None:
         listener.end()
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     where = f"{os.path.basename(frame.f_code.co_filename)}:{line}"
-    message = f"the doctor stopped looking at this training ({type(error).__name__}: {error}, {where}); it goes on"
+    message = (
+        f"the doctor stopped watching because of an error of its own ({type(error).__name__}: {error}, {where}); "
+        "the training goes on"
+    )
     listener.notes.append(message)
     warnings.warn(message, stacklevel=2)
 

@@ -76,7 +76,7 @@ def _said(value: Any) -> str:
 
 def _curves(finding: Finding) -> dict[str, Any] | None:
     lines = {name: (np.arange(len(y)), np.asarray(y, float)) for name, y in finding.curves.items() if len(y)}
-    return chart("Loss in the trial, on the same batches", lines)
+    return chart("Losses in the trial, on the same batches", lines)
 
 
 def _loss(history: Record, marks: list[int]) -> dict[str, Any] | None:
@@ -96,10 +96,10 @@ def _pictures(finding: Finding, history: Record) -> list[dict[str, Any]]:
     row = _row(finding, history)
     drawn = [] if row is None else _of_layer(history, row, span, marks)
     if finding.name in _OF_GRADIENTS:
-        drawn.append(_of_parameters(history, "grad.norm", "Norm of the gradients", span, marks))
+        drawn.append(_of_parameters(history, "grad.norm", "Gradient norms", span, marks))
     if finding.name in _OF_UPDATES:
         drawn.append(
-            _of_parameters(history, "update.ratio", "Change of the weights in a step, of their size", span, marks)
+            _of_parameters(history, "update.ratio", "Change of the weights per step, relative to them", span, marks)
         )
     return [each for each in drawn if each is not None]
 
@@ -151,7 +151,7 @@ def _colours(history: Record, row: int, span: tuple[float, float], marks: list[i
         return None
     shown = np.arange(first, last, -(-(last - first) // MOST_HEAT_COLUMNS))
     columns = np.searchsorted(x.steps[:, 0], shown, side="right") - 1
-    title = f"{wording.layer(history.layers[row].name)}: how its outputs are spread, brighter where there are more"
+    title = f"{wording.layer(history.layers[row].name)}: distribution of the outputs (brighter: more)"
     return heat(title, x.hist[row, columns, :N_BINS], (first, last), RANGE, marks=marks)
 
 

@@ -85,7 +85,7 @@ def higher_rate(specimen: Specimen) -> Course:
     return _with_rate(specimen, 10.0)
 
 
-@remedy("1cycle", "a rate that rises to the one it was and falls again (1cycle)")
+@remedy("1cycle", "a learning rate that rises to the old one and falls again (1cycle)")
 def cycle(specimen: Specimen) -> Course:
     """Smith and Topin, arXiv:1708.07120: the first steps are small, those in the middle as large as they were."""
     course = as_it_was(specimen)
@@ -112,7 +112,7 @@ def clipping(specimen: Specimen) -> Course:
     return course
 
 
-@remedy("scaled-weights", "weights scaled so that every layer's output begins with a deviation of 1")
+@remedy("scaled-weights", "weights scaled so that every layer's output starts with a standard deviation of 1")
 def scaled_weights(specimen: Specimen) -> Course:
     """See `scales.rescale`."""
     course = as_it_was(specimen)
@@ -120,7 +120,7 @@ def scaled_weights(specimen: Specimen) -> Course:
     return course
 
 
-@remedy("zeroed-gradients", "gradients zeroed before every pass")
+@remedy("zeroed-gradients", "gradients zeroed before every backward pass")
 def zeroed_gradients(specimen: Specimen) -> Course:
     """`optimizer.zero_grad()`."""
     return as_it_was(specimen)
@@ -173,7 +173,7 @@ def _without(specimen: Specimen, names: Collection[str]) -> Course | None:
     return course
 
 
-@remedy("normalised-inputs", "inputs of mean 0 and deviation 1 in each channel")
+@remedy("normalised-inputs", "inputs normalised to mean 0 and standard deviation 1 in each channel")
 def normalised_inputs(specimen: Specimen) -> Course | None:
     """By the statistics of the captured batches."""
     statistics = scales.input_statistics(specimen.train)
@@ -184,7 +184,7 @@ def normalised_inputs(specimen: Specimen) -> Course | None:
     return course
 
 
-@remedy("shuffled", "the items of the captured batches shuffled")
+@remedy("shuffled", "the captured batches reshuffled")
 def shuffled(specimen: Specimen) -> Course | None:
     """Each batch is a sample of all captured ones."""
     batches = specimen.train

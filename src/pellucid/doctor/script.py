@@ -193,7 +193,7 @@ def _diagnosis(attendance: _Attendance, name: str, options: Options, *, failed: 
     attending = attendance.attending
     if attending is None:
         raise UsageError(
-            _nothing(name, failed=failed) or f"{name} does not import torch, so there is nothing to look at"
+            _nothing(name, failed=failed) or f"{name} does not import torch, so there is nothing to diagnose"
         )
     from pellucid.doctor.diagnosis import diagnose
 
@@ -202,7 +202,7 @@ def _diagnosis(attendance: _Attendance, name: str, options: Options, *, failed: 
     if history is None or not (trained or failed):
         raise UsageError(
             _nothing(name, failed=failed)
-            or f"{name} trained nothing: backward() was never called on a loss of an nn.Module's output"
+            or f"{name} trained nothing: backward() was never called on a loss of the output of an nn.Module"
         )
     specimen = attending.specimen() if options.trials and trained else None
     report = diagnose(history, evidence, specimen, options.budget_s)
@@ -214,12 +214,12 @@ def _diagnosis(attendance: _Attendance, name: str, options: Options, *, failed: 
 def _nothing(name: str, *, failed: bool) -> str:
     """Why nothing was trained, where it can be told from outside."""
     if failed:
-        return f"{name} ended with an error before it trained, so there is nothing to diagnose"
+        return f"{name} failed before it trained anything, so there is nothing to diagnose"
     elsewhere = os.times().children_user
     if elsewhere > CHILDREN_TRAINED_S:
         return (
-            f"{name} trained nothing in its own process, and processes that it started took {elsewhere:.0f} s: the "
-            "doctor sees the first process only. Train in one process, such as with one device and without mp.spawn"
+            f"{name} trained nothing in its own process, but processes that it started took {elsewhere:.0f} s of CPU "
+            "time. The doctor only sees the first process: train in one process (one device, no mp.spawn)"
         )
     return ""
 

@@ -77,10 +77,10 @@ def treat(
         UsageError: the specimen cannot be trained, or there is no such remedy for this fault.
     """
     if specimen.why:
-        raise UsageError(f"nothing can be treated: {specimen.why}")
+        raise UsageError(f"no remedy can be tried: {specimen.why}")
     known = FOR.get(finding.name, ())
     if remedy is not None and remedy not in known:
-        raise UsageError(f"{remedy!r} is no remedy for {finding.name}; there is {', '.join(known) or 'none'}")
+        raise UsageError(f"{remedy!r} is no remedy for {finding.name}; known ones: {', '.join(known) or 'none'}")
     began = time.perf_counter()
     with aside():
         for name in known if remedy is None else (remedy,):

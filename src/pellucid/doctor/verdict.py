@@ -137,13 +137,13 @@ def _finding(root: _Candidate, signs: list[str]) -> Finding:
 def _undecided(case: Case, severity: str, possible: list[_Candidate]) -> Finding:
     how = descent(case)
     names = [f"{NAMES[each.name].title.lower()} ({each.confidence:.2f})" for each in possible[:3]]
-    likely = f"the most likely {'are' if len(names) > 1 else 'is'} {_joined(names)}" if names else ""
+    likely = f"most likely: {_joined(names)}"
     if severity == "warning":
-        end = "the loss became nan or infinite" if how.broken_at is not None else f"the loss ended at {num(how.end)}"
-        says = f"the training gets nowhere: {end}, and it began at {num(how.start)}; why is not sure"
-        says += f"; {likely}" if likely else ", and nothing that was seen or tried explains it"
+        end = "became nan or infinite" if how.broken_at is not None else f"ended at {num(how.end)}"
+        says = f"the training gets nowhere: the loss started at {num(how.start)} and {end}; "
+        says += f"the cause is not certain, {likely}" if names else "nothing that was seen or tried explains it"
     else:
-        says = f"something may be wrong, but nothing is sure; {likely}"
+        says = f"something may be wrong, but nothing is certain; {likely}"
     return Finding(
         UNDECIDED,
         severity,
@@ -158,7 +158,7 @@ def _undecided(case: Case, severity: str, possible: list[_Candidate]) -> Finding
 
 
 def _ruled_out(outcomes: Sequence[Outcome], reported: set[str]) -> list[str]:
-    """`learning rate too high (the same at 0.1 times the rate)`, each name once."""
+    """`learning rate too high (no better at 0.1× the rate)`, each name once."""
     reasons = {name: reason for outcome in outcomes for name, reason in outcome.rules_out.items()}
     return [f"{NAMES[name].title.lower()} ({reason})" for name, reason in reasons.items() if name not in reported]
 
@@ -188,7 +188,7 @@ def which_trials(suspicions: Iterable[Suspicion], case: Case, tried: Sequence[st
 
 
 def _joined(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def plain(value: object) -> object:

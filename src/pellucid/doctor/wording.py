@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
 SURE, LIKELY = 0.95, 0.7
 MOST_RULED_OUT = 5  # on a terminal; page and JSON have all
-HEALTHY = "healthy: no fault was found"
+HEALTHY = "healthy: no fault found"
 
 
 def as_words(report: Report, width: int) -> str:
@@ -33,10 +33,10 @@ def verdict(report: Report) -> str:
     """The whole report in a sentence or two."""
     faults = [finding for finding in report.findings if finding.severity != "note"]
     if not faults:
-        return "No fault was found in this training."
+        return "No fault found in this training."
     first, *others = faults
     if first.name == UNDECIDED:
-        return "Something is wrong with this training; what it is could not be decided."
+        return "Something is wrong with this training, but it is not clear what."
     says = NAMES[first.name].says if first.name in NAMES else f"{heading(first)}."
     return f"{says} And {counted(len(others), 'more finding')}." if others else says
 
@@ -96,7 +96,7 @@ def _paragraph(finding: Finding, width: int) -> str:
     if finding.ruled_out:
         lines += _item("ruled out", first_few(finding.ruled_out, MOST_RULED_OUT), width)
     if finding.explains:
-        lines += _item("follows from it", first_few(map(spoken, finding.explains)), width)
+        lines += _item("consequences", first_few(map(spoken, finding.explains)), width)
     return "\n".join(lines)
 
 

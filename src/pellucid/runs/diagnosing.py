@@ -31,11 +31,11 @@ def diagnose_run(folder: str | Path) -> Report:
         return Report.from_json(folder / REPORT)
     if not history.layers:
         raise UsageError(
-            f"{printable(folder)}: nothing is known of what its layers did. Train with --stats, or examine a training "
-            "while it runs: pellucid doctor train.py"
+            f"{printable(folder)}: has no statistics of the layers. Train with --stats, or run the training under the "
+            "doctor: pellucid doctor train.py"
         )
     report = diagnose(history, _evidence(folder, history))
-    report.notes.append("a run folder holds neither batches nor optimizer, so nothing could be tried")
+    report.notes.append("a run folder holds no batches and no optimizer, so nothing could be tried")
     return report
 
 

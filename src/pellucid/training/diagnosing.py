@@ -65,7 +65,7 @@ class Diagnosing:
         from pellucid.doctor.treatment import treat
 
         if self._diagnosed is None:
-            raise UsageError("there is no diagnosis to treat: call diagnose() first")
+            raise UsageError("there is no diagnosis yet: call diagnose() first")
         if not report.findings:
-            raise UsageError("no fault was found, so there is nothing to treat")
+            raise UsageError("no fault was found, so there is no remedy to try")
         return treat(self._diagnosed.specimen(), report.findings[0], remedy=remedy)

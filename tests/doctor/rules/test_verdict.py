@@ -136,7 +136,7 @@ def test_undecided():
     (finding,) = verdict(stuck(), [])
     assert finding.name == UNDECIDED and finding.severity == "warning" and "gets nowhere" in finding.says
     (finding,) = verdict(stuck(), suspicions({"labels-random": 0.4, "underfitting": 0.3}))
-    assert "labels carry nothing (0.40) and underfitting (0.30)" in finding.says
+    assert "labels are random (0.40) or underfitting (0.30)" in finding.says
     (finding,) = verdict(run(), suspicions({"overfitting": 0.4}))
     assert finding.name == UNDECIDED and finding.severity == "note"
     found = verdict(stuck(), [Suspicion("input-bound", 0.9, "waits", severity="note")])

@@ -138,7 +138,7 @@ def _holding(name: str, value: Any) -> Iterator[tuple[str, int, str]]:
     for key, each in {name: value, **inner}.items():
         if isinstance(each, Tensor) and each.grad_fn is not None:
             n = _nodes(each)
-            yield key, n, f"a tensor with {n:,}{'+' * (n >= MAX_NODES)} operations behind it"
+            yield key, n, f"a tensor with a graph of {n:,}{'+' * (n >= MAX_NODES)} operations"
         elif isinstance(each, list) and each and isinstance(each[-1], Tensor) and each[-1].grad_fn is not None:
             yield key, len(each), f"a list of {len(each):,} tensors that keep their graph"
 

@@ -26,7 +26,7 @@ _COMPOSED = ("SequentialLR", "ChainedScheduler")  # what they are made of is ste
 def misused(case: Case) -> Iterator[Suspicion]:
     """Stepped too often, too rarely, beyond its end, or never.
 
-    Source: PyTorch documentation, OneCycleLR ("step should be called after a batch …") and "How to adjust learning rate".
+    Source: PyTorch documentation, OneCycleLR ("step should be called after a batch") and "How to adjust learning rate".
     """
     steps, schedulers = case.evidence.loop.steps, case.evidence.schedulers
     if any(scheduler.kind in _COMPOSED for scheduler in schedulers):
