@@ -36,14 +36,13 @@ def over(case: Case) -> Iterator[Suspicion]:
             prior = 0.92 if rise > 0.4 else 0.8 if rise > 0.2 else 0.6 if rise > 0.1 else 0.3
             step = int(steps[best])
             says = (
-                f"the validation loss was lowest at step {step} ({num(losses[best])}) and rose to "
-                f"{num(losses[-1])}, while "
-                f"the training loss fell to {num(how.end)}"
+                f"the validation loss was lowest at step {step} ({num(losses[best])}) and then rose to "
+                f"{num(losses[-1])}, while the training loss fell to {num(how.end)}"
             )
             evidence |= {"best": losses[best], "last": losses[-1], "rise": rise, "train_loss": how.end}
     if gap > 0.15 and trained.share > 0.9 and valid.n >= 200 and prior < 0.75:
         prior = 0.85 if gap > 0.3 else 0.65
-        says = f"{percent(trained.share)} are right in training and {percent(valid.share)} in validation"
+        says = f"the accuracy is {percent(trained.share)} in training and {percent(valid.share)} in validation"
     if prior and gap < 0.02:
         prior *= 0.4
     if prior:
@@ -72,11 +71,11 @@ def under(case: Case) -> Iterator[Suspicion]:
     if len(how.losses) < 50 or how.diverged or np.isnan(how.learnt):
         return
     if fails(case):
-        yield _under(case, 0.25, f"the loss stays at {num(how.end)}, where nothing is learnt", None)
+        yield _under(case, 0.25, f"the loss stays at {num(how.end)}, no better than guessing", None)
         return
     if how.learnt > 0.5 or end.share > 0.7 or how.relapse > 0.3:
         return
-    accuracy_so_far = f" ({percent(end.share)} right)" if end.n else ""
+    accuracy_so_far = f" (accuracy {percent(end.share)})" if end.n else ""
     if how.still_falling:
         yield _under(
             case, 0.55, f"the loss was still falling when training ended, at {num(how.end)}{accuracy_so_far}", "note"
@@ -87,8 +86,7 @@ def under(case: Case) -> Iterator[Suspicion]:
         yield _under(
             case,
             0.6 if how.learnt < 0.35 and not soft else 0.5,
-            f"the loss no longer falls: it ended at {num(how.end)}{accuracy_so_far}; a model that knows nothing has "
-            f"{num(how.baseline)}",
+            f"the loss stopped falling, at {num(how.end)}{accuracy_so_far}; guessing gives {num(how.baseline)}",
             None if grave else "note",
         )
 
@@ -102,6 +100,6 @@ def _under(case: Case, prior: float, says: str, severity: str | None) -> Suspici
         says,
         {"start": how.start, "end": how.end, "learnt": how.learnt},
         severity=severity,
-        remedy="Train longer: more epochs." if falling else "Use more channels or layers; or train longer.",
+        remedy="Train for more epochs." if falling else "Use more channels or layers, or train longer.",
         trials=("capacity", "rate", "one-batch"),
     )

@@ -39,7 +39,7 @@ def not_shuffled(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "data-not-shuffled",
             prior,
-            f"on average, a batch has images of {_classes(seen)}; shuffled, it would have {_classes(expected)}",
+            f"a batch contains {_classes(seen)} on average; shuffled, it would contain {_classes(expected)}",
             {"classes_per_batch": seen, "expected": expected},
             step=0,
         )
@@ -49,7 +49,7 @@ def not_shuffled(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "data-not-shuffled",
             0.8,
-            f"each epoch brings the same {period:,} images in the same order",
+            f"every epoch goes through the same {period:,} images in the same order",
             {"period": period},
             step=0,
         )
@@ -119,12 +119,12 @@ def leakage(case: Case) -> Iterator[Suspicion]:
         prior = 0.95 if share > 0.1 else 0.8 if share > 0.04 else 0.5
         if share > 0.98 and np.isnan(own):
             prior = 0.7  # perhaps only the training accuracy was measured
-        yield _leak(share, prior, "are among the training images, pixel by pixel")
+        yield _leak(share, prior, "are identical to a training image")
     elif len(train.nears) and len(valid.nears) == len(found):
         twins = 1 - len(np.unique(train.nears)) / max(len(mine), 1)  # how often two training images look alike
         near = float(np.isin(valid.nears[new], np.unique(train.nears)).mean())
         if near > max(0.15, 3 * max(twins, 0) + 0.1):
-            yield _leak(near, 0.75, "are nearly the same as a training image")
+            yield _leak(near, 0.75, "are almost identical to a training image")
 
 
 def _leak(share: float, prior: float, what: str) -> Suspicion:
@@ -168,13 +168,16 @@ def imbalance(case: Case) -> Iterator[Suspicion]:
         prior = 0.92 if ratio >= 8 else 0.8
         worst = min(missed, key=lambda c: recalls[int(c)])
         says = (
-            f"the model recognises {percent(recalls[int(worst)])} of the images of class {worst} and "
-            f"{percent(float(np.mean(common)))} of those of frequent classes; in training there are "
+            f"the model recognises {percent(recalls[int(worst)])} of the images of class {worst}, but "
+            f"{percent(float(np.mean(common)))} of those of frequent classes; the training set has "
             f"{counts.max() / counts[classes == worst][0]:.0f} times as many images of class {classes[counts.argmax()]}"
         )
     else:
         prior = 0.6 if ratio >= 10 and not recalls else 0.15
-        says = f"the most frequent class has {ratio:.0f} times as many images as the rarest ({first_few(rare, 4)})"
+        says = (
+            f"the most frequent class has {ratio:.0f} times as many images as the rarest "
+            f"(rare classes: {first_few(rare, 4)})"
+        )
     if weighted:
         prior *= 0.4
     yield Suspicion(
@@ -183,6 +186,6 @@ def imbalance(case: Case) -> Iterator[Suspicion]:
         says,
         {"counts": dict(zip(map(str, classes.tolist()), counts.tolist(), strict=True)), "recalls": recalls},
         step=0,
-        remedy="Weight the loss by class (cross_entropy(weight=...)), or sample rare classes more often "
-        f"(WeightedRandomSampler): {first_few(rare, 4)}.",
+        remedy="Weight the loss by class (cross_entropy(weight=...)), or sample the rare classes "
+        f"({first_few(rare, 4)}) more often (WeightedRandomSampler).",
     )

@@ -46,7 +46,7 @@ def broken(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "broken-graph",
             0.9,
-            "backward ended with “element 0 of tensors does not require grad”: nothing connects the loss with the "
+            "backward failed with “element 0 of tensors does not require grad”: the loss is not connected to the "
             "weights",
             {"message": failure.message},
             step=max(failure.step, 0),
@@ -69,13 +69,13 @@ def broken(case: Case) -> Iterator[Suspicion]:
         "broken-graph",
         0.93 if reason or len(layers) > 1 else 0.8,
         f"no gradient reaches {first_few(layers, 4)}, although the optimizer holds "
-        f"{'their' if len(layers) > 1 else 'its'} weights and later layers get theirs"
-        + (f"; between them is {reason.name} ({reason.where})" if reason else ""),
+        f"{'their' if len(layers) > 1 else 'its'} weights and later layers get gradients"
+        + (f"; {reason.name} ({reason.where}) cuts the graph between them" if reason else ""),
         {"layers": layers, "cut_by": reason.name if reason else None},
         layer=last,
         step=0,
         where=reason.where if reason else None,
-        remedy=f"Remove the {reason.name} at {reason.where}, or compute there with torch." if reason else None,
+        remedy=f"Remove the {reason.name} at {reason.where}, or use torch operations there." if reason else None,
         trials=("gradient-flow",),
     )
 
@@ -139,11 +139,11 @@ def exploding(case: Case) -> Iterator[Suspicion]:
         )
     if force > 10:
         prior = max(prior, 0.7 if recurrent else 0.35)
-        signs.append(f"at the first step the gradient is {times(force)} as large as the weights themselves")
+        signs.append(f"at the first step, the gradient is {times(force)} as large as the weights themselves")
     spread = _tail(case)
     if spread > 100 and (recurrent or how.diverged):
         prior = max(prior, 0.6 if recurrent else 0.3)
-        signs.append(f"the largest gradient of the run is {times(spread)} the usual one")
+        signs.append(f"the largest gradient of the run is {times(spread)} the typical one")
     if not signs:
         return
     if learns(case) and how.learnt > 0.1:  # a better guess than chance is little, where gradients are as large as that

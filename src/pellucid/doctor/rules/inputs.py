@@ -51,10 +51,12 @@ def not_normalised(case: Case) -> Iterator[Suspicion]:
         prior = 0.75 if abs(mean) > 1.5 else 0.3  # mostly white images: a mean of 0.95 and a deviation of 0.1, say
     else:
         return
-    scale = f"from {num(seen.min)} to {num(seen.max)}, with " if np.isfinite([seen.min, seen.max]).all() else "with "
+    scale = (
+        f"range from {num(seen.min)} to {num(seen.max)}, with" if np.isfinite([seen.min, seen.max]).all() else "have"
+    )
     uneven = ""
     if len(seen.shape) == 1 and len(spread) > 1 and spread.max() > 30 * np.median(spread) > 0:
-        uneven = f"; the largest column has {times(spread.max() / np.median(spread))} the deviation of a typical one"
+        uneven = f"; the widest column spreads {times(spread.max() / np.median(spread))} as far as a typical one"
     remedy = None
     if seen.max > 50 and seen.min >= 0 and seen.max <= 255:
         remedy = "Divide the pixels by 255, subtract the mean of the training set and divide by its standard deviation."
@@ -63,7 +65,7 @@ def not_normalised(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "inputs-not-normalised",
         prior,
-        f"the inputs go {scale}a mean of {num(mean)} and a deviation of {num(std)}{uneven}",
+        f"the inputs {scale} a mean of {num(mean)} and a standard deviation of {num(std)}{uneven}",
         {"mean": mean, "std": std, "min": seen.min, "max": seen.max},
         step=0,
         remedy=remedy,
@@ -106,13 +108,13 @@ def mismatch(case: Case) -> Iterator[Suspicion]:
         worse = trained.share - validated.share
         prior = min(0.97, prior + 0.15) if worse > 0.1 else prior * (0.6 if worse < 0 else 1)
     says = (
-        f"training images have a mean of {num(train.mean)} and a deviation of {num(train.std)}, validation images "
-        f"{num(valid.mean)} and {num(valid.std)}"
+        f"training images have a mean of {num(train.mean)} and a standard deviation of {num(train.std)}, validation "
+        f"images {num(valid.mean)} and {num(valid.std)}"
     )
     if swapped:
         says = (
-            f"the channels of validation images have means of {_list(valid.channel_mean)}, those of training images "
-            f"{_list(train.channel_mean)}: the same in reverse (BGR for RGB)"
+            f"the channel means of validation images are {_list(valid.channel_mean)}, those of training images "
+            f"{_list(train.channel_mean)}: the channels are in reverse order (BGR instead of RGB)"
         )
     yield Suspicion(
         "train-valid-preprocessing-mismatch",
@@ -152,10 +154,10 @@ def constant(case: Case) -> Iterator[Suspicion]:
         return
     equal = seen.integers and len(seen.hashes) > 2 * size and len(np.unique(seen.hashes)) == 1
     if equal or (not seen.integers and seen.between <= 1e-3 * size_of_values):
-        prior, says = 0.95, "all images of a batch are the same" if seen.std > 0 else f"every pixel is {num(seen.mean)}"
+        prior, says = 0.95, "all images in a batch are the same" if seen.std > 0 else f"every pixel is {num(seen.mean)}"
     elif seen.constant > 0.25 and not seen.integers:
         prior = 0.93 if seen.constant > 0.8 else 0.75
-        says = f"{percent(seen.constant)} of the images are of one single value each"
+        says = f"{percent(seen.constant)} of the images are empty (all their values are equal)"
     else:
         return
     yield Suspicion(

@@ -1,4 +1,4 @@
-"""Labels that carry nothing, and labels of which a share is wrong.
+"""Labels that are random, and labels of which a share is wrong.
 
 Healthy, and alike: label smoothing (losses stay away from zero); dropout, mixup and augmentation (training looks worse
 than validation, for all images a little and not for some of them entirely); hard images, whose losses lie between; a
@@ -89,17 +89,15 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
     if valid and unlikely - valid[0] > 0.1 and unlikely > 2 * valid[0] and unlikely - valid[0] > between - valid[1]:
         prior = 0.85 if not dropout else 0.75
         says = (
-            f"the model gives {percent(unlikely)} of the training labels a probability under 0.1, but only "
+            f"the model gives {percent(unlikely)} of the training labels a probability below 0.1, but only "
             f"{percent(valid[0])} of the validation labels: at least {percent(unlikely - valid[0])} of the training "
-            "labels are "
-            "wrong"
+            "labels are wrong"
         )
     elif likely > 0.4 and unlikely > 0.08 and unlikely > 0.9 * between:
         prior = 0.65 if unlikely > 1.3 * between and case.evidence.train_labels.width > 2 else 0.4
         says = (
-            f"the model gives {percent(likely)} of the training labels a probability above 0.5 and "
-            f"{percent(unlikely)} one "
-            f"under 0.1, with few in between ({percent(between)}): the latter look wrong"
+            f"of the training labels, the model gives {percent(likely)} a probability above 0.5, {percent(unlikely)} "
+            f"one below 0.1 and only {percent(between)} one in between: the {percent(unlikely)} look wrong"
         )
     if not prior:
         return
@@ -109,7 +107,7 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
         says,
         {"unlikely": unlikely, "between": between, "likely": likely, "valid_unlikely": valid[0] if valid else None},
         remedy=f"Look at the {percent(unlikely)} of the training images with the highest losses and correct their "
-        "labels; label smoothing limits the harm.",
+        "labels. Label smoothing limits the damage.",
         trials=("shuffled-labels", "one-batch"),
     )
 

@@ -46,7 +46,7 @@ def not_zeroed(case: Case) -> Iterator[Suspicion]:
         "gradients-not-zeroed",
         prior,
         f"at {percent(share)} of the steps looked at, backward found gradients of earlier steps and added to them: "
-        f"they are {percent(size)} of what the step then followed",
+        f"the old ones were {percent(size)} as large as the sum that the step used",
         {"share": share, "left": size, "backwards_per_step": per_step},
         step=int(loop.left_steps[np.argmax(loop.left_before_backward > 1e-6)]) if len(loop.left_steps) else None,
         trials=("fresh-gradients", "rate"),
@@ -64,22 +64,21 @@ def not_stepped(case: Case) -> Iterator[Suspicion]:
     if not steps and not stepped:
         if _weights_move(case) or (not case.evidence.optimizers and not fails(case)):
             return  # the loop updates them by hand
-        yield _unstepped(case, 0.95 if case.evidence.optimizers else 0.8, "and the optimizer did not step once")
+        yield _unstepped(case, 0.95 if case.evidence.optimizers else 0.8, ", but the optimizer never stepped")
         return
     per_step = loop.backwards / max(steps, 1)
     if per_step > 1.5 and loop.discarded > 0.3:
         yield _unstepped(
             case,
             0.92,
-            f"for {counted(steps, 'step')} of the optimizer: {percent(loop.discarded)} of the gradients were "
-            "zeroed before "
-            f"a step had used them",
+            f" for {counted(steps, 'optimizer step')}: {percent(loop.discarded)} of the gradients were zeroed before a "
+            "step had used them",
         )
     elif per_step > _MOST_ACCUMULATED or (per_step >= 8 and _once_per_epoch(loop)):
         yield _unstepped(
             case,
             0.7,
-            f"for {counted(steps, 'step')} of the optimizer: {per_step:.0f} batches are added up for one step",
+            f" for {counted(steps, 'optimizer step')}: each step adds up the gradients of {per_step:.0f} batches",
         )
 
 
@@ -88,7 +87,7 @@ def _unstepped(case: Case, prior: float, rest: str) -> Suspicion:
     return Suspicion(
         "optimizer-not-stepped",
         prior,
-        f"backward was called {loop.backwards:,} times, {rest}",
+        f"backward was called {loop.backwards:,} times{rest}",
         {"backwards": loop.backwards, "steps": loop.steps, "discarded": loop.discarded},
         step=0,
         trials=("rate",),

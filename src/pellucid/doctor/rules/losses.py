@@ -32,19 +32,17 @@ def broadcast(case: Case) -> Iterator[Suspicion]:
         return
     call = hits[0]
     size = max(call.input_shape[0], call.target_shape[0])
-    floor = f", so the loss stays near the variance of the targets ({num(call.target_std**2)})"
+    floor = f"; the loss then stays near the variance of the targets ({num(call.target_std**2)})"
     yield Suspicion(
         "broadcast-in-loss",
         0.95 if call.name else 0.6,
-        f"{call.name or 'the loss'} compares a prediction of shape {_shape(call.input_shape)} with a target of shape "
-        f"{_shape(call.target_shape)}: that is {size} × {size} pairs instead of {size}"
+        f"{call.name or 'the loss'} compares predictions of shape {_shape(call.input_shape)} with targets of shape "
+        f"{_shape(call.target_shape)}, which makes {size} × {size} pairs instead of {size}"
         + (floor if call.name == "mse_loss" and np.isfinite(call.target_std) else ""),
         {"prediction": list(call.input_shape), "target": list(call.target_shape), "loss": call.name},
         step=call.step,
         where=call.where or None,
-        remedy=f"Give both the shape ({size},): prediction.squeeze(1), or target.squeeze(1) if it is the target's."
-        if call.input_shape[-1] == 1 or call.target_shape[-1] == 1
-        else None,
+        remedy=f"Give both the shape ({size},): {'prediction' if len(call.input_shape) > 1 else 'target'}.squeeze(1).",
         trials=("equal-shapes",),
     )
 
@@ -89,40 +87,42 @@ _Found = tuple[float, str, str, dict[str, object]]
 def _misfit(case: Case, call: LossCall) -> _Found | None:
     """Prior, sentence, remedy and numbers."""
     if call.name == "nll_loss" and not call.log_rows > 0.9:
-        what = "probabilities" if call.rows_sum_to_one > 0.9 else "raw outputs of the model"
+        what, then = "raw outputs", "it can then fall without limit"
+        if call.rows_sum_to_one > 0.9:
+            what, then = "probabilities", "wrong predictions then get hardly any gradient"
         return (
             0.93,
-            f"nll_loss takes the logarithms of probabilities, and is given {what} from {num(call.input_min)} to "
-            f"{num(call.input_max)}; it has no smallest value then",
+            f"nll_loss expects log-probabilities, but gets {what} from {num(call.input_min)} to "
+            f"{num(call.input_max)}; {then}",
             "Use cross_entropy on the raw outputs, or log_softmax before nll_loss.",
             {"input_min": call.input_min, "input_max": call.input_max},
         )
     if call.name in _BINARY and (call.target_max > 1 or call.target_min < 0):
         return (
             0.95,
-            f"{call.name} takes targets from 0 to 1, and is given targets from {num(call.target_min)} to "
-            f"{num(call.target_max)}; the loss then falls without end",
+            f"{call.name} expects targets from 0 to 1, but gets targets from {num(call.target_min)} to "
+            f"{num(call.target_max)}; it can then fall without limit",
             _USE_CROSS_ENTROPY,
             {"target_min": call.target_min, "target_max": call.target_max},
         )
     if call.name == "kl_div" and not call.log_rows > 0.9 and not call.options.get("log_target"):
         return (
             0.8,
-            "kl_div takes the logarithms of probabilities as its first argument, and is not given any",
-            "Give kl_div log_softmax of the model's outputs.",
+            "kl_div expects log-probabilities as its first argument, but does not get them",
+            "Pass log_softmax of the model's outputs to kl_div.",
             {"input_min": call.input_min, "input_max": call.input_max},
         )
     if call.name == "cross_entropy" and call.target_kind == "float" and call.target_rows_sum_to_one < 0.5:
         return (
             0.85,
-            "cross_entropy takes one class per image, and is given targets whose rows do not sum to 1",
-            "For several classes per image use binary_cross_entropy_with_logits.",
+            "cross_entropy expects one class per image, but gets targets whose rows do not sum to 1",
+            "With several classes per image use binary_cross_entropy_with_logits.",
             {"target_rows_sum_to_one": call.target_rows_sum_to_one},
         )
     if call.name == "cross_entropy" and len(call.input_shape) == 2 and call.input_shape[1] == 1:
         return (
             0.95,
-            "cross_entropy over a single output is always 0, whatever the model says",
+            "cross_entropy with a single output is always 0, whatever the model predicts",
             "Use binary_cross_entropy_with_logits for one output, or two outputs.",
             {"outputs": 1},
         )
@@ -149,8 +149,8 @@ def _indices(case: Case, call: LossCall) -> _Found | None:
         prior = 0.1
     return (
         prior,
-        f"{call.name} is given class indices (0 to {values[-1]}) as if they were quantities: to it, class "
-        f"{values[-1]} is nearer to class {values[-2]} than to class 0",
+        f"{call.name} treats class indices (0 to {values[-1]}) as quantities: for it, class {values[-1]} is closer to "
+        f"class {values[-2]} than to class 0",
         _USE_CROSS_ENTROPY,
         {"classes": len(values), "compared": compared},
     )
@@ -164,7 +164,8 @@ def _sign(case: Case, call: LossCall) -> _Found | None:
         return None
     return (
         0.95,
-        f"backward is called on minus the {call.name or 'loss'} ({num(pairs[-1][0])}), so each step makes it larger",
+        f"backward is called on the negative {call.name or 'loss'} ({num(pairs[-1][0])}), so each step increases the "
+        "loss",
         "Call backward on the loss itself, without the minus sign.",
         {"backward": float(pairs[-1][0]), "computed": float(pairs[-1][1])},
     )

@@ -34,7 +34,7 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
     if share < 0.05:
         return
     kinds = _kinds(norms)
-    later = " (as happens when model.train() stands before the loop over epochs)" if 0.3 < share < 0.99 else ""
+    later = " (typical where model.train() is only called before the loop over epochs)" if 0.3 < share < 0.99 else ""
     yield Suspicion(
         "model-left-in-eval-mode",
         0.95 if np.isfinite(whole) else 0.8,
@@ -88,5 +88,5 @@ def _off(kinds: str) -> str:
 
 def _on(kinds: str) -> str:
     parts = ["dropout was on"] * ("dropout" in kinds)
-    parts += ["batch norms used and took in the statistics of these batches"] * ("norm" in kinds)
+    parts += ["batch norms used these batches' statistics and updated their running ones"] * ("norm" in kinds)
     return " and ".join(parts)

@@ -13,6 +13,7 @@ import numpy as np
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import accuracy, fails, last_round, late
 from pellucid.doctor.rules.wording import percent
+from pellucid.text import counted
 
 _FEW_IMAGES = 4  # Wu and He, arXiv:1803.08494: with 32, 8, 4 and 2 images the error is 23.6, 24.8, 27.3 and 34.7 %
 _MIXERS = ("MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer", "RNN", "LSTM", "GRU")
@@ -35,12 +36,12 @@ def few_images(case: Case) -> Iterator[Suspicion]:
     prior = 0.92 if size <= 2 else 0.85 if size <= _FEW_IMAGES else 0.25
     if size > _FEW_IMAGES and apart > 0.5:
         prior = 0.4
-    off = f"; their variances differ from the running ones by {percent(apart)}" if apart > 0.1 else ""
+    off = f"; the variances of batches are {percent(apart)} off the running ones" if apart > 0.1 else ""
     values = f" ({worst.per_channel} values per channel in {worst.name})" if worst.per_channel else ""
     yield Suspicion(
         "batchnorm-batch-too-small",
         prior,
-        f"batch norms take their statistics from {size} image{'s' * (size > 1)} at a time{values}{off}",
+        f"batch norms compute their statistics from {counted(size, 'image')} at a time{values}{off}",
         {"batch_size": size, "per_channel": worst.per_channel, "disagreement": apart},
         layer=worst.name,
         step=0,
@@ -60,15 +61,15 @@ def mixing(case: Case) -> Iterator[Suspicion]:
     suspects = sorted(kinds & set(_MIXERS))
     reshaped = [op for op in evidence.ops if op.module is not None and op.name in _RESHAPES and op.shape[:1] != (size,)]
     prior = 0.03
-    says = "nothing seen so far speaks for it"
+    says = "the operations that were seen do not show it, but the trial does"
     if suspects or reshaped:
         what = suspects[0] if suspects else f"{reshaped[0].name} ({reshaped[0].where or reshaped[0].module})"
-        says = f"the model has {what}, which works along the batch axis if the axes of its input are in another order"
+        says = f"the model uses {what}, which mixes the images of a batch if the axes of its input are in another order"
         prior = 0.1
     trained, validated = late(evidence.train_labels), accuracy(evidence.valid_labels, last_round(case))
     if trained.above_chance and validated.share < 0.6 * trained.share:
         prior *= 2
-        says += f"; {percent(trained.share)} are right in training and {percent(validated.share)} in validation"
+        says += f"; the accuracy is {percent(trained.share)} in training and {percent(validated.share)} in validation"
     elif fails(case):
         prior *= 2
     yield Suspicion(

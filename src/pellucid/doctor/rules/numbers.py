@@ -14,9 +14,9 @@ from pellucid.doctor.rules.descent import descent
 from pellucid.doctor.rules.weights import LARGE_STEP, step_sizes
 
 _WHERE = {
-    "input": "in the inputs",
+    "input": "before the first layer",
     "forward": "in the forward pass",
-    "loss": "in the loss",
+    "loss": "in the computation of the loss",
     "backward": "in the backward pass",
     "step": "in the optimizer's step",
 }
@@ -41,11 +41,11 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
     if found and failure and failure.during == "input":
         remedy = "Look at the data: some values are nan or infinite before the model sees them."
     elif found and failure and failure.during == "loss":
-        remedy = "Keep 0 away from log, sqrt and division (torch.log(x + 1e-8)), or use torch's own losses."
+        remedy = "Keep zeros out of log, sqrt and division (torch.log(x + 1e-8)), or use torch's own losses."
     yield Suspicion(
         "loss-not-a-number",
         prior,
-        f"values that are nan or infinite first came out of {place}, at step {step}{during}"
+        f"the first values that are nan or infinite appeared in {place}, at step {step}{during}"
         if place
         else f"the loss is nan or infinite from step {step} on",
         {

@@ -39,15 +39,15 @@ def not_optimised(case: Case) -> Iterator[Suspicion]:
     if sum(optimizer.foreign_with_grad for optimizer in stepping):
         return  # a copy is stepped: `lost` says so
     prior = 0.95 if foreign else 0.9 if share > 0.02 else 0.6
-    also = f"; instead, it holds {counted(foreign, 'tensor')} that the model does not have" if foreign else ""
+    also = f"; instead, an optimizer holds {counted(foreign, 'tensor')} that the model does not use" if foreign else ""
     yield Suspicion(
         "parameters-not-optimised",
         prior,
-        f"no optimizer holds the weights of {first_few(layers, 4)}, {percent(share)} of all that get gradients{also}",
+        f"the weights of {first_few(layers, 4)} are in no optimizer, {percent(share)} of all that get gradients{also}",
         {"layers": layers, "share": share, "foreign": foreign},
         layer=layers[0],
         step=0,
-        remedy="Make the optimizer after the model is complete and on its device: it holds an older copy."
+        remedy="Create the optimizer after the model is complete and on its device: this one holds an older copy."
         if foreign and share == 1
         else None,
         trials=("optimizer-holds-all", "rate"),
@@ -65,9 +65,8 @@ def lost(case: Case) -> Iterator[Suspicion]:
     if copied and idle:
         yield _lost(
             0.9,
-            f"the optimizer steps {counted(copied, 'tensor')} that the model does not have (a copy of its "
-            "weights), and "
-            f"the model's own weights stay as they are",
+            f"the optimizer updates {counted(copied, 'tensor')} that the model does not use (a copy of its weights), "
+            "and the model's own weights do not change",
             idle[0],
             {"copies": copied},
             "Give the optimizer model.parameters(), or copy its weights back into the model after each step.",
@@ -78,13 +77,12 @@ def lost(case: Case) -> Iterator[Suspicion]:
         kept, p = min(undone, key=lambda each: each[0])
         yield _lost(
             0.9,
-            f"before each step the weights of {p.layer} are no longer those that the last step left: "
-            f"{percent(max(kept, 0))} "
-            f"of its move is still there",
+            f"something overwrites the weights of {p.layer} between the steps: when a step begins, "
+            f"{percent(max(kept, 0))} of what the last one changed is left",
             p,
             {"kept": kept, "overwritten": p.overwritten},
-            "Look for code that writes into the weights after the step: a checkpoint loaded in the loop, a copy "
-            "put back.",
+            "Look for code that writes into the weights after the step, such as a checkpoint that is loaded in the "
+            "loop.",
         )
         return
     if (again := _begins_anew(case)) is not None:
@@ -92,11 +90,11 @@ def lost(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "updates-lost",
             0.8,
-            f"each epoch begins with a loss like the first one ({num(starts)}), although the epoch before had brought "
-            f"it to {num(ends)}: the weights are put back in between",
+            f"every epoch starts again at the initial loss ({num(starts)}), although the one before ended at "
+            f"{num(ends)}: the weights are reset in between",
             {"epochs_begin_at": starts, "epochs_end_at": ends},
             step=case.evidence.loop.epoch_starts[1],
-            remedy="Look for what puts the weights back between epochs: load_state_dict, or a model that is made anew.",
+            remedy="Look for code that resets the weights between epochs: load_state_dict, or a model created again.",
             trials=("rate",),
         )
         return
@@ -105,10 +103,10 @@ def lost(case: Case) -> Iterator[Suspicion]:
         return
     share, p = max(missed, key=lambda each: each[0])
     rounded = p.dtype in _HALF
-    why = f": {p.dtype} rounds steps away that are small for the weight" if rounded else ""
+    why = f": {p.dtype} rounds away steps that are small next to the weights" if rounded else ""
     yield _lost(
         0.92 if rounded else 0.85,
-        f"{percent(min(share, 1))} of what the optimizer asks for does not reach the weights of {p.layer}{why}",
+        f"{percent(min(share, 1))} of an optimizer step does not reach the weights of {p.layer}{why}",
         p,
         {"missed": share, "dtype": p.dtype},
         f"Keep the weights in float32 instead of {p.dtype}, and use torch.autocast for speed." if rounded else None,
@@ -182,13 +180,12 @@ def decay(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "weight-decay-too-high",
             prior,
-            f"weight decay is {percent(share)} of a typical step, and the weights {change} {percent(kept)} of "
-            "their size, "
-            f"while the loss ended at {num(how.end)}",
+            f"weight decay makes up {percent(share)} of a typical step; the weights {change} {percent(kept)} of their "
+            f"size, and the loss ended at {num(how.end)}",
             evidence,
             layer=max(weights, key=lambda p: float(np.nanmedian(p.decay_share))).layer,
             step=0,
-            remedy=f"Use a weight decay of 0.0001 to 0.01 instead of {num(strength)}." if strength else None,
+            remedy=f"Use a weight decay between 0.0001 and 0.01 instead of {num(strength)}." if strength else None,
             trials=("without-decay", "rate"),
         )
 

@@ -59,13 +59,13 @@ def softmax_twice(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "softmax-before-cross-entropy",
         0.97,
-        f"every row of the model's output is a set of probabilities that sums to 1; so the loss cannot fall below "
-        f"{num(floor)}, and it ended at {num(call.value)}",
+        f"every row of the model's output sums to 1 (probabilities), so the loss cannot fall below {num(floor)}; it "
+        f"ended at {num(call.value)}",
         {"rows_sum_to_one": call.rows_sum_to_one, "classes": classes, "floor": floor, "loss": call.value},
         layer=last.module if last else None,
         step=0,
         where=where or None,
-        remedy=f"Remove the softmax{module}: cross_entropy takes logits and applies it itself.",
+        remedy=f"Remove the softmax{module}: cross_entropy expects logits and applies softmax itself.",
         trials=("without-softmax",),
     )
 
@@ -97,13 +97,13 @@ def _bounded(
     limits = f"stay between {num(bounds[0])} and {num(bounds[1])}"
     if bounds[1] == np.inf:
         limits = "cannot be negative" if bounds[0] == 0 else f"cannot fall below {num(bounds[0])}"
-    asks = f"{call.name} takes logits, which have no bounds"
+    asks = f"{call.name} expects logits of any size and sign"
     if call.name in _REGRESSIONS:
-        asks = f"targets go from {num(call.target_min)} to {num(call.target_max)}"
+        asks = f"the targets range from {num(call.target_min)} to {num(call.target_max)}"
     return Suspicion(
         "activation-on-output",
         prior,
-        f"the last operation of the model is {name}, so its outputs {limits}; {asks}",
+        f"the model ends with {name}, so its outputs {limits}, but {asks}",
         {"activation": name, "min": low, "max": high, "loss": call.name},
         layer=last.module if last else None,
         step=0,
@@ -121,8 +121,8 @@ def width(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "output-does-not-match-classes",
             0.95,
-            f"the script ended with “{failure.message}”: a label is beyond the model's outputs"
-            + (f", of which there are {labels.width}" if labels.width else ""),
+            f"the script failed with “{failure.message}”: there is a label that the model has no output for"
+            + (f" (it has {counted(labels.width, 'output')})" if labels.width else ""),
             {"message": failure.message, "outputs": labels.width},
             step=max(failure.step, 0),
             where=failure.where or None,
@@ -145,7 +145,7 @@ def width(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "output-does-not-match-classes",
             0.9 if unused else 0.7,
-            f"the model has {counted(labels.width, 'output')}, and in {n:,} labels there are "
+            f"the model has {counted(labels.width, 'output')}, but {n:,} labels contain only "
             f"{counted(len(seen), 'class', 'classes')} ({seen.min()} to {seen.max()})",
             {"outputs": labels.width, "classes": len(seen), "lowest": int(seen.min()), "highest": int(seen.max())},
             layer=_last_layer(case),

@@ -41,25 +41,25 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     learnt = 0.0 if np.isnan(how.learnt) else how.learnt
     prior, signs = 0.0, []
     if rise > 2:
-        signs.append(f"the loss rose to {num(how.peak)} from {num(how.start)} at the start")
+        signs.append(f"the loss rose from {num(how.start)} at the start to {num(how.peak)}")
     if how.broken_at is not None and how.broken_at > 0 and (rise > 2 or early > LARGE_STEP):
         prior = 0.85
-        signs.append(f"it is nan or infinite from step {how.broken_at} on")
+        signs.append(f"the loss is nan or infinite from step {how.broken_at} on")
     elif how.diverged and how.broken_at is None:
         prior = 0.8
-        signs.append(f"the loss ended at {num(how.end)}, above the {num(how.baseline)} of a model that knows nothing")
+        signs.append(f"the loss ended at {num(how.end)}, worse than guessing ({num(how.baseline)})")
     elif how.relapse > 0.5:
         prior = 0.6
-        signs.append(f"the loss had fallen to {num(how.best)} and went back to {num(how.end)}")
+        signs.append(f"the loss fell to {num(how.best)} and then rose back to {num(how.end)}")
     elif how.stuck and (early > HUGE_STEP or rise > 3):
         prior = 0.8
-        signs.append(f"the loss then stayed at {num(how.end)}, where nothing is learnt")
+        signs.append(f"the loss then stayed at {num(how.end)}, no better than guessing")
     elif how.stuck and early > LARGE_STEP:
         prior = 0.5
-        signs.append(f"the loss stays at {num(how.end)}, where nothing is learnt")
+        signs.append(f"the loss stays at {num(how.end)}, no better than guessing")
     elif how.swing > 0.3 and not tiny_batches(case):
         prior = 0.6 if learnt < 0.3 else 0.3
-        signs.append(f"late in the run the loss still swings by {num(how.swing * how.baseline)} from step to step")
+        signs.append(f"late in the run, the loss still jumps by {num(how.swing * how.baseline)} from step to step")
     elif rise > 3 and learnt < 0.3:
         prior = 0.45
     elif early > LARGE_STEP and learnt < 0.4:
@@ -69,7 +69,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     if not prior:
         return
     if early > LARGE_STEP:
-        signs.append(f"steps moved the weights by up to {part(early)} of their size (usual: 0.1 %)")
+        signs.append(f"single steps changed the weights by up to {part(early)} of their size (usual: 0.1 %)")
     elif early < USUAL_STEP and prior < 0.8:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
     if how.starts_high and not how.diverged:
@@ -116,8 +116,8 @@ def too_low(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "learning-rate-too-low",
         prior,
-        f"a step moves the weights by {part(size)} of their size (usual: 1/1,000), and the loss went from "
-        f"{num(how.start)} to {num(how.end)} in {len(how.losses)} steps",
+        f"a step changes the weights by {part(size)} of their size (usual: 1/1,000), and the loss went from "
+        f"{num(how.start)} to {num(how.end)} in {len(how.losses):,} steps",
         {"start": how.start, "end": how.end, "step_size": size, "rate": _rate(case, highest=False)},
         step=0,
         remedy=_remedy(case, 10),
@@ -149,7 +149,5 @@ def _remedy(case: Case, factor: float) -> str | None:
     if rate is None:
         return None
     direction = "lower" if factor < 1 else "higher"
-    also = (
-        "; 1cycle or a batch normalisation lets the network bear more" if factor < 1 else ", and higher while it helps"
-    )
-    return f"Take a {direction} learning rate: {num(rate * factor)} instead of {num(rate)}{also}."
+    also = "With 1cycle or batch normalisation it may be higher." if factor < 1 else "If that helps, go on raising it."
+    return f"Use a {direction} learning rate: {num(rate * factor)} instead of {num(rate)}. {also}"

@@ -40,7 +40,7 @@ def memory(case: Case) -> Iterator[Suspicion]:
         amounts.append(f"{num(mib_per_step)} MiB")
     if per_step >= 0.5:
         amounts.append(f"{num(round(per_step, 1))} tensors")
-    growing = f"each step leaves {' and '.join(amounts)} behind" if amounts else "something keeps growing"
+    growing = f"each step leaves {' and '.join(amounts)} in memory" if amounts else "memory keeps growing"
     yield Suspicion(
         "memory-growing",
         prior,
@@ -83,8 +83,8 @@ def waiting(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "input-bound",
         0.9 if grave else 0.6 if share > 0.8 else 0.5 if share > 0.7 else 0.3,
-        f"{percent(share)} of the time the loop waits for data: {num(1000 * each)} of {num(1000 * step)} "
-        "milliseconds a step",
+        f"the loop spends {percent(share)} of its time waiting for data: {num(1000 * each)} of {num(1000 * step)} ms "
+        "per step",
         {"share": share, "waited_s": each},
         severity=None if grave else "note",
     )

@@ -85,17 +85,19 @@ def _scale(case: Case, name: str, prior: float, typical: float, grown: float) ->
     if np.isfinite(grown) and (grown > 3 or grown < 1 / 3):
         how_much = f"{times(grown)} their size" if grown > 1 else f"{part(grown)} of their size"
         change = f"; from the first layer to the last, activations {'grow' if grown > 1 else 'shrink'} to {how_much}"
-    start = f"; the loss starts at {num(how.start)}, chance is {num(how.chance)}" if np.isfinite(how.chance) else ""
+    start = (
+        f"; the loss starts at {num(how.start)}, guessing gives {num(how.chance)}" if np.isfinite(how.chance) else ""
+    )
     return Suspicion(
         name,
         prior,
-        f"the initial weights of {off.layer} have a standard deviation of {num(float(off.weight[0]))}; for "
-        f"{counted(fan_in(off), 'input')}, Kaiming's is {num(fitting)}{change}{start}",
+        f"the initial weights of {off.layer} have a standard deviation of {num(float(off.weight[0]))}; Kaiming "
+        f"initialisation gives {num(fitting)} for {counted(fan_in(off), 'input')}{change}{start}",
         {"gain": typical, "growth": grown, "layer_std": float(off.weight[0]), "fitting_std": fitting},
         layer=off.layer,
         step=0,
         remedy=f"Initialise with kaiming_normal_ (a standard deviation of {num(fitting)} in {off.layer} instead of "
-        f"{num(float(off.weight[0]))}), or leave PyTorch's initial weights.",
+        f"{num(float(off.weight[0]))}), or keep PyTorch's default initialisation.",
         trials=("initial-scale", "gradient-flow", "rate"),
     )
 
@@ -122,7 +124,7 @@ def symmetric(case: Case) -> Iterator[Suspicion]:
         "symmetric-initialisation",
         prior,
         f"all units of {', '.join(layers[:3])}{' and others' if len(layers) > 3 else ''} start with the same weights"
-        f"{' (zero)' if zero else ''} and get the same gradient, so they stay copies of one unit",
+        f"{' (zero)' if zero else ''} and get the same gradient, so they stay identical",
         {"layers": layers, "share_of_layers": of_all},
         layer=layers[0],
         step=0,

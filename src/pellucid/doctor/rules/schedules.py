@@ -68,9 +68,9 @@ def made_anew(case: Case) -> Iterator[Suspicion]:
             yield Suspicion(
                 "schedule-misused",
                 0.8,
-                f"{kind} was made {len(made)} times, and each began again before the last had ended",
+                f"{kind} was created {len(made)} times, so it started over before it had come to its end",
                 {"schedule": kind, "made": len(made), "planned": made[0].planned},
-                remedy="Make the schedule once, before the loop over epochs.",
+                remedy="Create the schedule once, before the loop over epochs.",
             )
 
 
@@ -86,11 +86,11 @@ def by_hand(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "schedule-misused",
             0.75,
-            f"the rate fell from {num(float(rates[0]))} to {num(float(rates[-1]))}, and was under a thousandth after "
-            f"{np.argmax(gone):,} of {len(rates):,} steps",
+            f"the learning rate fell from {num(float(rates[0]))} to {num(float(rates[-1]))}; it was below a thousandth "
+            f"of its peak after {np.argmax(gone):,} of {len(rates):,} steps",
             {"first": float(rates[0]), "last": float(rates[-1]), "gone_after": int(np.argmax(gone))},
             step=int(np.argmax(gone)),
-            remedy="Lower the rate once per epoch instead of once per batch, or by less.",
+            remedy="Lower the learning rate once per epoch instead of once per batch, or by less each time.",
             trials=("rate",),
         )
 
@@ -100,23 +100,24 @@ def _compare(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, 
     if "Tried to step" in scheduler.raised or (planned and done > planned and kind == "OneCycleLR"):
         return (
             0.93,
-            f"{kind} was made for {counted(planned, 'step')} and was stepped {done:,} times, beyond its end",
-            f"Make it with total_steps={max(done, steps)}, or step it less often.",
+            f"{kind} was created for {counted(planned, 'step')} but was stepped {done:,} times, beyond its end",
+            f"Create it with total_steps={max(done, steps)}, or step it less often.",
         )
     if steps < 10:
         return None
     if not done:
         if not case.evidence.finished or kind == "ReduceLROnPlateau":
             return None
-        return 0.8, f"{kind} was made and never stepped, so the rate stays at its start", "Call scheduler.step()."
+        says = f"{kind} was created but never stepped, so the learning rate stayed at its initial value"
+        return 0.8, says, "Call scheduler.step(): after every epoch, or after every batch if its length counts batches."
     every = steps / done  # optimizer steps between its own
     if every > 3 and planned > 3 * done and case.evidence.finished and kind != "ReduceLROnPlateau":
         fits = abs(planned - steps) < 0.3 * planned  # made for batches
         if fits or kind == "OneCycleLR":
             return (
                 0.93 if fits else 0.7,
-                f"{kind} was made for {counted(planned, 'step')} and was stepped {counted(done, 'time')} in {steps:,} "
-                f"steps of the optimizer: the rate only went from {_path(scheduler)}",
+                f"{kind} was created for {counted(planned, 'step')} but was stepped {counted(done, 'time')} in "
+                f"{counted(steps, 'optimizer step')}: the learning rate only went from {_path(scheduler)}",
                 "Call scheduler.step() after every batch instead of every epoch.",
             )
         return None
@@ -125,8 +126,8 @@ def _compare(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str, 
         if restarts > 8:
             return (
                 0.75,
-                f"{kind} was stepped for every batch, and began again {restarts} times in {steps:,} steps",
-                "Call scheduler.step() after every epoch, or count T_0 in batches.",
+                f"{kind} was stepped after every batch and restarted {restarts} times in {steps:,} steps",
+                "Call scheduler.step() after every epoch, or give T_0 in batches.",
             )
     if every < 1.5 and kind not in _CYCLIC:
         return _per_batch(case, scheduler, steps)
@@ -140,10 +141,9 @@ def _per_batch(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str
     if kind == "CosineAnnealingLR" and planned and done > 1.5 * planned:
         return (
             0.93,
-            f"CosineAnnealingLR was made for {counted(planned, 'step')} and was stepped for every batch, {done:,} "
-            "times: the "
-            f"rate went down and up again {counted(max(1, round(done / (2 * planned))), 'time')}",
-            f"{per_epoch[:-1]}, or make it with T_max={steps}.",
+            f"CosineAnnealingLR was created for {counted(planned, 'step')} but was stepped after every batch, {done:,} "
+            f"times: the learning rate went down and up again {counted(max(1, round(done / (2 * planned))), 'time')}",
+            f"{per_epoch[:-1]}, or create it with T_max={steps}.",
         )
     rates = scheduler.rates[np.isfinite(scheduler.rates)]
     if len(rates) < 10 or not rates.max() > 0:
@@ -158,11 +158,8 @@ def _per_batch(case: Case, scheduler: Scheduler, steps: int) -> tuple[float, str
             prior = 0.5
         return (
             prior,
-            f"{kind} was stepped for every batch, {done:,} times, and the rate fell from {_path(scheduler)}; it "
-            "was under a "
-            f"thousandth after {ends:,} steps"
-            if gone.any()
-            else f"{kind} was stepped for every batch, {done:,} times, and the rate fell from {_path(scheduler)}",
+            f"{kind} was stepped after every batch, {done:,} times, and the learning rate fell from {_path(scheduler)}"
+            + (f"; it was below a thousandth of its peak after {ends:,} steps" if gone.any() else ""),
             per_epoch,
         )
     return None

@@ -39,7 +39,7 @@ def dead(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "dead-units",
             prior,
-            f"{percent(share)} of the units of {worst.name} output nothing but zeros, from the first batch to the last",
+            f"{percent(share)} of the units of {worst.name} output only zeros, from the first batch to the last",
             {"share": share, "units": {unit.name: float(unit.silent[0]) for unit in units}},
             layer=worst.name,
             step=int(worst.steps[0]) if len(worst.steps) else 0,
@@ -53,7 +53,7 @@ def dead(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "learning-rate-too-high",
             0.3 if descent(case).starts_high else 0.6,
-            f"{percent(fallen.always_silent)} of the units of {fallen.name} fell silent while training; before, it was "
+            f"at the end {percent(fallen.always_silent)} of the units of {fallen.name} output only zeros, at the start "
             f"{percent(fallen.silent[0])}",
             {"silent_first": float(fallen.silent[0]), "silent_last": fallen.always_silent},
             layer=fallen.name,
@@ -78,8 +78,7 @@ def saturated(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "saturated-units",
         prior,
-        f"{percent(share)} of the outputs of {worst.name} are at the flat ends of {worst.kind}, from the first "
-        "batch on",
+        f"from the first batch, {percent(share)} of the outputs of {worst.name} are at the flat ends of {worst.kind}",
         {"share": share, "units": {unit.name: float(unit.saturated[0]) for unit in units}},
         layer=worst.name,
         step=int(worst.steps[0]) if len(worst.steps) else 0,
