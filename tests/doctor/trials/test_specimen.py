@@ -126,7 +126,7 @@ def test_a_model_too_large_or_beyond_copying_says_so(monkeypatch):
     assert battery.run(run, ["rate"], 5) == []
     assert run.notes == [f"nothing was tried: {run.why}"]
     monkeypatch.setattr(specimens, "_free", lambda device: 100.0)
-    assert "several times" in specimen(network(), classes()).why
+    assert "too large: 7 copies" in specimen(network(), classes()).why
 
 
 class Drifting(nn.Linear):
@@ -156,8 +156,8 @@ def test_time_is_kept(monkeypatch):
     run.step_s = 1e-3
     assert battery.run(run, ["slow", "broken"], 5) == []
     assert run.notes == [
-        "broken could not be tried: ZeroDivisionError: division by zero",
-        "not tried for want of time (5 s): slow",
+        "the trial broken failed: ZeroDivisionError: division by zero",
+        "no time was left for some trials (budget 5 s): slow",
     ]
     assert (battery.budget_s(1), battery.budget_s(200), battery.budget_s(1e6)) == (5, 20, 60)
 

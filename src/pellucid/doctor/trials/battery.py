@@ -41,10 +41,10 @@ def run(specimen: Specimen, names: Sequence[str], budget_s: float) -> list[Outco
             late.append(name)
             continue
         except Exception as error:  # the user's modules, in a mode or with inputs that they never had
-            specimen.notes.append(f"{name} could not be tried: {type(error).__name__}: {error}")
+            specimen.notes.append(f"the trial {name} failed: {type(error).__name__}: {error}")
             continue
         if outcome is not None:
             outcomes.append(replace(outcome, seconds=time.perf_counter() - trial_began))
     if late:
-        specimen.notes.append(f"not tried for want of time ({budget_s:.0f} s): {', '.join(late)}")
+        specimen.notes.append(f"no time was left for some trials (budget {budget_s:.0f} s): {', '.join(late)}")
     return outcomes

@@ -11,9 +11,9 @@ from pellucid.doctor.trials.nested import replaced, tensors_of
 from pellucid.doctor.trials.operations import Operation, version_of
 from pellucid.doctor.trials.replay import CapturedBatch, Slot, Step
 
-HIDDEN = "the loss was computed by code that torch does not show"
-INSIDE = "the loss uses a tensor that was made inside of the model and is not its output"
-CHANGED = "a tensor that the loss was computed from was changed in the meantime"
+HIDDEN = "the loss is computed by code that cannot be recorded"
+INSIDE = "the loss uses a tensor from inside the model that is not part of its output"
+CHANGED = "a tensor that the loss was computed from was changed in place later"
 
 
 class Builder:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.doctor.rules.wording import percent
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.specimen import Specimen, copied
@@ -43,9 +44,9 @@ def image_mixing(specimen: Specimen) -> Outcome | None:
     mixed = share > 1e-6
     return Outcome(
         trial="image-mixing",
-        says=f"in evaluation mode, {share:.0%} of the gradient of an item's output goes to the other items of its batch"
+        says=f"in evaluation mode, {percent(share)} of the gradient of one item's output goes to other items of the batch"
         if mixed
-        else "in evaluation mode, the output of an item depends on no other item of its batch",
+        else "in evaluation mode, the output of an item does not depend on the other items in its batch",
         numbers={"share of others": share, "items": n},
         odds={"batch-mixing": 100.0 if share > 1e-3 else 10.0 if mixed else 0.01},
         rules_out={} if mixed else {"batch-mixing": "no gradient from one item's output to another item"},
@@ -75,7 +76,7 @@ def norm_modes(specimen: Specimen) -> Outcome | None:
     numbers: dict[str, object] = {"train": losses[True], "eval": losses[False], "values per channel": sizes}
     numbers["norms in evaluation mode"] = len(in_eval)
     curves: dict[str, np.ndarray] = {}
-    says = f"the captured batches have a loss of {said(losses[True])} with norms in training mode and of "
+    says = f"the captured batches have a loss of {said(losses[True])} with batch norms in training mode and of "
     says += f"{said(losses[False])} in evaluation mode"
     if in_eval:
         n = specimen.steps(2)
@@ -87,7 +88,7 @@ def norm_modes(specimen: Specimen) -> Outcome | None:
         numbers |= {"steps": n, "as it was": end(before), "norms in training mode": end(after)}
         # A frozen body keeps its norms in evaluation mode on purpose, and is no worse for it.
         odds["model-left-in-eval-mode"] = max(helped(before, after, specimen.start, specimen.achieved), 0.3)
-        says += f"; {n} steps with norms in training mode: {instead(before, after)}"
+        says += f"; {n} steps with batch norms in training mode: {instead(before, after)}"
     else:
         odds["model-left-in-eval-mode"] = 0.3
     return Outcome(trial="norm-modes", says=says, numbers=numbers, curves=curves, odds=odds)

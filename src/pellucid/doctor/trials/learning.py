@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.doctor.rules.wording import percent
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.optimizers import sane
@@ -16,6 +17,7 @@ from pellucid.doctor.trials.outputs import classes_of
 from pellucid.doctor.trials.replay import CapturedBatch, can_be_dealt, dealt
 from pellucid.doctor.trials.specimen import Specimen
 from pellucid.doctor.trials.weighing import end, progress, said
+from pellucid.text import counted
 
 LEARNT = 0.7  # of its loss lost: a batch that is being learnt by heart
 # What keeps even one batch from being learnt, and how much one that was learnt speaks against it.
@@ -49,10 +51,10 @@ def one_batch(specimen: Specimen) -> Outcome | None:
         odds = {fault: min(1 / factor, 3.0) for fault, factor in IN_THE_WAY.items()} | dict.fromkeys(BESIDE, 0.5)
     else:
         odds = {}
-    can = "can" if learnt > LEARNT else "cannot" if odds else "can in part"
+    can = "can" if learnt > LEARNT else "cannot" if odds else "can only partly"
     return Outcome(
         trial="one-batch",
-        says=f"one batch of {len(batches[0])} {can} be learnt by heart: {n} steps of Adam at 0.001 bring its loss from "
+        says=f"one batch of {len(batches[0])} {can} be memorised: {n} steps of Adam at 0.001 bring its loss from "
         f"{said(float(losses[0]))} to {said(end(losses))}",
         numbers={"steps": n, "start": float(losses[0]), "end": end(losses), "items": len(batches[0])},
         curves={"one batch": losses},
@@ -74,8 +76,8 @@ def capacity(specimen: Specimen) -> Outcome | None:
     going = math.isfinite(last) and last < 0.98 * middle
     return Outcome(
         trial="capacity",
-        says=f"{n} more steps of Adam at 0.001 on {len(specimen.train)} batches: loss {said(last)} from {said(first)}"
-        f"{', and still falling' if going else ''}",
+        says=f"{n} more steps of Adam at 0.001 on {counted(len(specimen.train), 'batch', 'batches')} bring the loss "
+        f"from {said(first)} to {said(last)}{', and it is still falling' if going else ''}",
         numbers={"steps": n, "start": first, "end": last, "still falling": going},
         curves={"more steps": losses},
         odds={"underfitting": (2.0 if fell > 0.3 or going else 1.0) if first > 0.3 * specimen.start else 0.5},
@@ -109,11 +111,11 @@ def shuffled_labels(specimen: Specimen) -> Outcome | None:
     odds = 0.02 if sure > 4 else 0.1 if sure > 3 else 0.4 if sure > 2 else 4.0 if sure < 1 and learnt else 1.0
     return Outcome(
         trial="shuffled-labels",
-        says=f"{n} steps with real and with shuffled labels, judged on {items} other items: {said_as}",
+        says=f"{n} steps with real and {n} with shuffled labels, compared on {items} other items: {said_as}",
         numbers={"steps": n, "items": items, "standard errors": sure, **numbers},
         curves=curves,
         odds={"labels-random": odds},
-        rules_out={"labels-random": f"real labels do better on other items: {said_as}"} if odds < 0.3 else {},
+        rules_out={"labels-random": f"real labels do better than shuffled ones: {said_as}"} if odds < 0.3 else {},
     )
 
 
@@ -164,4 +166,5 @@ def _difference(
         return sure, f"loss {said(real[0])} and {said(shuffled[0])}", numbers
     pooled = min(max((real[1] + shuffled[1]) / 2, 1 / items), 1 - 1 / items)
     sure = (real[1] - shuffled[1]) / math.sqrt(2 * pooled * (1 - pooled) / items)
-    return sure, f"{real[1]:.0%} and {shuffled[1]:.0%} right", {"right": real[1], "right shuffled": shuffled[1]}
+    words = f"{percent(real[1])} and {percent(shuffled[1])} right"
+    return sure, words, {"right": real[1], "right shuffled": shuffled[1]}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.doctor.rules.wording import percent
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.operations import Operation
@@ -252,7 +253,8 @@ def fitting_loss(specimen: Specimen) -> Outcome | None:
     factor = confirming(right[1] - right[0])
     return Outcome(
         trial="fitting-loss",
-        says=f"{n} steps with cross-entropy: {right[1]:.0%} of the captured batches right instead of {right[0]:.0%}",
+        says=f"{n} steps with cross-entropy: {percent(right[1])} of the captured items right instead of "
+        f"{percent(right[0])}",
         numbers={"steps": n, "as it was": right[0], "cross-entropy": right[1], "loss": found.loss},
         curves={"as it was": before, "cross-entropy": after},
         odds={"wrong-loss": factor},

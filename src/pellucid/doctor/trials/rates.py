@@ -37,10 +37,11 @@ def rate(specimen: Specimen) -> Outcome | None:
     moved = max(made[1.0], specimen.achieved)
     if moved > 0.02:  # that it could move faster is no fault
         too_low *= 0.3 if moved < 0.05 else 0.03
-    losses = ", ".join(f"{said(end(curves[f'×{factor:g}']))} at {factor:g}×" for factor in made)
+    *losses, last = (f"{said(end(curves[f'×{factor:g}']))} at {factor:g}×" for factor in made)
     return Outcome(
         trial="rate",
-        says=f"{n} steps from the same weights: loss {losses} the learning rate (it begins at {said(first)})",
+        says=f"{n} steps each, from the same weights, bring the loss from {said(first)} to {', '.join(losses)} and "
+        f"{last} the learning rate",
         numbers=numbers,
         curves=curves,
         odds={"learning-rate-too-high": too_high, "learning-rate-too-low": too_low},
@@ -48,7 +49,7 @@ def rate(specimen: Specimen) -> Outcome | None:
             name: words
             for name, words, odds in (
                 ("learning-rate-too-high", "no better at 0.1×", too_high),
-                ("learning-rate-too-low", "no better at 10× and 100×" if too_low > 0.1 else "it moves at 1×", too_low),
+                ("learning-rate-too-low", "no better at 10× and 100×" if too_low > 0.1 else "it falls at 1×", too_low),
             )
             if odds < 0.3
         },
@@ -80,7 +81,7 @@ def fresh_gradients(specimen: Specimen) -> Outcome | None:
     factor = min(max(confirming(gain(piled, fresh, specimen.start)), 0.5), 5.0)
     return Outcome(
         trial="fresh-gradients",
-        says=f"{n} steps with gradients zeroed before every pass: {instead(piled, fresh)}",
+        says=f"{n} steps with gradients zeroed before every backward pass: {instead(piled, fresh)}",
         numbers={"steps": n, "accumulated": end(piled), "zeroed": end(fresh)},
         curves={"as it was": piled, "zeroed": fresh},
         odds={"gradients-not-zeroed": factor},
@@ -129,7 +130,7 @@ def without_decay(specimen: Specimen) -> Outcome | None:
     factor = helped(before, after, specimen.start, specimen.achieved)
     return Outcome(
         trial="without-decay",
-        says=f"{n} steps without weight decay from the weights it {'has now' if present else 'began with'}: "
+        says=f"{n} steps without weight decay, from the {'present' if present else 'initial'} weights: "
         f"{instead(before, after)}",
         numbers={
             "steps": n,

@@ -174,13 +174,13 @@ class CapturedBatch:
                 self.random.restore()
             loss = float(self.replay(model)[0].detach())
         except Exception as error:  # whatever the user's code does where it is called another time
-            self.why = f"the pass cannot be made again: {type(error).__name__}: {error}"
+            self.why = f"the pass cannot be repeated: {type(error).__name__}: {error}"
             return self.why
         finally:
             now.restore()
         same = math.isclose(loss, self.loss, rel_tol=rounding, abs_tol=rounding) or not math.isfinite(self.loss)
         if same_loss and not same:
-            self.why = f"made again, the pass has a loss of {loss:.4g} instead of {self.loss:.4g}"
+            self.why = f"repeated, the pass has a loss of {loss:.4g} instead of {self.loss:.4g}"
         return self.why
 
     def _rounds(self) -> bool:

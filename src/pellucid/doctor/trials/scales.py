@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.doctor.rules.wording import num, times
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.replay import CapturedBatch
@@ -77,8 +78,8 @@ def initial_scale(specimen: Specimen) -> Outcome | None:
     layers = list(stds)
     return Outcome(
         trial="initial-scale",
-        says=f"{n} steps with weights scaled to outputs of deviation 1 (they had {stds[layers[0]]:.2g} in the first "
-        f"layer and {stds[layers[-1]]:.2g} in the last): {instead(before, after)}",
+        says=f"{n} steps with weights scaled so that every layer outputs a standard deviation of 1 (it was "
+        f"{num(stds[layers[0]])} in the first layer and {num(stds[layers[-1]])} in the last): {instead(before, after)}",
         numbers={"steps": n, "as it was": end(before), "scaled": end(after), "deviations": stds},
         curves={"as it was": before, "weights scaled": after},
         odds=dict(zip(sides, (small, large), strict=True)),
@@ -106,8 +107,8 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
     odds["initial-scale-too-large"] = 8.0 if grows > 1e3 else 3.0 if grows > 100 else 1.2 if grows > 10 else 0.3
     return Outcome(
         trial="gradient-flow",
-        says=f"at the initial weights the gradient at the first layer is {ratio:.2g} times that at the last, and the "
-        f"activations of the last are {grows:.2g} times those of the first",
+        says=f"with the initial weights, the gradient at the first layer is {times(ratio)} that at the last, and the "
+        f"activations of the last layer are {times(grows)} those of the first",
         numbers={
             "first over last": ratio,
             "activations last over first": grows,
@@ -116,7 +117,7 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
         },
         odds=odds,
         rules_out={
-            f"{word}-gradients": f"{ratio:.2g} times as large at the first layer as at the last"
+            f"{word}-gradients": f"{times(ratio)} as large at the first layer as at the last"
             for word in ("vanishing", "exploding")
             if odds[f"{word}-gradients"] < 0.3
         },
@@ -181,10 +182,10 @@ def normalised_input(specimen: Specimen) -> Outcome | None:
     if abs(mean) < 1 and 0.2 < std < 3:
         return Outcome(
             trial="normalised-input",
-            says=f"the inputs have a mean of {mean:.2g} and a deviation of {std:.2g}: there is nothing to normalise",
+            says=f"the inputs have a mean of {num(mean)} and a standard deviation of {num(std)}, which is fine",
             numbers=numbers,
             odds={"inputs-not-normalised": 0.05},
-            rules_out={"inputs-not-normalised": f"mean {mean:.2g}, deviation {std:.2g}"},
+            rules_out={"inputs-not-normalised": f"mean {num(mean)}, standard deviation {num(std)}"},
         )
     normalised = standardised(statistics)
     n = specimen.steps(2)
@@ -195,8 +196,8 @@ def normalised_input(specimen: Specimen) -> Outcome | None:
     factor = helped(before, after, specimen.start, specimen.achieved)
     return Outcome(
         trial="normalised-input",
-        says=f"{n} steps with inputs of mean 0 and deviation 1 (they have {mean:.3g} and {std:.3g}): "
-        f"{instead(before, after)}",
+        says=f"{n} steps with inputs normalised to mean 0 and standard deviation 1 (they have {num(mean)} and "
+        f"{num(std)}): {instead(before, after)}",
         numbers=numbers | {"steps": n, "as it was": end(before), "normalised": end(after)},
         curves={"as it was": before, "inputs normalised": after},
         odds={"inputs-not-normalised": factor},

@@ -106,7 +106,8 @@ class Specimen:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         free = _free(device)
         if COPIES * size > free:
-            why = f"the model's {size / 2**30:.1f} GiB cannot be copied several times into {free / 2**30:.1f} GiB"
+            why = f"the model is too large: {COPIES} copies of {size / 2**30:.1f} GiB do not fit into the free "
+            why += f"{free / 2**30:.1f} GiB"
             return cls(nn.Identity(), why=why)
         try:
             with aside(), unseen():
@@ -123,7 +124,7 @@ class Specimen:
             with aside(), unseen():
                 usable[0].check(self.copy(), same_loss=self.initial is not None)
             if usable[0].why:
-                self.notes.append(f"batches could not be replayed: {usable[0].why}")
+                self.notes.append(f"the captured batches cannot be replayed: {usable[0].why}")
                 usable = []
         self.train = usable
         if usable:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from pellucid.doctor.rules.wording import num
+
 
 def end(losses: np.ndarray) -> float:
     """Where a descent came to: the mean of the last quarter of its losses."""
@@ -56,7 +58,7 @@ def _reached(losses: np.ndarray, start: float) -> float:
 
 def said(loss: float) -> str:
     """A loss as a sentence has it."""
-    return f"{loss:.3g}" if math.isfinite(loss) else "not a number"
+    return num(loss) if math.isfinite(loss) else "infinite"
 
 
 def instead(before: np.ndarray, after: np.ndarray) -> str:
