@@ -44,7 +44,7 @@ def image_mixing(specimen: Specimen) -> Outcome | None:
     mixed = share > 1e-6
     return Outcome(
         trial="image-mixing",
-        says=f"in evaluation mode, {percent(share)} of the gradient of one item's output goes to other items of the batch"
+        says=f"in evaluation mode, {percent(share)} of the gradient of an item's output goes to others in its batch"
         if mixed
         else "in evaluation mode, the output of an item does not depend on the other items in its batch",
         numbers={"share of others": share, "items": n},
