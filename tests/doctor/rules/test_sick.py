@@ -381,6 +381,26 @@ def always_the_same_order() -> Case:
     return case
 
 
+@sick("train-valid-preprocessing-mismatch")
+def exchanged_channels_of_images_from_0_to_1() -> Case:
+    """BGR in validation; its 256 images are a little brighter, too."""
+    return changed(
+        run(valid_right=(0.2, 0.3, 0.35)), train__channel_mean=np.array([0.49, 0.48, 0.45]), train__std=0.25,
+        train__channel_std=np.array([0.24, 0.24, 0.26]), valid__std=0.25, valid__mean=0.49, train__mean=0.473,
+        valid__channel_mean=np.array([0.46, 0.497, 0.513]), valid__channel_std=np.array([0.26, 0.24, 0.24]),
+    )  # fmt: skip
+
+
+@sick("train-valid-preprocessing-mismatch")
+def exchanged_channels_of_normalised_images() -> Case:
+    """(m2 − m0)/s0, 0, (m0 − m2)/s2 instead of zeros."""
+    return changed(
+        run(valid_right=(0.2, 0.3, 0.35)), train__channel_mean=np.zeros(3), train__channel_std=np.ones(3),
+        valid__channel_mean=np.array([-0.18, 0.0, 0.17]), valid__channel_std=np.array([1.06, 1.0, 0.94]),
+        train__std=1.0, valid__std=1.0, train__mean=0.0, valid__mean=0.0,
+    )  # fmt: skip
+
+
 @sick("train-valid-leakage")
 def half_of_validation_trained_on() -> Case:
     case = run(valid_right=(0.7, 0.85, 0.93))
@@ -536,6 +556,15 @@ def test_what_is_said_is_a_sentence_with_numbers(name, make):
             assert "  " not in text and "{" not in text, text
         assert each.remedy is None or each.remedy.endswith("."), each.remedy
         assert 0 < each.prior < 1
+
+
+def test_underfitting_is_a_warning_where_hardly_anything_was_learnt():
+    def severity(right: float) -> str:
+        case = run(loss=falling(2.3, 1.9, steps=400)[:300], right=(0.1, right), valid_right=(0.1, right - 0.1, right))
+        return next(each.severity for each in verdict(case, suspicions(case)) if each.name == "underfitting")
+
+    assert severity(0.2) == "warning"
+    assert severity(0.4) == "note"  # a short run of a hard task
 
 
 def test_a_symptom_is_said_to_follow_from_its_cause():

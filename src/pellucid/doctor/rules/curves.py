@@ -14,6 +14,8 @@ from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import accuracy, descent, fails, last_round, late
 from pellucid.doctor.rules.wording import num, percent
 
+LITTLE = 0.2  # of the way to no mistakes: 28 % right of ten equal classes
+
 
 @rule
 def over(case: Case) -> Iterator[Suspicion]:
@@ -76,19 +78,29 @@ def under(case: Case) -> Iterator[Suspicion]:
     if how.learnt > 0.5 or end.share > 0.7 or how.relapse > 0.3:
         return
     accuracy_so_far = f" (accuracy {percent(end.share)})" if end.n else ""
+    reached = _reached(case)
     if how.still_falling:
-        yield _under(
-            case, 0.55, f"the loss was still falling when training ended, at {num(how.end)}{accuracy_so_far}", "note"
-        )
+        says = f"the loss was still falling when training ended, at {num(how.end)}{accuracy_so_far}"
+        yield _under(case, 0.55, says, None if reached < LITTLE else "note")
     elif len(how.losses) >= 200:
         soft = any(call.target_kind == "float" and call.name == "cross_entropy" for call in case.evidence.calls)
-        grave = how.learnt < 0.15 and not soft
+        grave = reached < LITTLE or (np.isnan(reached) and how.learnt < 0.15 and not soft)
         yield _under(
             case,
             0.6 if how.learnt < 0.35 and not soft else 0.5,
             f"the loss stopped falling, at {num(how.end)}{accuracy_so_far}; guessing gives {num(how.baseline)}",
             None if grave else "note",
         )
+
+
+def _reached(case: Case) -> float:
+    """How far the better of both accuracies is on the way from the most frequent class to 1; nan if not known.
+
+    Unlike the loss, it says the same under mixup and label smoothing.
+    """
+    every = late(case.evidence.train_labels), accuracy(case.evidence.valid_labels, last_round(case))
+    known = [(each.share - each.majority) / (1 - each.majority) for each in every if each.n and each.majority < 1]
+    return max(known, default=np.nan)
 
 
 def _under(case: Case, prior: float, says: str, severity: str | None) -> Suspicion:

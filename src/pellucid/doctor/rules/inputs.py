@@ -114,7 +114,7 @@ def mismatch(case: Case) -> Iterator[Suspicion]:
     if swapped:
         says = (
             f"the channel means of validation images are {_list(valid.channel_mean)}, those of training images "
-            f"{_list(train.channel_mean)}: the channels are in reverse order (BGR instead of RGB)"
+            f"{_list(train.channel_mean)}: the first and the last channel are exchanged (BGR instead of RGB)"
         )
     yield Suspicion(
         "train-valid-preprocessing-mismatch",
@@ -137,11 +137,17 @@ def _difference(train: Inputs, valid: Inputs) -> tuple[float, float]:
 
 
 def _swapped(train: Inputs, valid: Inputs) -> bool:
-    a, b = train.channel_mean, valid.channel_mean
-    if len(a) != 3 or len(b) != 3:
+    """Whether the first and the last of three channels went opposite ways, as far as each other, and the middle stayed.
+
+    So it is whether the channels were normalised before or not: (m2 − m0)/s0 and (m0 − m2)/s2, or not divided. How
+    bright the images are does not count: among few images it differs more than their colour.
+    """
+    if len(train.channel_mean) != 3 or len(valid.channel_mean) != 3:
         return False
-    apart = np.abs(a - b).max()
-    return bool(apart > 0.08 * train.std and np.abs(a[::-1] - b).max() < 0.25 * apart)
+    moved = valid.channel_mean - train.channel_mean
+    first, middle, last = moved - moved.mean()
+    apart = abs(last - first) / 2
+    return bool(apart > 0.08 * train.std and abs(middle) < 0.35 * apart and first * last < 0)
 
 
 @rule
