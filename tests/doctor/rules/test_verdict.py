@@ -167,6 +167,14 @@ def test_a_sure_cause_is_proved_before_its_signs_are_examined():
     assert which_trials(found, run())[0] == "without-softmax"
 
 
+def test_a_trial_of_a_few_passes_does_not_wait_for_descents():
+    found = [
+        Suspicion("learning-rate-too-high", 0.5, "", trials=("rate",)),
+        Suspicion("batch-mixing", 0.03, "", trials=("image-mixing",)),
+    ]
+    assert which_trials(found, run()) == ["image-mixing", "rate"]
+
+
 def test_what_is_tried_when_the_loss_does_not_fall_and_nothing_is_suspected():
     assert which_trials([], run()) == []
     assert which_trials([], stuck(loss=flat(np.log(10))))[:2] == ["rate", "one-batch"]
