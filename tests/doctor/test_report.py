@@ -46,6 +46,11 @@ def test_a_healthy_run_says_what_was_checked():
 def test_a_line_of_code_is_named_once(report):
     first = replace(report.findings[0], remedy="remove nn.Softmax (head.2, train.py line 31)")
     assert str(Report([first])).count("line 31") == 1
+    two = replace(first, remedy="Use lr=0.01 instead of 0.1. Then train on.")
+    assert "do: Use lr=0.01 instead of 0.1 (train.py line 31). Then train on." in str(Report([two]))
+    assert "do: Use DataLoader(..., shuffle=True) (train.py line 31)." in str(
+        Report([replace(two, remedy="Use DataLoader(..., shuffle=True).")])
+    )
 
 
 def test_json_has_the_promised_form_and_comes_back(report, tmp_path):

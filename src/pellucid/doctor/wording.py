@@ -74,11 +74,13 @@ def layer(name: str) -> str:
 
 
 def remedy(finding: Finding) -> str:
-    """What to do, with the line of code where that is not part of it already."""
+    """What to do, with the line of code at the end of the first sentence where that is not part of it already."""
     where = finding.where
     if not where or where in finding.remedy or _line_of(where) in finding.remedy:
         return printable(finding.remedy)
-    return printable(f"{finding.remedy} ({_line_of(where)})")
+    end = re.search(r"\.(?= |$)", finding.remedy)
+    at = len(finding.remedy) if end is None else end.start()
+    return printable(f"{finding.remedy[:at]} ({_line_of(where)}){finding.remedy[at:]}")
 
 
 def _line_of(where: str) -> str:

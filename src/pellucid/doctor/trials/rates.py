@@ -49,7 +49,11 @@ def rate(specimen: Specimen) -> Outcome | None:
             name: words
             for name, words, odds in (
                 ("learning-rate-too-high", "no better at 0.1×", too_high),
-                ("learning-rate-too-low", "no better at 10× and 100×" if too_low > 0.1 else "it falls at 1×", too_low),
+                (
+                    "learning-rate-too-low",
+                    "no better at 10× and 100×" if too_low > 0.1 else "the loss falls at 1×",
+                    too_low,
+                ),
             )
             if odds < 0.3
         },

@@ -117,7 +117,7 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
         },
         odds=odds,
         rules_out={
-            f"{word}-gradients": f"{times(ratio)} as large at the first layer as at the last"
+            f"{word}-gradients": f"a factor of {num(float(f'{ratio:.2g}'))} between the first layer and the last"
             for word in ("vanishing", "exploding")
             if odds[f"{word}-gradients"] < 0.3
         },
