@@ -114,7 +114,7 @@ def mismatch(case: Case) -> Iterator[Suspicion]:
     if swapped:
         says = (
             f"the channel means of validation images are {_list(valid.channel_mean)}, those of training images "
-            f"{_list(train.channel_mean)}: the first and the last channel are exchanged (BGR instead of RGB)"
+            f"{_list(train.channel_mean)}: the first and the last channel are swapped (BGR instead of RGB)"
         )
     yield Suspicion(
         "train-valid-preprocessing-mismatch",

@@ -34,14 +34,14 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
     if end.above_chance and valid.at_chance:
         prior = 0.85 if end.share > max(valid.share, early.share) + 0.1 else 0.5
         says = (
-            f"validation is at chance ({percent(valid.share)}), and training was until the images came again "
-            f"({percent(early.share)}, then {percent(end.share)}): they are learnt by heart"
+            f"validation stays at chance ({percent(valid.share)}); training rose from chance ({percent(early.share)}) "
+            f"to {percent(end.share)} only as the images repeated: they are memorised"
         )
     elif end.above_chance and not valid.n:
         prior = 0.2  # perhaps only a slow start
         says = (
-            f"training was at chance until the images came again ({percent(early.share)}, then {percent(end.share)}), "
-            "as if they were learnt by heart"
+            f"training rose from chance ({percent(early.share)}) to {percent(end.share)} only as the images repeated, "
+            "as if they were memorised"
         )
     elif fails(case):
         sizes = step_sizes(case)

@@ -34,7 +34,7 @@ def trained_in_eval(case: Case) -> Iterator[Suspicion]:
     if share < 0.05:
         return
     kinds = _kinds(norms)
-    later = " (typical where model.train() is only called before the loop over epochs)" if 0.3 < share < 0.99 else ""
+    later = " (typical if model.train() is only called before the loop over epochs)" if 0.3 < share < 0.99 else ""
     yield Suspicion(
         "model-left-in-eval-mode",
         0.95 if np.isfinite(whole) else 0.8,

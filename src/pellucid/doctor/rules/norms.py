@@ -64,7 +64,9 @@ def mixing(case: Case) -> Iterator[Suspicion]:
     says = "the operations that were seen do not show it, but the trial does"
     if suspects or reshaped:
         what = suspects[0] if suspects else f"{reshaped[0].name} ({reshaped[0].where or reshaped[0].module})"
-        says = f"the model uses {what}, which mixes the images of a batch if the axes of its input are in another order"
+        says = (
+            f"the model uses {what}, which mixes the images of a batch if the axes of its input are in the wrong order"
+        )
         prior = 0.1
     trained, validated = late(evidence.train_labels), accuracy(evidence.valid_labels, last_round(case))
     if trained.above_chance and validated.share < 0.6 * trained.share:

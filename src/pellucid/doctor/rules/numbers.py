@@ -45,7 +45,7 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "loss-not-a-number",
         prior,
-        f"the first values that are nan or infinite appeared in {place}, at step {step}{during}"
+        f"nan or infinite values first appeared in {place}, at step {step}{during}"
         if place
         else f"the loss is nan or infinite from step {step} on",
         {

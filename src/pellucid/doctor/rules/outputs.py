@@ -151,7 +151,8 @@ def width(case: Case) -> Iterator[Suspicion]:
             layer=_last_layer(case),
             step=0,
             severity="warning",
-            remedy=f"Give the last layer {len(seen)} outputs instead of {labels.width}, and number the classes from 0.",
+            remedy=f"Give the last layer {len(seen):,} outputs instead of {labels.width:,}, and number the classes "
+            "from 0.",
         )
 
 

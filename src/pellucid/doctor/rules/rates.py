@@ -149,5 +149,7 @@ def _remedy(case: Case, factor: float) -> str | None:
     if rate is None:
         return None
     direction = "lower" if factor < 1 else "higher"
-    also = "With 1cycle or batch normalisation it may be higher." if factor < 1 else "If that helps, go on raising it."
+    also = (
+        "With 1cycle or batch normalisation it may be higher." if factor < 1 else "Raise it further while that helps."
+    )
     return f"Use a {direction} learning rate: {num(rate * factor)} instead of {num(rate)}. {also}"

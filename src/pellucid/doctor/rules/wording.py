@@ -39,9 +39,9 @@ def times(factor: float) -> str:
 def part(share: float) -> str:
     """A part of a whole, as a fraction where it is small.
 
-    >>> part(0.066), part(0.002), part(2e-6)
-    ('6.6 %', '1/500', '1/500,000')
+    >>> part(0.066), part(0.002), part(2e-6), part(1e-32)
+    ('6.6 %', '1/500', '1/500,000', 'under 1/10,000,000')
     """
     if share >= 0.005 or share <= 0:
         return f"{num(float(f'{100 * share:.2g}'))} %"
-    return f"1/{num(float(f'{1 / share:.2g}'))}"
+    return f"1/{num(float(f'{1 / share:.2g}'))}" if share > 1e-7 else "under 1/10,000,000"

@@ -37,7 +37,7 @@ def rate(specimen: Specimen) -> Outcome | None:
     moved = max(made[1.0], specimen.achieved)
     if moved > 0.02:  # that it could move faster is no fault
         too_low *= 0.3 if moved < 0.05 else 0.03
-    *losses, last = (f"{said(end(curves[f'×{factor:g}']))} at {factor:g}×" for factor in made)
+    *losses, last = (f"{said(end(curves[f'×{factor:g}']))} at {factor:,g}×" for factor in made)
     return Outcome(
         trial="rate",
         says=f"{n} steps each, from the same weights, bring the loss from {said(first)} to {', '.join(losses)} and "
