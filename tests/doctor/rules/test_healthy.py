@@ -403,6 +403,27 @@ def the_whole_training_set_measured_by_another_loader() -> Case:
 
 
 @healthy
+def random_crops_and_other_images_in_validation() -> Case:
+    case = run(epochs=5)
+    hashes = case.evidence.train.hashes
+    crop = (np.random.default_rng(0).random(len(hashes)) * 100).astype(np.uint64)
+    return changed(case, train__hashes=np.where(crop == 0, hashes, hashes ^ (crop << np.uint64(40))))
+
+
+@healthy
+def strong_dropout_on_a_hard_task() -> Case:
+    """Training labels are less likely than those of validation, all of them a little."""
+    case = run(right=(0.2, 0.4), valid_right=(0.35, 0.45, 0.5), loss=falling(2.3, 1.5))
+    rng = np.random.default_rng(0)
+    for labels, shares in (
+        (case.evidence.train_labels, [0.35, 0.45, 0.2]),
+        (case.evidence.valid_labels, [0.24, 0.44, 0.32]),
+    ):
+        labels.losses = -np.log(rng.choice([0.05, 0.3, 0.8], len(labels.sequence), p=shares))
+    return case
+
+
+@healthy
 def a_few_twins() -> Case:
     case = run()
     hashes = case.evidence.valid.hashes.copy()

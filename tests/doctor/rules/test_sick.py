@@ -431,6 +431,36 @@ def empty_images() -> Case:
     )  # fmt: skip
 
 
+@sick("train-valid-leakage")
+def a_leak_behind_random_crops() -> Case:
+    """Training images hardly ever come twice in the same crop; the images of validation come as often as they do."""
+    case = run(epochs=5)
+    rng = np.random.default_rng(0)
+    hashes = case.evidence.train.hashes
+    crop = (rng.random(len(hashes)) * 100).astype(np.uint64)
+    case.evidence.valid.hashes = np.tile(hashes[:1024], 3)
+    case.evidence.train.hashes = np.where(crop == 0, hashes, hashes ^ (crop << np.uint64(40)))
+    return case
+
+
+@sick("labels-noisy")
+def wrong_labels_of_a_hard_task() -> Case:
+    """Where a fifth of the right labels is unlikely, too."""
+    case = run(noise=0.4, right=(0.3, 0.6), valid_right=(0.4, 0.5, 0.55))
+    rng = np.random.default_rng(0)
+
+    def losses(right: np.ndarray) -> np.ndarray:
+        p = np.where(
+            right, rng.choice([0.05, 0.3, 0.8], len(right), p=[0.25, 0.4, 0.35]), rng.uniform(0.001, 0.11, len(right))
+        )
+        return -np.log(p)
+
+    wrong = rng.random(len(case.evidence.train_labels.sequence)) < 0.35
+    case.evidence.train_labels.losses = losses(~wrong)
+    case.evidence.valid_labels.losses = losses(np.ones(len(case.evidence.valid_labels.sequence), bool))
+    return case
+
+
 @sick("labels-random")
 def learnt_by_heart_in_many_epochs() -> Case:
     """A third of the run is several epochs: chance is to be judged on the first one."""

@@ -115,7 +115,16 @@ def leakage(case: Case) -> Iterator[Suspicion]:
     if len(checked) < FEWEST:
         return
     share = min(float(found[new].mean()), float(np.isin(checked, mine).mean()))
-    if share > 0.02:
+    again = _again(case)
+    if 0.002 < again < 0.5 and share > max(0.005, 0.3 * again) and share * len(checked) >= FEWEST:
+        yield Suspicion(
+            "train-valid-leakage",
+            0.85,
+            f"{percent(share)} of the validation images are identical to an augmented training image, and of training "
+            f"images no more than {percent(again)} repeat, so the two sets share images",
+            {"share": min(1.0, share / again), "identical": share, "repeated": again},
+        )
+    elif share > 0.02:
         prior = 0.95 if share > 0.1 else 0.8 if share > 0.04 else 0.5
         if share > 0.98 and np.isnan(own):
             prior = 0.7  # perhaps only the training accuracy was measured
@@ -125,6 +134,19 @@ def leakage(case: Case) -> Iterator[Suspicion]:
         near = float(np.isin(valid.nears[new], np.unique(train.nears)).mean())
         if near > max(0.15, 3 * max(twins, 0) + 0.1):
             yield _leak(near, 0.75, "are almost identical to a training image")
+
+
+def _again(case: Case) -> float:
+    """Of the training images after the first epoch, the share that had come before, to the bit; 1 where not known.
+
+    Augmentation makes it small: then few validation images are found among training images, even if all are there.
+    """
+    hashes, epochs = case.evidence.train.hashes, case.evidence.loop.epoch_starts
+    sizes = case.evidence.train.batch_sizes
+    if len(epochs) < 2 or epochs[1] > len(sizes):
+        return 1.0
+    later = len(hashes) - int(sizes[: epochs[1]].sum())
+    return (len(hashes) - len(np.unique(hashes))) / later if later > 0 else 1.0
 
 
 def _leak(share: float, prior: float, what: str) -> Suspicion:
