@@ -278,6 +278,15 @@ def relu_on_logits() -> Case:
 
 
 @sick("activation-on-output")
+def tanh_before_targets_made_in_the_call_of_the_loss() -> Case:
+    """loss(model(x[i]), one_hot(y[i])): what is done to the targets comes after the model."""
+    case = run(loss=falling(2.3, 1.7), right=(0.1, 0.4))
+    targets = [Op(name, attached=False, shape=(64,)) for name in ("__getitem__", "one_hot", "add_")]
+    case.evidence.ops = operations(Op("tanh", "", "Net", where="net.py:31"), Op("__getitem__", "", "Net"), *targets)
+    return every_call(case, input_min=-1.0, input_max=1.0)
+
+
+@sick("activation-on-output")
 def sigmoid_for_wide_targets() -> Case:
     case = run(loss=falling(9, 6))
     case.evidence.ops = [*operations(Op("sigmoid", "out", "Sigmoid"))[:-1], Op("mse_loss")]

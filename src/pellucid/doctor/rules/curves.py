@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import accuracy, descent, fails, last_round, late
+from pellucid.doctor.rules.descent import accuracy, descent, fails, last_round, late, mixes_images
 from pellucid.doctor.rules.wording import num, percent
 
 LITTLE = 0.2  # of the way to no mistakes: 28 % right of ten equal classes
@@ -94,13 +94,18 @@ def under(case: Case) -> Iterator[Suspicion]:
 
 
 def _reached(case: Case) -> float:
-    """How far the better of both accuracies is on the way from the most frequent class to 1; nan if not known.
+    """How far the accuracy is on the way from the most frequent class to 1; nan if not known.
 
-    Unlike the loss, it says the same under mixup and label smoothing.
+    Unlike the loss, that of validation says the same under mixup, dropout and label smoothing. Training alone looks
+    worse with them than it is, so it counts double, and not at all where images are mixed.
     """
-    every = late(case.evidence.train_labels), accuracy(case.evidence.valid_labels, last_round(case))
-    known = [(each.share - each.majority) / (1 - each.majority) for each in every if each.n and each.majority < 1]
-    return max(known, default=np.nan)
+    valid, trained = accuracy(case.evidence.valid_labels, last_round(case)), late(case.evidence.train_labels)
+    way = [
+        (each.share - each.majority) / (1 - each.majority) if each.majority < 1 else np.nan for each in (valid, trained)
+    ]
+    if valid.n:
+        return float(np.nanmax(way))
+    return np.nan if mixes_images(case) else 2 * way[1]
 
 
 def _under(case: Case, prior: float, says: str, severity: str | None) -> Suspicion:

@@ -247,3 +247,10 @@ def fails(case: Case) -> bool:
     if how.diverged:
         return True
     return how.stuck and not late(case.evidence.train_labels).above_chance
+
+
+def mixes_images(case: Case) -> bool:
+    """Whether images are mixed (mixup, CutMix), so that a label is meant for a part of its image only."""
+    calls = case.evidence.calls
+    soft = any(call.target_kind == "float" and not call.one_hot > 0.99 and len(call.target_shape) > 1 for call in calls)
+    return soft or len(calls) > len({(call.step, call.where, call.name) for call in calls})

@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid.doctor.evidence.record import Labels
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import accuracy, class_shares, descent, fails, last_round, late, learns
+from pellucid.doctor.rules.descent import accuracy, class_shares, descent, fails, last_round, late, learns, mixes_images
 from pellucid.doctor.rules.weights import step_sizes
 from pellucid.doctor.rules.wording import percent
 
@@ -81,7 +81,7 @@ def partly_wrong(case: Case) -> Iterator[Suspicion]:
     """
     trained = _spread(case.evidence.train_labels, slice(-_third(case.evidence.train_labels), None))
     valid = _spread(case.evidence.valid_labels, last_round(case))
-    if trained is None or _mixed(case) or not learns(case):
+    if trained is None or mixes_images(case) or not learns(case):
         return
     unlikely, between, likely = trained
     dropout = any("Dropout" in norm.kind for norm in case.evidence.norms)
@@ -121,13 +121,6 @@ def _beyond(trained: tuple[float, float, float], valid: tuple[float, float, floa
     if trained[0] > 2 * valid[0]:
         return more > trained[1] - valid[1]
     return wrong > 0.2 and trained[1] < valid[1]
-
-
-def _mixed(case: Case) -> bool:
-    """Whether images are mixed (mixup, CutMix), so that a label is meant for a part of its image only."""
-    calls = case.evidence.calls
-    soft = any(call.target_kind == "float" and not call.one_hot > 0.99 and len(call.target_shape) > 1 for call in calls)
-    return soft or len(calls) > len({(call.step, call.where, call.name) for call in calls})
 
 
 def _third(labels: Labels) -> int:

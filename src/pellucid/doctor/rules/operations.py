@@ -37,7 +37,9 @@ def output_activation(case: Case, names: tuple[str, ...] = _ACTIVATIONS) -> Op |
     if before_loss:  # an activation may be applied between the model and the loss, too
         inside = case.evidence.ops[: case.evidence.ops.index(before_loss[0])]
     for op in reversed(inside):
-        name = op.name.rstrip("_")
+        if op.module is None and not op.attached:
+            continue  # the targets' own: y[i], one_hot(y)
+        name = op.name if op.name.startswith("__") else op.name.rstrip("_")
         if name in names:
             return op
         if name not in _SHAPES:
