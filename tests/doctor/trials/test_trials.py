@@ -285,6 +285,12 @@ def test_normalised_input():
     assert sick.odds["inputs-not-normalised"] > 5
     every = torch.cat([x for x, _ in raw])
     assert sick.numbers["mean"] == pytest.approx(float(every.mean()), rel=1e-5)
+    small = network()
+    with torch.no_grad():
+        small[0].weight.mul_(0.01)  # a slow run, which large inputs make faster
+    faster = tried("normalised-input", specimen(small, raw, optimizer=sgd(small, 0.001)))
+    assert faster.numbers["as it was"] < faster.numbers["normalised"]
+    assert faster.odds["inputs-not-normalised"] >= 0.3
     normalised = [((x - every.mean()) / every.std(), y) for x, y in raw]
     assert tried("normalised-input", specimen(network(), normalised)).odds["inputs-not-normalised"] == 0.05
     with_norm = nn.Sequential(nn.BatchNorm1d(8), network())
