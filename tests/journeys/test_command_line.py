@@ -31,6 +31,7 @@ def digits_run(mnist_sample, tmp_path_factory) -> Path:
     done = process("train", "mnist_sample", "--epochs", 1, "--lr", 0.02, "--out", folder / "run", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert f"run saved in {folder / 'run'}" in done.stdout
+    assert "\ndoctor: nothing found wrong\n" in done.stdout
     assert re.search(r"^0 +\d\.\d{6} +\d\.\d{6} +0\.9\d{5} +\d\d:\d\d$", done.stdout, re.MULTILINE)
     return folder / "run"
 

@@ -71,7 +71,7 @@ def test_whatever_signal_ends_it_the_run_is_kept(noise, name):
     kept = load_run(noise.parent / "run")
     assert kept.settings["settings"]["interrupted"] is True and kept.results
     names = sorted(file.name for file in (noise.parent / "run").iterdir())
-    assert names == ["history.safetensors", "model.safetensors", "run.json"]
+    assert names == ["doctor.html", "doctor.json", "history.safetensors", "model.safetensors", "run.json"]
 
 
 def test_a_loss_that_is_no_number_leaves_a_run(noise):
@@ -79,6 +79,8 @@ def test_a_loss_that_is_no_number_leaves_a_run(noise):
         train(Settings(str(noise), size=0, epochs=50, lr=1e30), out="run")
     kept = load_run("run")  # refuses weights that are not finite
     assert "the training loss became" in kept.settings["settings"]["stopped"]
+    report = kept.report
+    assert not report.healthy and report.findings[0].name in ("learning-rate-too-high", "loss-not-a-number")
 
 
 def test_an_error_of_any_kind_leaves_a_run(noise, monkeypatch):
@@ -203,7 +205,7 @@ def test_every_file_of_a_run_has_the_permissions_of_a_new_file(noise, mask, mode
     finally:
         os.umask(before)
     files = [file for file in Path("run").rglob("*") if file.is_file()]
-    assert len(files) == 4 and {file.stat().st_mode & 0o777 for file in files} == {mode}
+    assert len(files) == 6 and {file.stat().st_mode & 0o777 for file in files} == {mode}
 
 
 def test_results_that_are_no_number_are_kept_as_null(noise, monkeypatch):

@@ -7,6 +7,8 @@ the same device give the same numbers without waiting for it (see `pellucid.acti
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from pellucid.activations import device_reading, numpy_reading
 from pellucid.activations.vector import length
 from pellucid.text import printable
+
+_sparing = 0  # blocks of `uncompiled` that are open
 
 
 def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
@@ -34,7 +38,7 @@ def read(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
 
 def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
     """Read a tensor by the compiled kernel into float64 memory; False if it cannot, or a value is not finite."""
-    kernel = compiled()
+    kernel = at_hand()
     if kernel is None or not x.is_cpu or x.dtype is torch.float64:
         return False
     if not is_plain(x):  # the order of the values does not matter, gaps between them do
@@ -78,6 +82,25 @@ def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
         found = device_reading.read(values, with_hist).numpy()
         (reading,) = device_reading.settled(found[None], with_hist)
     return reading
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside the block values are read by numpy, unless the compiled kernel is loaded already.
+
+    Loading it takes a second, and compiling it on a machine for the first time ten: too much for a few steps.
+    """
+    global _sparing
+    _sparing += 1
+    try:
+        yield
+    finally:
+        _sparing -= 1
+
+
+def at_hand() -> Any:
+    """The compiled readings, or None where they are not to be used: see `compiled` and `uncompiled`."""
+    return None if _sparing and not compiled.cache_info().currsize else compiled()
 
 
 @cache

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import torch
@@ -20,6 +21,7 @@ from pellucid.activations.autosave import Autosave
 from pellucid.activations.calls import Calls
 from pellucid.activations.columns import MAX_COLUMNS
 from pellucid.activations.losses import Losses
+from pellucid.activations.reading import uncompiled
 from pellucid.activations.recording import Recording
 from pellucid.activations.steps import first_step_hooks, step_hooks, unwrapped
 from pellucid.activations.targets import Which, plain
@@ -113,13 +115,14 @@ class Watch(Pictures):
         folder: str | Path | None = None,
         doctor: bool = False,
         by_hand: bool = False,
+        compiled: bool = True,
         capacity: int = MAX_COLUMNS,
     ):
         if every < 1:
             raise UsageError(f"every must be at least 1, got {every}")
         self.model, self.optimizer = model, unwrapped(optimizer)
         # By hand, a loop reports losses and steps to `recording` itself: our learner's callbacks know both for certain.
-        self.with_grads, self.by_hand = with_grads, by_hand
+        self.with_grads, self.by_hand, self._compiled = with_grads, by_hand, compiled
         self.finds_losses = loss and not by_hand
         self._autosave = None if folder is None else Autosave(Path(folder), lambda: self.history)
         self.recording = Recording(
@@ -246,19 +249,23 @@ class Watch(Pictures):
         """
         from pellucid.doctor.diagnosis import diagnose  # above this package; only where asked for
 
+        began = perf_counter()
         specimen = self.specimen()
-        return diagnose(self.history, self.evidence, specimen if trials else None, budget_s)
+        left_s = None if budget_s is None else max(0.0, budget_s - (perf_counter() - began))
+        return diagnose(self.history, self.evidence, specimen if trials else None, left_s)
 
     @property
     def _knows_optimizer(self) -> bool:
         return self.optimizer is not None and self.optimizer != "auto"
 
     def _put_hooks(self, stack: ExitStack) -> None:
-        if _is_compiled(self.model):
+        if is_compiled(self.model):
             warnings.warn("the model runs uncompiled while it is watched; its results are the same", stacklevel=3)
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
+        if not self._compiled:
+            stack.enter_context(uncompiled())
         losses = Losses(self.recording) if self.finds_losses else None
         stack.callback(global_hooks.detach, self.calls, losses)  # before there is anything: Ctrl-C may come between
         global_hooks.attach(self.calls, losses)
@@ -304,7 +311,8 @@ def pools_ranks(model: nn.Module) -> TypeGuard[nn.parallel.DistributedDataParall
     return isinstance(model, nn.parallel.DistributedDataParallel) and dist.is_initialized()
 
 
-def _is_compiled(model: nn.Module) -> bool:
+def is_compiled(model: nn.Module) -> bool:
+    """Whether it, or any of its modules, was handed to torch.compile."""
     return any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 

@@ -120,6 +120,13 @@ def train(
         Literal["raise", "skip"], typer.Option(help="Damaged images: raise lists them, skip leaves them out.")
     ] = "raise",
     stats: Annotated[bool, typer.Option("--stats", help="Record what every layer does, for `pellucid show`.")] = False,
+    no_doctor: Annotated[
+        bool, typer.Option("--no-doctor", help="Do not examine the training, which takes up to 5 % of its time.")
+    ] = False,
+    stop_when_sick: Annotated[
+        bool,
+        typer.Option("--stop-when-sick", help="End early, with exit code 3, when the doctor is sure of an error."),
+    ] = False,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise; several: a,b,c.")] = None,
     label_delim: Annotated[str | None, typer.Option(help="Between the labels of one cell, such as ' '.")] = None,
@@ -153,6 +160,8 @@ def train(
         patience=patience,
         on_error=on_error,
         stats=stats,
+        doctor=not no_doctor,
+        stop_when_sick=stop_when_sick,
         path_col=path_col,
         label_col=label_col,
         label_delim=label_delim,
@@ -164,6 +173,8 @@ def train(
     except KeyboardInterrupt as stop:
         raise PellucidError(f"interrupted; {str(stop) or 'nothing was trained yet'}") from None
     say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}{_which_epoch(run)}")
+    if run.stopped is not None:
+        raise typer.Exit(3)
 
 
 def _which_epoch(run: Run) -> str:

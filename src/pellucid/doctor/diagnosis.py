@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from pellucid.doctor.evidence.record import Evidence
 from pellucid.doctor.report import Report
 from pellucid.doctor.rules import Case, suspicions
-from pellucid.doctor.verdict import verdict, which_trials
+from pellucid.doctor.verdict import verdict, which_trials, worth_trying
 from pellucid.history.history import History
 from pellucid.text import counted, printable
 
@@ -19,19 +20,25 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    history: History, evidence: Evidence, specimen: Specimen | None = None, budget_s: float | None = None
+    history: History,
+    evidence: Evidence,
+    specimen: Specimen | Callable[[], Specimen] | None = None,
+    budget_s: float | None = None,
 ) -> Report:
     """Name what is wrong.
 
     Args:
         history: What the layers did.
         evidence: What else was seen.
-        specimen: A copy of the model with captured batches, for trials; None makes none.
+        specimen: A copy of the model with captured batches, for trials; None makes none. A function that makes one is
+            only called where a fault is suspected, for copying and trying take time.
         budget_s: Seconds for them; None takes a tenth of the watched time, at least 5 and at most 60.
     """
     case = Case(history, evidence)
     suspected = suspicions(case)
     outcomes, watched_s = [], float(np.nansum(evidence.resources.step_s))
+    if callable(specimen):
+        specimen = specimen() if worth_trying(suspected, case) else None
     if specimen is not None:
         from pellucid.doctor.trials import battery  # imports torch, which a run folder is diagnosed without
 

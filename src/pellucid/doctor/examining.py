@@ -17,8 +17,9 @@ from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
 
 STEPS, PASSES = 60, 5  # training and validation batches at most
-FEWEST = 10  # batches that are looked at, however long they take
-WATCHED_S, TRIALS_S = 8.0, 15.0  # together with copying and the last trial under 30 s
+FEWEST = 10  # batches that are looked at if that takes no more than half as long again; else two
+WATCHED_S, VALIDATED_S, TRIALS_S = 8.0, 2.0, 15.0  # together with what is slow of a slow model under 30 s
+ALL_S = 27.0
 
 
 def examine(
@@ -28,7 +29,7 @@ def examine(
     valid_loader: Iterable[Any] | None = None,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    budget_s: float = TRIALS_S,
+    budget_s: float | None = None,
 ) -> Report:
     """Look for faults before the first epoch, in less than half a minute: some steps on a copy, watched, then trials.
 
@@ -40,13 +41,16 @@ def examine(
         train_loader: Gives batches (input, …, target).
         valid_loader: Likewise, for validation; None leaves that out.
         optimizer: The one that will train it; None takes Adam with a rate of 0.001.
-        budget_s: Seconds for trials.
+        budget_s: Seconds for trials; None takes 15, or what is left of half a minute.
 
     Raises:
         UsageError: a loader that can be read only once, no batch, or a batch that is not (input, …, target).
     """
+    began = time.monotonic()
     with kept_rng(train_loader), kept_rng(valid_loader):
-        return examined(model, loss_func, train_loader, valid_loader, optimizer).diagnose(budget_s)
+        seen = examined(model, loss_func, train_loader, valid_loader, optimizer)
+        left_s = max(0.0, ALL_S - (time.monotonic() - began))
+        return seen.diagnose(min(TRIALS_S, left_s) if budget_s is None else budget_s)
 
 
 def examined(
@@ -80,7 +84,7 @@ def examined(
 def _train(model: nn.Module, loss_func: Callable[..., Tensor], loader: Iterable[Any], opt: Any) -> None:
     model.train()
     loss = None
-    for inputs, target in _batches(model, loader, STEPS):
+    for inputs, target in _batches(model, loader, STEPS, WATCHED_S):
         loss = loss_func(model(*inputs), target)
         opt.zero_grad()
         loss.backward()
@@ -92,14 +96,14 @@ def _train(model: nn.Module, loss_func: Callable[..., Tensor], loader: Iterable[
 def _validate(model: nn.Module, loss_func: Callable[..., Tensor], loader: Iterable[Any]) -> None:
     model.eval()
     with torch.no_grad():
-        for inputs, target in _batches(model, loader, PASSES):
+        for inputs, target in _batches(model, loader, PASSES, VALIDATED_S):
             loss_func(model(*inputs), target)
 
 
-def _batches(model: nn.Module, loader: Iterable[Any], most: int) -> Iterator[tuple[list[Any], Any]]:
+def _batches(model: nn.Module, loader: Iterable[Any], most: int, seconds: float) -> Iterator[tuple[list[Any], Any]]:
     """Arguments of the model, and the target, on its device; the loader once more from the start if it is short."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    end, n = time.monotonic() + WATCHED_S, 0
+    began, n = time.monotonic(), 0
     while n < most:
         before = n
         for batch in loader:
@@ -110,7 +114,8 @@ def _batches(model: nn.Module, loader: Iterable[Any], most: int) -> Iterator[tup
             *inputs, target = (part.to(device) if isinstance(part, Tensor) else part for part in batch)
             yield inputs, target
             n += 1
-            if n == most or (n >= FEWEST and time.monotonic() > end):
+            took = time.monotonic() - began
+            if n == most or (took > seconds and n >= FEWEST) or (took > 1.5 * seconds and n >= 2):
                 return
         if n == before:
             return

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REPORTED = 0.5  # confidence from which on a fault is a finding
 SURE = 0.8  # from which on a cause explains its symptoms, however plain these are
 POSSIBLE = 0.2  # from which on a suspicion is worth a word
+SUSPECTED = 0.45  # from which on it is worth trials, where these are made only if something is suspected
 UNSUSPECTED = 0.005  # prior of a fault that no rule speaks for and a trial does
 CALIBRATION = ((0.0, 1.0), (0.0, 1.0))  # probability that the rules and trials give → share that was right
 
@@ -163,6 +164,12 @@ def _ruled_out(outcomes: Sequence[Outcome], reported: set[str]) -> list[str]:
     """`learning rate too high (no better at 0.1× the rate)`, each name once."""
     reasons = {name: reason for outcome in outcomes for name, reason in outcome.rules_out.items()}
     return [f"{NAMES[name].title.lower()} ({reason})" for name, reason in reasons.items() if name not in reported]
+
+
+def worth_trying(suspicions: Iterable[Suspicion], case: Case) -> bool:
+    """Whether a fault that is more than a note is suspected and can be put to trial, or the training gets nowhere."""
+    grave = (each for each in suspicions if (each.severity or NAMES[each.name].severity) != "note")
+    return fails(case) or any(each.prior >= SUSPECTED and bool(each.trials) for each in grave)
 
 
 def which_trials(suspicions: Iterable[Suspicion], case: Case, tried: Sequence[str] = ()) -> list[str]:

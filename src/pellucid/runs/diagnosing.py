@@ -16,7 +16,7 @@ from pellucid.runs.schema import check
 from pellucid.runs.statistics import DESCRIPTION, load_history
 from pellucid.text import printable
 
-REPORT = "doctor.json"  # of a run that was examined while it trained
+REPORT, PAGE = "doctor.json", "doctor.html"  # of a run that was examined while it trained
 
 
 def diagnose_run(folder: str | Path) -> Report:
@@ -31,8 +31,8 @@ def diagnose_run(folder: str | Path) -> Report:
         return Report.from_json(folder / REPORT)
     if not history.layers:
         raise UsageError(
-            f"{printable(folder)}: has no statistics of the layers. Train with --stats, or run the training under the "
-            "doctor: pellucid doctor train.py"
+            f"{printable(folder)}: was not examined while it trained, and has no statistics of the layers. Train "
+            "without --no-doctor, or with --stats; a probe has no steps to look at"
         )
     report = diagnose(history, _evidence(folder, history))
     report.notes.append("a run folder holds no batches and no optimizer, so nothing could be tried")

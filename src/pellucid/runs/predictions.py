@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from pellucid.inspection.looking import looking
 from pellucid.nn.losses import ACTIVATIONS
 from pellucid.runs.evaluating import evaluate
 from pellucid.runs.statistics import load_history, result_of
+
+if TYPE_CHECKING:
+    from pellucid.doctor.report import Report
 
 BATCH = 64
 ROUNDING = 1e-3  # of probabilities that were computed in half precision
@@ -96,6 +99,22 @@ class Run:
     def temperature(self) -> float | None:
         """What its outputs are divided by to be calibrated, fitted on its validation images; None where it has none."""
         return self.settings.get("temperature")
+
+    @property
+    def stopped(self) -> str | None:
+        """What ended its training early, an error or the doctor; None if nothing did."""
+        return self.settings["settings"].get("stopped")
+
+    @property
+    def report(self) -> Report:
+        """What the doctor says of its training.
+
+        Raises:
+            UsageError: it was trained without the doctor and without statistics, or as a probe.
+        """
+        from pellucid.runs.diagnosing import diagnose_run
+
+        return diagnose_run(self.folder)
 
     def predict(self, images: Any, *, calibrated: bool = False) -> list[Prediction]:
         """Classify images (paths, Pillow images or arrays); of several labels an image, each is a `LabelsPrediction`.

@@ -60,6 +60,9 @@ class Settings:
         patience: End the training when the validation accuracy has not risen for so many epochs; None for never.
         on_error: What to do about damaged images: `raise` or `skip`.
         stats: Record what every layer does, for `show`; `history.safetensors` is kept up to date meanwhile.
+        doctor: Examine the training within a twentieth of its time, and say at its end what is wrong with it, if
+            anything is.
+        stop_when_sick: End it early when the doctor is sure of an error: `run.stopped` says which.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
         label_col: Likewise of labels; several, with commas between them, for images with any number of labels: those of
             the columns that are true or 1, or the columns' values.
@@ -96,6 +99,8 @@ class Settings:
     patience: int | None = None
     on_error: OnError = "raise"
     stats: bool = False
+    doctor: bool = True
+    stop_when_sick: bool = False
     path_col: str | None = None
     label_col: str | None = None
     label_delim: str | None = None
@@ -128,6 +133,10 @@ class Settings:
             raise UsageError(
                 "compile and stats exclude each other (--compile, --stats): a network whose layers are watched runs "
                 "uncompiled"
+            )
+        if self.stop_when_sick and not self.doctor:
+            raise UsageError(
+                "stop_when_sick needs the doctor (--stop-when-sick, --no-doctor): nobody else says what is sick"
             )
         if self.balance not in BALANCES:
             raise UsageError(f"balance {self.balance!r} does not exist: use one of {', '.join(BALANCES)}")

@@ -23,6 +23,7 @@ from pellucid.nn.models import create_model
 from pellucid.optim.groups import LearningRate
 from pellucid.output import say
 from pellucid.runs.architectures import of_model
+from pellucid.runs.examining import examine_run, watching, why_stopped
 from pellucid.runs.fitting import is_pretrained
 from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
@@ -60,6 +61,9 @@ def train(source: str | Path | Settings, out: str | Path | None = None, **option
         source: What to train on: a folder of images, a label file or the name of a data set; or all settings at once.
         out: The run folder; None makes one under `runs/`.
         options: Of `Settings`, by name: `train("photos/", probe=True)`.
+
+    The doctor watches the training within a twentieth of its time, and what it found is printed at the end and lies in
+    the run folder (`doctor.json`, `doctor.html`): `run.report`. `doctor=False` leaves that out.
 
     Raises:
         UsageError: something given cannot be used, or the run folder cannot be written.
@@ -117,6 +121,8 @@ def _learner(dls: DataLoaders, settings: Settings, folder: Path) -> tuple[Learne
     learn.add_cbs(_balancing(dls, settings.balance))
     learn.precision = _precision(learn, settings.precision)
     learn.add_cbs(_following(learn.recorder.metric_names[3], settings.patience))
+    if not is_pretrained(arch):  # else behind the probe, which has no steps
+        learn.add_cbs(watching(settings))
     n_parameters = sum(p.numel() for p in learn.model.parameters())
     seen_shape = "×".join(map(str, dls.valid.sample(1)[0].shape[1:]))
     say(
@@ -179,6 +185,7 @@ def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None
         with _undisturbed():
             reservation.release()
             save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model) | how, begun)
+            examine_run(learn, reservation.folder, error)
         kept = "" if learn.recorder.kept is None else f", as it was after epoch {learn.recorder.kept}, the best one"
         where = f"what was trained so far is in {printable(reservation.folder)}{kept}"
         if isinstance(error, KeyboardInterrupt):
@@ -187,9 +194,12 @@ def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None
             raise type(error)(f"{error}; {where}") from None
         error.add_note(where)
         raise
+    sick = why_stopped(learn)
+    how = {} if sick is None else {"stopped": f"the doctor found {sick.name}"}
     with _undisturbed():
         reservation.release()
-        save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model), begun)
+        save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model) | how, begun)
+    examine_run(learn, reservation.folder)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pellucid.output import say
+from pellucid.runs.examining import watching
 from pellucid.runs.settings import Settings
 from pellucid.text import counted
 from pellucid.training.callbacks.tracking import KeepBestCallback
@@ -70,6 +71,7 @@ def fine_tune(
             begun.update(_result(learn, {"of": counted(frozen, "frozen epoch")}, values, sum(learn.recorder.seconds)))
     learn.unfreeze()
     learn.add_cbs(KeptStatistics())
+    learn.add_cbs(watching(settings))
     fit(learn, settings.epochs, slice(lr / SPREAD, lr) if spread else lr)
 
 

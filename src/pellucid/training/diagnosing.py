@@ -14,6 +14,7 @@ from pellucid.seed import kept_rng
 if TYPE_CHECKING:
     from pellucid.doctor.report import Report
     from pellucid.doctor.treatment import Treatment
+    from pellucid.training.callbacks.doctor import Doctor
 
 
 class Diagnosing:
@@ -25,7 +26,7 @@ class Diagnosing:
     loss_func: Any
     _ready_opt: Any
     _put_on_device: Any
-    _diagnosed: Watch | None = None
+    _diagnosed: Watch | Doctor | None = None
 
     def diagnose(self, budget_s: float | None = None) -> Report:
         """Say what was wrong with the last fit, if it was watched by the callback `Doctor`; else with what is to come.
@@ -38,10 +39,10 @@ class Diagnosing:
         """
         from pellucid.doctor.examining import examined
 
-        watched = getattr(self, "doctor", None)
+        watched: Doctor | None = getattr(self, "doctor", None)
         if watched is not None:
-            self._diagnosed = watched.seen
-            return watched.seen.diagnose(budget_s)
+            self._diagnosed = watched
+            return watched.diagnose(budget_s)
         self._put_on_device()
         self._ready_opt()
         with kept_rng(self.dls.train), kept_rng(self.dls.valid), kept_modes(self.model):

@@ -13,7 +13,7 @@ from pellucid.doctor.trials.optimizers import Recipe
 from pellucid.doctor.trials.replay import CapturedBatch
 from pellucid.doctor.trials.tape import Tape
 
-MAX_INITIAL = 2**30  # bytes of a model whose initial values are kept
+MAX_KEPT = 2**30  # bytes of a model whose values are kept
 FIRST, LAST = 4, 4  # passes that are kept
 
 
@@ -23,12 +23,14 @@ class Captures:
     Attributes:
         initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model, and
             where the first pass could not be recorded.
+        final: Those at its end, where somebody may put others in their place afterwards; None where nobody said so.
         train: Passes that `backward` followed: the first looks, and the last ones.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.initial: dict[str, Tensor] | None = None
+        self.final: dict[str, Tensor] | None = None
         self.train: list[CapturedBatch] = []
         self._recipes: dict[int, Recipe] = {}
         self._tape = Tape(model)
@@ -37,12 +39,18 @@ class Captures:
 
     def keep_initial(self) -> None:
         """Copy the values, once, when all of them are there."""
+        if not self._known and not any(is_lazy(x) for x in self.model.parameters()):
+            self._known, self.initial = True, self._values()
+
+    def keep_final(self) -> None:
+        """Copy the values as they are now, at the end of the training."""
+        self.final = self._values()
+
+    def _values(self) -> dict[str, Tensor] | None:
         named = list(chain(self.model.named_parameters(), self.model.named_buffers()))
-        if self._known or any(is_lazy(x) for _, x in named):
-            return
-        self._known = True
-        if sum(x.numel() * x.element_size() for _, x in named) <= MAX_INITIAL:
-            self.initial = {name: x.detach().cpu().clone() for name, x in named}
+        if any(is_lazy(x) for _, x in named) or sum(x.numel() * x.element_size() for _, x in named) > MAX_KEPT:
+            return None
+        return {name: x.detach().cpu().clone() for name, x in named}
 
     def begin(self, step: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin to record a pass."""

@@ -333,7 +333,7 @@ class Gathering(Listener):
         """What trials need: a copy of the model, with what was kept of its training."""
         self._find_optimizers()
         kept = self.captures
-        return Specimen.of(self.model, kept.train, recipes=kept.recipes, initial=kept.initial)
+        return Specimen.of(self.model, kept.train, recipes=kept.recipes, initial=kept.initial, final=kept.final)
 
     def _find_optimizers(self) -> None:
         """Know those that hold parameters of the model and have not stepped, too."""
@@ -345,7 +345,7 @@ class Gathering(Listener):
         """Everything gathered so far."""
         self._find_optimizers()
         train, valid, sizes = self._train, self._valid, self._train.inputs.sizes.array()
-        losses = self._losses.array() if self.steps else np.array([float(x) for x in self._step_losses])
+        losses = self._losses.array() if len(self._losses) else np.array([float(x) for x in self._step_losses])
         return Evidence(
             type(self.model).__name__,
             self.models,

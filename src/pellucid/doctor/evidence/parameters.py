@@ -150,6 +150,11 @@ class Parameters:
                     self.table[look][_KEPT, i] = 1 + ((now - last) * move).sum().item() / size
                 row.last = None
 
+    def forget(self) -> None:
+        """Forget the values after the last step: the next one that is seen is not the one after it."""
+        for row in self._rows:
+            row.last = None
+
     def end(self) -> None:
         """End a look: read how far those weights moved since `backward` that no optimizer has moved."""
         self._measure(list(self._copies))

@@ -39,6 +39,10 @@ class Resources:
         self._sizes: dict[str, list[int]] = {}  # of what may grow, count by count
         self._words: dict[str, str] = {}
 
+    def begin(self) -> None:
+        """Batches are asked for from now on: what went before is no part of a step."""
+        self._stepped, self._asked, self._waited, self._in_loader = perf_counter(), np.nan, 0.0, np.nan
+
     def loaded(self, asked: float) -> None:
         """A loader that was asked for a batch then has given it."""
         seconds = perf_counter() - asked

@@ -81,17 +81,21 @@ def _period(case: Case) -> int | None:
         if len(np.unique(sequence)) < 2 or len(starts) < 6:
             continue
         head = sequence[:64]
-        if any((sequence[start : start + len(head)] == head).all() for start in starts[1:3]):
+        if any(_begins_with(sequence[start:], head) for start in starts[1:3]):
             continue  # one batch again and again, or classes one after the other
         for start in starts[3:]:
             rest = sequence[start : 2 * start]
             if len(rest) < 0.9 * start:
                 break  # a second epoch that is seen as good as whole
-            if (sequence[start : start + len(head)] == head).all() and len(np.unique(rest)) > 1:
+            if _begins_with(sequence[start:], head) and len(np.unique(rest)) > 1:
                 if (sequence[: len(rest)] == rest).mean() > 0.99:
                     return int(start)
                 break
     return None
+
+
+def _begins_with(sequence: np.ndarray, head: np.ndarray) -> bool:
+    return bool((sequence[: len(head)] == head[: len(sequence)]).all())
 
 
 @rule

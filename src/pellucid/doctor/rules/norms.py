@@ -1,7 +1,7 @@
 """Batch normalisation of too few images, and images that influence one another.
 
-Healthy, and alike: batch norms at batch sizes of 8 and more; a short last batch; GroupNorm, LayerNorm and InstanceNorm
-at any batch size; that batch norms mix a batch while training.
+Healthy, and alike: batch norms at batch sizes of 8 and more, or from 5 on where validation is as good as training; a
+short last batch; GroupNorm, LayerNorm and InstanceNorm at any batch size; that batch norms mix a batch while training.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import accuracy, fails, last_round, late
+from pellucid.doctor.rules.descent import accuracy, fails, last_round, late, learns
 from pellucid.doctor.rules.wording import percent
 from pellucid.text import counted
 
@@ -36,6 +36,9 @@ def few_images(case: Case) -> Iterator[Suspicion]:
     prior = 0.92 if size <= 2 else 0.85 if size <= _FEW_IMAGES else 0.25
     if size > _FEW_IMAGES and apart > 0.5:
         prior = 0.4
+    validated = accuracy(case.evidence.valid_labels, last_round(case))
+    if size > _FEW_IMAGES and learns(case) and validated.share > late(case.evidence.train_labels).share - 0.05:
+        prior *= 0.5  # running statistics that are off would be seen there
     off = f"; the variances of batches are {percent(apart)} off the running ones" if apart > 0.1 else ""
     values = f" ({worst.per_channel} values per channel in {worst.name})" if worst.per_channel else ""
     yield Suspicion(

@@ -27,6 +27,8 @@ from pellucid.seed import kept_rng
 Weights = dict[str, Tensor]
 Loss = Callable[[CapturedBatch, nn.Module], Tensor]
 FEWEST, ENOUGH = 10, 20  # steps of a descent: fewer tell nothing; so many usually tell enough
+GRACE_S = 1.0  # that a trial may be late: it was planned to fit, and to give it up would waste all that it took
+COUNTED_S = 2.0  # seconds that the mean loss of the captured batches may take; of a slow model it is of fewer batches
 
 # The specimen's model is one copy; a trial makes another, with gradients and two moments; two sets of weights are kept.
 COPIES = 7
@@ -67,6 +69,7 @@ class Specimen:
         achieved: The share of `start` that the run lost since, 0 where the initial weights are not known.
         deadline: When time is up, as `time.perf_counter` counts; None for never.
         step_s: Seconds of a training step on a copy, as the last descent took.
+        counted: How many of the captured batches mean losses are of; None for all.
         most_steps: Of a descent.
     """
 
@@ -82,6 +85,7 @@ class Specimen:
     achieved: float = 0.0
     deadline: float | None = None
     step_s: float = 0.0
+    counted: int | None = None
     most_steps: int = 60
 
     @classmethod
@@ -93,6 +97,7 @@ class Specimen:
         *,
         recipes: Sequence[Recipe] = (),
         initial: Weights | None = None,
+        final: Weights | None = None,
     ) -> Specimen:
         """Copy a model for trials, and check the first batch of training on its initial weights.
 
@@ -101,6 +106,7 @@ class Specimen:
             train, valid: What a `Tape` captured.
             recipes: Of its optimizers.
             initial: `weights_of` the model before the first of these batches.
+            final: Those after the last one, where the model may have got others since; None takes the model's.
         """
         size = sum(t.numel() * t.element_size() for t in chain(model.parameters(), model.buffers()))
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -112,6 +118,7 @@ class Specimen:
         try:
             with aside(), unseen():
                 held = copied(model)
+                put(held, final or {})
         except Exception as error:  # whatever the user's modules hold
             return cls(nn.Identity(), why=f"the model cannot be copied: {type(error).__name__}: {error}")
         specimen = cls(held, initial, [], list(valid), [each for each in recipes if each.groups])
@@ -122,7 +129,10 @@ class Specimen:
         usable = [batch for batch in train if not batch.why]
         if usable:
             with aside(), unseen():
+                began = time.perf_counter()
                 usable[0].check(self.copy(), same_loss=self.initial is not None)
+                each_s = time.perf_counter() - began
+            self.counted = min(len(usable), max(1, int(COUNTED_S / each_s)))
             if usable[0].why:
                 self.notes.append(f"the captured batches cannot be replayed: {usable[0].why}")
                 usable = []
@@ -139,6 +149,7 @@ class Specimen:
 
     def copy(self, *, present: bool = False) -> nn.Module:
         """A copy of the model to work on, in the modes of training; with its initial weights, if these are known."""
+        self.check_time()
         model = copied(self.model)
         if self.initial is not None and not present:
             put(model, self.initial)
@@ -147,11 +158,20 @@ class Specimen:
                 module.training = self.train[0].modes.get(path, module.training)
         return model
 
+    def check_time(self, seconds: float = 0.0) -> None:
+        """Make sure that there is time for something that takes so long.
+
+        Raises:
+            OutOfTime: there is not.
+        """
+        if self.deadline is not None and time.perf_counter() + seconds > self.deadline + GRACE_S:
+            raise OutOfTime
+
     def loss(self, *, present: bool) -> float:
         """The mean loss of the captured batches in the modes of training, at the initial or the present weights."""
         model = self.copy(present=present)
         with torch.no_grad():
-            return float(np.mean([float(batch.replay(model)[0]) for batch in self.train]))
+            return float(np.mean([float(batch.replay(model)[0]) for batch in self.train[: self.counted]]))
 
     def optimizers(self, model: nn.Module, **changes: Any) -> list[torch.optim.Optimizer]:
         """The run's optimizers for a copy (see `Recipe.make`), or Adam at 0.001 where it had none of torch's."""
@@ -211,6 +231,9 @@ class Specimen:
             zero: Whether gradients are zeroed before each pass.
             clip: Norm that gradients are clipped to.
             schedule: Factor on the rates, from the fraction of the steps that is done.
+
+        Raises:
+            OutOfTime: the deadline came before the last step.
         """
         optimizers = self.optimizers(model) if optimizers is None else optimizers
         batches = self.train if batches is None else batches
@@ -218,6 +241,7 @@ class Specimen:
         groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
         losses, began = np.full(steps, np.inf), time.perf_counter()
         for step in range(steps):
+            self.check_time(self.step_s)
             for group, rate in groups:
                 group["lr"] = rate if schedule is None else rate * schedule(step / max(1, steps - 1))
             if zero:

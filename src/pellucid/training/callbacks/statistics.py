@@ -11,12 +11,12 @@ from torch import nn
 from pellucid.activations.hook import HookFunc, Hooks, has_params
 from pellucid.activations.lists import Lists
 from pellucid.activations.targets import Which
-from pellucid.activations.watch import Watch, pools_ranks
 from pellucid.errors import UsageError
 from pellucid.history.history import History
 from pellucid.history.pictures import Pictures
 from pellucid.text import counted
 from pellucid.training.callbacks.core import Callback
+from pellucid.training.watched import WatchOfLearner
 
 
 class HookCallback(Callback):
@@ -87,27 +87,6 @@ class HookCallback(Callback):
         self.hooks = Hooks(modules, self.hook, self.is_forward, self.detach, self.cpu)
 
 
-class _WatchOfLearner(Watch):
-    """A watch whose history has the losses, hyper-parameters and epochs of the learner's recorder, if it has one.
-
-    A recorder knows this rank only. So where layers are pooled over the ranks, the watch keeps losses and
-    hyper-parameters itself, and only the values of epochs are this rank's.
-    """
-
-    def __init__(self, learn: Any, **settings: Any):
-        self.recorder = getattr(learn, "recorder", None)
-        self.keeps_losses = self.recorder is None or pools_ranks(learn.model)
-        super().__init__(learn.model, learn.opt, loss=self.keeps_losses, by_hand=True, **settings)
-
-    @property
-    def history(self) -> History:
-        seen = super().history
-        if self.recorder is None:
-            return seen
-        recorded = self.recorder.history
-        return seen.with_epochs(recorded) if self.keeps_losses else seen.with_curves(recorded)
-
-
 class ActivationStats(Callback, Pictures, Lists):
     """Record what every layer outputs in each training batch: mean, standard deviation, share near zero, histogram.
 
@@ -135,7 +114,7 @@ class ActivationStats(Callback, Pictures, Lists):
     ):
         self.with_hist, self.modules, self.every, self.with_grads = with_hist, modules, every or 1, with_grads
         self.folder = folder
-        self.watch: _WatchOfLearner | None = None
+        self.watch: WatchOfLearner | None = None
         self._ended_well = False
 
     def __repr__(self) -> str:
@@ -158,7 +137,7 @@ class ActivationStats(Callback, Pictures, Lists):
 
     def before_fit(self) -> None:
         self._ended_well = False
-        watch = _WatchOfLearner(
+        watch = WatchOfLearner(
             self.learn,
             modules=self.modules,
             every=self.every,
