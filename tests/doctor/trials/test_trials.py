@@ -375,6 +375,12 @@ def test_shuffled_labels():
     random = [(x, torch.randint(3, (32,), generator=g)) for x, _ in batches]
     sick = tried("shuffled-labels", specimen(network(hidden=64), random))
     assert sick.odds["labels-random"] >= 1
+    # Of an epoch before: held-back items that were trained on are known by heart, whatever their labels.
+    repeated = [*random[:7], (torch.cat([random[0][0][:16], random[7][0][:16]]), random[0][1])]
+    partly = tried("shuffled-labels", specimen(network(hidden=64), repeated))
+    assert partly.numbers["items"] == 48
+    assert partly.odds["labels-random"] >= 1
+    assert tried("shuffled-labels", specimen(network(hidden=64), [*random[:6], *random[:2]])) is None
 
 
 def test_every_trial_says_so_in_a_sentence():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pellucid.doctor.evidence.inputs import hashes
 from pellucid.doctor.rules.wording import percent
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
@@ -35,6 +37,11 @@ IN_THE_WAY = {
 }
 # What one batch says nothing against, since it is learnt all the same; where it is not, something else is wrong.
 BESIDE = ("labels-random", "labels-noisy", "overfitting", "data-not-shuffled", "learning-rate-too-low")
+
+
+# By how many standard errors real labels do better than shuffled ones → the odds of labels that carry nothing.
+_ERRORS = 1.0, 2.0, 3.0, 4.0, 5.0
+_ODDS = 5.0, 2.0, 0.7, 0.2, 0.05, 0.02
 
 
 @trial("one-batch")
@@ -96,7 +103,10 @@ def shuffled_labels(specimen: Specimen) -> Outcome | None:
     mixed = dealt(real, torch.randperm(sum(len(each[0]) for each in real)))
     shuffled = {id(batch): labels for batch, labels in zip(train, mixed, strict=True)}
     n = specimen.steps(2, times=1.5)
-    curves, judged = {}, {}
+    curves, judged, known = {}, {}, torch.cat([_identities(batch) for batch in train])
+    held = [batch for batch in held if not torch.isin(_identities(batch), known).all()]
+    if not held:
+        return None
     for name, labels in (("real labels", None), ("shuffled labels", shuffled)):
         model = specimen.copy()
 
@@ -104,11 +114,12 @@ def shuffled_labels(specimen: Specimen) -> Outcome | None:
             return batch.replay(model, labels=None if labels is None else labels[id(batch)])[0]
 
         curves[name] = specimen.descend(model, n, optimizers=[sane(model)], batches=train, loss=loss)
-        judged[name] = _judged(held, model)
-    items = sum(map(len, held))
-    sure, said_as, numbers = _difference(judged["real labels"], judged["shuffled labels"], items)
+        judged[name] = _judged(held, model, known)
+    items = len(judged["real labels"].chances) or sum(map(len, held))
+    sure, said_as, numbers = _difference(judged["real labels"], judged["shuffled labels"])
     learnt = progress(curves["real labels"]) > 0.05
-    odds = 0.02 if sure > 4 else 0.1 if sure > 3 else 0.4 if sure > 2 else 4.0 if sure < 1 and learnt else 1.0
+    odds = float(_ODDS[np.searchsorted(_ERRORS, sure)])
+    odds = odds if learnt else min(odds, 1.0)
     return Outcome(
         trial="shuffled-labels",
         says=f"{n} steps with real and {n} with shuffled labels, compared on {items} other items: {said_as}",
@@ -136,10 +147,26 @@ def _apart(specimen: Specimen) -> tuple[list[CapturedBatch], list[CapturedBatch]
     return labelled[:-kept], [*labelled[-kept:], *valid]
 
 
-def _judged(held: Sequence[CapturedBatch], model: nn.Module) -> tuple[float, float]:
-    """On held-back batches, in evaluation mode: mean loss, and the share of right classes (nan without classes)."""
+def _identities(batch: CapturedBatch) -> Tensor:
+    """A number for each item by which it is recognised; of an epoch before, it may be in two batches."""
+    values = next((t for t in batch.input_values if t.dim() and len(t) == len(batch)), torch.arange(len(batch)))
+    return hashes(values.detach())
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a model said of held-back items: mean loss of the batches, and of each item with a class, in order, whether
+    it was right and the probability that it gave the class."""
+
+    loss: float
+    right: Tensor
+    chances: Tensor
+
+
+def _judged(held: Sequence[CapturedBatch], model: nn.Module, known: Tensor) -> _Judged:
+    """On held-back batches, in evaluation mode, without items that are among the known ones."""
     model.eval()
-    losses, right, items = [], 0, 0
+    losses, right, chances = [], [], []
     with torch.no_grad():
         for batch in held:
             loss, output = batch.replay(model)
@@ -150,21 +177,27 @@ def _judged(held: Sequence[CapturedBatch], model: nn.Module) -> tuple[float, flo
                 continue
             classes = classes_of(labels, scores.shape[1])
             if classes is not None:
-                right += int((scores.argmax(1) == classes).sum())
-                items += len(classes)
-    return float(np.mean(losses)), right / items if items else math.nan
+                new = ~torch.isin(_identities(batch), known)
+                right.append((scores.argmax(1) == classes)[new])
+                chances.append(scores.float().softmax(1).gather(1, classes[:, None])[:, 0][new])
+    empty = torch.zeros(0)
+    return _Judged(float(np.mean(losses)), torch.cat(right or [empty]), torch.cat(chances or [empty]))
 
 
-def _difference(
-    real: tuple[float, float], shuffled: tuple[float, float], items: int
-) -> tuple[float, str, dict[str, object]]:
-    """By how many standard errors real labels do better than shuffled ones, in words, and the numbers."""
-    if math.isnan(real[1]) or math.isnan(shuffled[1]):
+def _difference(real: _Judged, shuffled: _Judged) -> tuple[float, str, dict[str, object]]:
+    """By how many standard errors real labels do better than shuffled ones, in words, and the numbers.
+
+    Probabilities of the same items are compared in pairs: on 128 images of CIFAR-10, after 40 steps on 384 others, they
+    differ by 4.6 to 7.6 errors (8 draws), the counts of right answers by 2.5 to 5.5.
+    """
+    items = len(real.chances)
+    if items < 2:
         # Of losses of batches there is no standard error: a tenth less counts as three.
-        sure = 30 * (shuffled[0] - real[0]) / max(abs(shuffled[0]), 1e-12)
-        numbers: dict[str, object] = {"loss": real[0], "loss shuffled": shuffled[0]}
-        return sure, f"loss {said(real[0])} and {said(shuffled[0])}", numbers
-    pooled = min(max((real[1] + shuffled[1]) / 2, 1 / items), 1 - 1 / items)
-    sure = (real[1] - shuffled[1]) / math.sqrt(2 * pooled * (1 - pooled) / items)
-    words = f"{percent(real[1])} and {percent(shuffled[1])} right"
-    return sure, words, {"right": real[1], "right shuffled": shuffled[1]}
+        sure = 30 * (shuffled.loss - real.loss) / max(abs(shuffled.loss), 1e-12)
+        numbers: dict[str, object] = {"loss": real.loss, "loss shuffled": shuffled.loss}
+        return sure, f"loss {said(real.loss)} and {said(shuffled.loss)}", numbers
+    more = (real.chances - shuffled.chances).double()
+    sure = float(more.mean()) / max(float(more.std()) / math.sqrt(items), 1e-9)
+    shares = [float(each.right.float().mean()) for each in (real, shuffled)]
+    words = f"{percent(shares[0])} and {percent(shares[1])} right"
+    return sure, words, {"right": shares[0], "right shuffled": shares[1]}
