@@ -86,6 +86,11 @@ class Recording:
             if self._on_flush is not None:
                 self._on_flush()
 
+    def skip_step(self) -> None:
+        """Go on to the next training step after one of which nothing was read."""
+        self.step += 1
+        self.due = self.step % self.every == 0
+
     def open_train(self) -> int:
         """The column of the current training step."""
         if self.train_column < 0:

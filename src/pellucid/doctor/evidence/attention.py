@@ -50,7 +50,7 @@ class Attention:
         if self.share is None or self.share == 0:
             return self.share is None
         self._round += 1
-        return self._round == 0 or last or self._affords(self._round_s)
+        return self._round == 0 or last or (bool(self._plain[False]) and self._affords(self._round_s))
 
     def took(self, seconds: float, *, training: bool, looked: bool) -> None:
         """Take note of a step, or a batch of validation."""

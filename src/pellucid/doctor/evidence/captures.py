@@ -79,8 +79,11 @@ class Captures:
 
     def see(self, optimizer: Any) -> None:
         """Take note of an optimizer before a step."""
-        if isinstance(optimizer, torch.optim.Optimizer):
-            self._recipes.setdefault(id(optimizer), Recipe.of(optimizer, self.model)).see(optimizer, self.model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            return
+        if id(optimizer) not in self._recipes:
+            self._recipes[id(optimizer)] = Recipe.of(optimizer, self.model)
+        self._recipes[id(optimizer)].see(optimizer, self.model)
 
     @property
     def recipes(self) -> list[Recipe]:

@@ -64,6 +64,14 @@ class Resources:
             self._loader_s.put(self._in_loader)
         self._stepped, self._asked, self._waited, self._in_loader = now, np.nan, 0.0, np.nan
 
+    def took(self, called: float, ended: float) -> None:
+        """A step whose pass began then has ended then, in seconds of `perf_counter`."""
+        if not np.isnan(self._stepped):
+            self._step_s.put(ended - self._stepped)
+            self._waited_s.put(called - self._stepped)
+            self._loader_s.put(np.nan)
+        self._stepped, self._asked, self._waited, self._in_loader = ended, np.nan, 0.0, np.nan
+
     def look(self, step: int, model: nn.Module) -> None:
         """Count what is alive, at two looks and at later ones as long as that takes little of the time."""
         now = perf_counter()

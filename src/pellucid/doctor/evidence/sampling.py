@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from pellucid.doctor.evidence import failures
 from pellucid.doctor.evidence.gather import Gathering
 from pellucid.doctor.evidence.looks import Looks
+from pellucid.doctor.evidence.record import Evidence
 from pellucid.doctor.evidence.resources import Resources
 from pellucid.doctor.listening import forget, listen, passing_over
+
+WAITING = 256  # steps
 
 
 class Sampled(Gathering):
@@ -32,12 +36,14 @@ class Sampled(Gathering):
         if self._chosen is not None:
             self.looks, self._resources = self._chosen, Times()
         self._optimizer, self.is_open, self._rate = optimizer, False, 0.0
+        self._unseen: list[tuple[Tensor | float, float, float]] = []
 
     def open(self, *, look: bool) -> None:
         """Listen from now on; `look`: whether the next pass is looked at closely."""
         if self._chosen is not None:
             self._chosen.wanted = look
         if not self.is_open:
+            self._settle_unseen()
             self.is_open = True
             listen(self)
 
@@ -54,31 +60,43 @@ class Sampled(Gathering):
     def phase_begins(self) -> None:
         """Note that batches are asked for from now on; what went before was no waiting for data."""
         if self._chosen is not None:
+            self._settle_unseen()
             self._resources.begin()
 
-    def called_unseen(self) -> None:
-        """Note that a batch is there that is not looked at."""
-        self._resources.called()
-
-    def stepped_unseen(self, loss: Tensor) -> None:
-        """Count a step that was not looked at."""
-        self.steps, self.backwards, self.passes = self.steps + 1, self.backwards + 1, self.passes + 1
-        self._per_step.put(1)
-        self._losses.put(loss.detach().reshape(-1)[0])
-        self._resources.stepped()
-        rate = max(float(group["lr"]) for group in self._optimizer.param_groups)
-        if rate > 1.05 * self._rate:  # trials train at the highest one
+    def stepped_unseen(self, loss: Tensor, called: float, ended: float) -> None:
+        """Count a step that was not looked at, with its loss and the times of its pass and its end."""
+        self._unseen.append((loss.detach() if loss.numel() == 1 else np.nan, called, ended))
+        rate = self._optimizer.param_groups[-1]["lr"]
+        if rate > 1.1 * self._rate:  # trials train at the highest one
             self._rate = rate
             self.captures.see(self._optimizer)
+        if len(self._unseen) >= WAITING:
+            self._settle_unseen()
+
+    def _settle_unseen(self) -> None:
+        """Put the numbers of several steps in place: doing so after each of them takes several times as long."""
+        unseen, self._unseen = self._unseen, []
+        n = len(unseen)
+        self.steps, self.backwards, self.passes = self.steps + n, self.backwards + n, self.passes + n
+        for loss, called, ended in unseen:
+            self._per_step.put(1)
+            self._losses.put(loss)
+            self._resources.took(called, ended)
 
     def broken(self, loss: Tensor, given: Any) -> None:
         """Take a loss that is not finite, with its graph, and what the model was given."""
+        self._settle_unseen()
         x = given if isinstance(given, Tensor) else None
         seen = None if self.watch is None else self.watch.history
         ops = self.looks.ops if len(self.looks.steps) == 1 and self.looks.recording else []
         with passing_over():
             self.failure = failures.of_loss(self.steps, loss, x, self.model, ops, seen)
-        self._losses.put(loss.detach().reshape(-1)[0])
+        self._losses.put(loss.detach())
+
+    def evidence(self) -> Evidence:
+        """Everything gathered so far."""
+        self._settle_unseen()
+        return super().evidence()
 
     def ended(self) -> None:
         """Keep the weights as they are: after the training somebody may put back earlier ones."""

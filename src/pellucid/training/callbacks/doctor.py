@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,6 @@ class Doctor(Callback):
             self._looks = self._attention.step(self.learn.train_iter)
         self._attend(self._looks)
         self._started = perf_counter()
-        if self.learn.training and not self._looks:
-            self._gathered.called_unseen()
 
     def after_loss(self) -> None:
         if not self.learn.training:
@@ -93,7 +92,7 @@ class Doctor(Callback):
         loss, own = self.learn.loss, self._own
         if own is not None and own.is_open and own.keeps_losses:
             own.recording.loss(loss)
-        if loss.is_cpu and loss.numel() == 1 and not loss.isfinite():
+        if loss.is_cpu and loss.numel() == 1 and not math.isfinite(loss.item()):
             self._gathered.broken(loss, self.learn.x)
 
     def before_step(self) -> None:
@@ -101,13 +100,16 @@ class Doctor(Callback):
             self._own.recording.before_step()
 
     def after_batch(self) -> None:
-        training, own = self.learn.training, self._own
+        began, ended, training, own = self._started, perf_counter(), self.learn.training, self._own
         if training and own is not None:
-            end_step = own.recording.after_step if own.is_open else own.recording.end_step
+            end_step = own.recording.after_step if own.is_open else own.recording.skip_step
             end_step()
         if training and not self._looks:
-            self._gathered.stepped_unseen(self.learn.loss)
-        self._attention.took(perf_counter() - self._started, training=training, looked=self._looks)
+            self._gathered.stepped_unseen(self.learn.loss, began, ended)
+        now = perf_counter()
+        self._attention.took((now if self._looks else ended) - began, training=training, looked=self._looks)
+        if not self._looks:
+            self._attention.charge(now - ended)
 
     def after_fit(self) -> None:
         self._gathered.finished = True
