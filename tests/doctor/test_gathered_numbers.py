@@ -275,6 +275,16 @@ def test_units():
     assert act.std[0] == pytest.approx(given.std(correction=0).item(), rel=1e-5)
 
 
+def test_hardtanh_is_told_by_its_bounds():
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.ReLU6(), nn.Linear(8, 8), nn.Hardtanh(), nn.Hardtanh(-2, 2)
+    )
+    e = seen_training(nn.Sequential(*model, nn.Linear(8, 3)))
+    assert [(unit.name, unit.kind) for unit in e.units] == [("2", "relu6"), ("4", "hardtanh")]
+    assert e.units[0].saturated.max() == 0.0  # that it is above 1 says nothing
+    assert [op.name for op in e.ops if op.kind in ("ReLU6", "Hardtanh")] == ["relu6", "hardtanh", "clamp"]
+
+
 def test_a_module_that_is_called_twice():
     act = nn.ReLU()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 3))

@@ -20,6 +20,10 @@ LEAVING = "item", "tolist", "numpy", "__array__", "__float__", "__int__", "__boo
 _PROPERTIES = "data", "T", "mT", "H", "mH", "real", "imag"
 _MAX_VALUES = 8_000_000  # that statistics are of
 LOW, HIGH = -0.97, 0.97
+_BOUNDS = (
+    (1, "min_val", -1),
+    (2, "max_val", 1),
+)  # of hardtanh: place and name of the argument, and what it is if not given
 
 Watcher = Callable[["Seen"], None]
 
@@ -104,6 +108,7 @@ class Functions(overrides.TorchFunctionMode):
         if not name:
             return func(*args, **kwargs)
         module = next((m for m in reversed(self._stack) if id(m) in self._paths), None)
+        name = _of_bounds(name, args, kwargs)
         seen = Seen(name, args, kwargs, None if module is None else self._paths[id(module)], module)
         self._tell(self.before, seen)
         seen.result = func(*args, **kwargs)
@@ -126,6 +131,14 @@ def name_of(func: Any) -> str:
         name = getattr(func.__self__, "__name__", "")
         return name if name in _PROPERTIES else ""
     return name
+
+
+def _of_bounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The name of what `hardtanh` is with its bounds: `nn.ReLU6` calls it with 0 and 6; with others it is a clamp."""
+    if name not in ("hardtanh", "hardtanh_"):
+        return name
+    given = [kwargs.get(key, args[i] if len(args) > i else usual) for i, key, usual in _BOUNDS]
+    return "relu6" if given == [0, 6] else name if given == [-1, 1] else "clamp"
 
 
 def described(seen: Seen) -> Op | None:
