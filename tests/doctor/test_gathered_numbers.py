@@ -14,6 +14,7 @@ from torch import nn
 import pellucid
 from pellucid.doctor.evidence.attending import attend
 from pellucid.doctor.evidence.inputs import hashes, nears
+from pellucid.doctor.evidence.looks import is_sampled
 from pellucid.optim import optimizers
 
 pytestmark = pytest.mark.usefixtures("all_is_gone")
@@ -53,6 +54,16 @@ def test_statistics_of_inputs():
     np.testing.assert_allclose(i.channel_std, a.std((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(i.between, np.mean([part.std(0).mean() for part in (a[:8], a[8:])]), rtol=1e-5)
     assert i.constant == 4 / 16
+    np.testing.assert_allclose(i.layout, a.mean((0, 1)).reshape(64), rtol=1e-5)
+    steps = [np.mean([np.abs(np.diff(part, axis=axis)).mean() for axis in (2, 3)]) for part in (a[:8], a[8:])]
+    np.testing.assert_allclose(i.roughness, np.mean(steps) / a.std(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batches", range(1, 13))
+def test_every_batch_of_validation_is_sampled_sooner_or_later(batches):
+    passes = [n for n in range(16 * batches) if is_sampled(n)]
+    assert len(passes) < 0.3 * 16 * batches + 1
+    assert {n % batches for n in passes} == set(range(batches))
 
 
 def test_hashes_tell_equal_images():

@@ -153,6 +153,7 @@ def _inputs(hashes: np.ndarray, batch: int) -> Inputs:
         channel_std=np.array([1.0, 0.98, 1.02]),
         between=0.9,
         constant=0.0,
+        looked=640,
         hashes=hashes,
     )
 

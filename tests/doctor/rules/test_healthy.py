@@ -411,6 +411,34 @@ def random_crops_and_other_images_in_validation() -> Case:
 
 
 @healthy
+def other_colours_because_of_other_classes() -> Case:
+    """Only ships are validated: blue. The swapped channels of `test_sick` are of equal classes."""
+    case = run(valid_right=(0.2, 0.3, 0.35))
+    case.evidence.valid_labels.sequence[:] = 8
+    return changed(
+        case, train__channel_mean=np.array([-0.04, -0.04, -0.12]), train__std=0.5, valid__std=0.5,
+        valid__channel_mean=np.array([-0.01, 0.05, 0.09]), train__channel_std=np.full(3, 0.5),
+        valid__channel_std=np.full(3, 0.5),
+    )  # fmt: skip
+
+
+@healthy
+def noise_on_training_images() -> Case:
+    return changed(run(), train__roughness=0.9, valid__roughness=0.3)
+
+
+@healthy
+def overfitted_a_little_with_images_that_have_no_layout() -> Case:
+    """The mean images of few images differ by chance."""
+    rng = np.random.default_rng(0)
+    case = run(right=(0.12, 0.85), valid_right=(0.55, 0.6, 0.62))
+    return changed(
+        case, train__layout=rng.normal(0, 0.05, 64), valid__layout=rng.normal(0, 0.05, 64), train__roughness=0.3,
+        valid__roughness=0.35,
+    )  # fmt: skip
+
+
+@healthy
 def strong_dropout_on_a_hard_task() -> Case:
     """Training labels are less likely than those of validation, all of them a little."""
     case = run(right=(0.2, 0.4), valid_right=(0.35, 0.45, 0.5), loss=falling(2.3, 1.5))

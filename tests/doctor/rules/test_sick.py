@@ -410,6 +410,18 @@ def exchanged_channels_of_normalised_images() -> Case:
     )  # fmt: skip
 
 
+@sick("train-valid-preprocessing-mismatch")
+def turned_images() -> Case:
+    case = run(valid_right=(0.2, 0.25, 0.25))
+    layout = np.add.outer(np.linspace(0, 2, 8), np.zeros(8))
+    return changed(case, train__layout=layout.reshape(64), valid__layout=layout.T.reshape(64))
+
+
+@sick("train-valid-preprocessing-mismatch")
+def a_reshape_for_a_permute() -> Case:
+    return changed(run(valid_right=(0.15, 0.2, 0.2)), train__roughness=0.25, valid__roughness=0.7)
+
+
 @sick("train-valid-leakage")
 def half_of_validation_trained_on() -> Case:
     case = run(valid_right=(0.7, 0.85, 0.93))

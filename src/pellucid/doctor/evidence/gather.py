@@ -22,7 +22,7 @@ from pellucid.doctor.evidence import failures
 from pellucid.doctor.evidence.captures import Captures
 from pellucid.doctor.evidence.inputs import Given
 from pellucid.doctor.evidence.labels import from_batch, from_loss
-from pellucid.doctor.evidence.looks import Looks, is_looked_at
+from pellucid.doctor.evidence.looks import Looks, is_looked_at, is_sampled
 from pellucid.doctor.evidence.norms import Norms
 from pellucid.doctor.evidence.passes import Comparisons, Pass, Phase, behind
 from pellucid.doctor.evidence.record import Evidence, Failure, Loop
@@ -112,7 +112,10 @@ class Gathering(Listener):
         phase = self._train if grad else self._valid
         x = next((t for t in tensors_in(given) if t.is_floating_point()), next(tensors_in(given), None))
         x = None if x is not None and (not x.ndim or x.layout is not torch.strided or x.is_meta) else x
-        looked = is_looked_at(phase.n) or (grad and self.looks.is_due(self._clock, fresh=self._fresh))
+        # The first batches of validation may be of one class, where it is not shuffled.
+        looked = (
+            self.looks.is_due(self._clock, fresh=self._fresh) or is_looked_at(phase.n) if grad else is_sampled(phase.n)
+        )
         taken = Given((), integers=False) if x is None else phase.inputs.take(x.detach(), look=looked)
         taken.source = self._source
         now = Pass(grad, self.steps, taken, self.model.training, self._norms.modes(), x, fresh=self._fresh)

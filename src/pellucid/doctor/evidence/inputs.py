@@ -62,6 +62,7 @@ def _powers(device: str) -> Tensor:
 class Look:
     """Statistics of one batch; `n`, `total` and `squares` are [channel], or [1] without a channel axis."""
 
+    items: int
     n: float
     total: np.ndarray
     squares: np.ndarray
@@ -69,6 +70,8 @@ class Look:
     max: float
     between: float
     constant: float
+    layout: np.ndarray
+    steps: float  # the mean difference of neighbouring pixels
 
 
 def look_at(x: Tensor) -> Look:
@@ -81,6 +84,7 @@ def look_at(x: Tensor) -> Look:
     low, high = torch.aminmax(flat, dim=1)
     n = by_channel.shape[1]
     return Look(
+        len(x),
         n,
         n * mean,
         n * (variance + mean**2),
@@ -88,7 +92,17 @@ def look_at(x: Tensor) -> Look:
         high.max().item(),
         flat.float().std(0, correction=0).mean().item() if len(x) > 1 else np.nan,
         (low == high).float().mean().item(),
+        *_pictures(x),
     )
+
+
+def _pictures(x: Tensor) -> tuple[np.ndarray, float]:
+    """Layout and steps of a batch of images of 8 × 8 pixels or more; empty and nan of others."""
+    if x.ndim != 4 or min(x.shape[2:]) < 8:
+        return np.zeros(0), np.nan
+    x = x.float()
+    steps = torch.stack([x.diff(dim=axis).abs().mean() for axis in (2, 3)]).mean()
+    return F.adaptive_avg_pool2d(x.mean((0, 1))[None], 8).reshape(64).double().cpu().numpy(), steps.item()
 
 
 @dataclass
@@ -160,6 +174,7 @@ class Gathered:
         if trained is not None and self.sources:
             found.from_training_loader = float(np.mean(np.isin(self.sources, trained.sources)))
         if self.looks:
+            found.looked = sum(look.items for look in self.looks)
             n = sum(look.n for look in self.looks)
             totals, squares = (np.sum([getattr(k, name) for k in self.looks], 0) for name in ("total", "squares"))
             found.channel_mean = totals / n
@@ -169,4 +184,7 @@ class Gathered:
             found.min, found.max = min(look.min for look in self.looks), max(look.max for look in self.looks)
             found.between = float(np.mean([look.between for look in self.looks]))
             found.constant = float(np.average([look.constant for look in self.looks]))
+            if all(len(look.layout) for look in self.looks):
+                found.layout = np.average([look.layout for look in self.looks], 0, [look.n for look in self.looks])
+                found.roughness = float(np.mean([look.steps for look in self.looks])) / max(found.std, 1e-12)
         return found

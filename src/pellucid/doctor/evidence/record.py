@@ -60,6 +60,8 @@ class Inputs:
         channel_mean, channel_std: Along axis 1 of batches with two or more axes, [channel].
         between: Standard deviation over the items of a batch, averaged over values and looks; 0 for equal images.
         constant: Share of items whose values are all equal.
+        layout: Of images, the mean image in 8 × 8 blocks, over channels, [64]; roughness: the mean difference of
+            neighbouring pixels, over the deviation; looked: how many items all these figures are of.
         hashes: Of items, in the order seen, [item] uint64; at most 200,000.
         nears: Of items: a signature that survives rescaling of values and small changes, [item] uint64, or empty.
         integers: Whether the inputs are indices (tokens), of which no range is judged.
@@ -77,6 +79,9 @@ class Inputs:
     channel_std: np.ndarray = field(default_factory=_none)
     between: float = np.nan
     constant: float = np.nan
+    layout: np.ndarray = field(default_factory=_none)
+    roughness: float = np.nan
+    looked: int = 0
     hashes: np.ndarray = field(default_factory=lambda: _none(dtype=np.uint64))
     nears: np.ndarray = field(default_factory=lambda: _none(dtype=np.uint64))
     integers: bool = False

@@ -38,7 +38,7 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
             f"to {percent(end.share)} only as the images repeated: they are memorised"
         )
     elif end.above_chance and not valid.n:
-        prior = 0.2  # perhaps only a slow start
+        prior = 0.3  # perhaps only a slow start
         says = (
             f"training rose from chance ({percent(early.share)}) to {percent(end.share)} only as the images repeated, "
             "as if they were memorised"
