@@ -121,7 +121,9 @@ def _finding(root: _Candidate, signs: list[str]) -> Finding:
     evidence = {key: value for each in reversed(root.suspicions) for key, value in each.evidence.items()}
     return Finding(
         name=root.name,
-        severity=(first.severity if first else None) or fault.severity,
+        severity=next((each.severity[root.name] for each in root.trials if root.name in each.severity), None)
+        or (first.severity if first else None)
+        or fault.severity,
         confidence=root.confidence,
         layer=next((each.layer for each in root.suspicions if each.layer), None),
         step=next((each.step for each in root.suspicions if each.step is not None), None),

@@ -167,6 +167,13 @@ def test_a_sure_cause_is_proved_before_its_signs_are_examined():
     assert which_trials(found, run())[0] == "without-softmax"
 
 
+def test_a_trial_may_show_that_a_note_is_grave():
+    found = [Suspicion("underfitting", 0.55, "", severity="note")]
+    outcome = Outcome("capacity", "", odds={"underfitting": 3.0}, severity={"underfitting": "warning"})
+    assert [each.severity for each in verdict(NOTHING, found)] == ["note"]
+    assert [each.severity for each in verdict(NOTHING, found, [outcome])] == ["warning"]
+
+
 def test_a_trial_of_a_few_passes_does_not_wait_for_descents():
     found = [
         Suspicion("learning-rate-too-high", 0.5, "", trials=("rate",)),

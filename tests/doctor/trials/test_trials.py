@@ -366,6 +366,18 @@ def test_capacity():
     assert outcome.numbers["still falling"]
 
 
+def test_capacity_of_a_model_that_is_too_small():
+    x = torch.randn(4, 32, 2, generator=torch.Generator().manual_seed(0))
+    quadrants = list(zip(x, (x > 0).long() @ torch.tensor([2, 1]), strict=True))
+    torch.manual_seed(0)
+    line = nn.Sequential(nn.Linear(2, 1), nn.Tanh(), nn.Linear(1, 4))  # what four quadrants have no room on
+    adam = torch.optim.Adam(line.parameters(), 0.02)
+    before = tried("capacity", specimen(line, quadrants, optimizer=adam))
+    assert before.severity == {} and before.odds["underfitting"] <= 2
+    after = tried("capacity", specimen(line, quadrants, optimizer=adam, steps=800))
+    assert after.severity == {"underfitting": "warning"} and after.odds["underfitting"] == 3
+
+
 def test_shuffled_labels():
     batches = classes(n=8)
     well = tried("shuffled-labels", specimen(network(hidden=64), batches, valid=classes(n=2, seed=0)))

@@ -27,6 +27,7 @@ class Outcome:
         numbers: By name (JSON values only).
         curves: Name → losses by step, for the report.
         odds: Fault → factor by which this outcome changes its odds; above 1 it confirms, below 1 it rules out.
+        severity: Fault → how grave it is, where that shows here and not in the record.
         rules_out: Fault → words for the list of what was ruled out: "same at 0.1× and 10×".
         seconds: What it took.
     """
@@ -36,6 +37,7 @@ class Outcome:
     numbers: dict[str, object] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     odds: dict[str, float] = field(default_factory=dict)
+    severity: dict[str, str] = field(default_factory=dict)
     rules_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -81,13 +81,19 @@ def capacity(specimen: Specimen) -> Outcome | None:
     fell = 1 - last / first if math.isfinite(last) and first > 0 else -1.0
     middle = float(losses[-2 * each : -each].mean())
     going = math.isfinite(last) and last < 0.98 * middle
+    # It learnt something, and cannot learn even these few batches by heart: more epochs will not help.
+    classes = all(not t.is_floating_point() for batch in specimen.train for t in batch.label_values)
+    learnt = 0.5 < first / specimen.start < 0.97
+    too_small = learnt and classes and n >= 60 and -0.5 < fell < 0.1 and not going
+    odds = 3.0 if too_small else 2.0 if fell > 0.3 or going else 1.0
     return Outcome(
         trial="capacity",
         says=f"{n} more steps of Adam at 0.001 on {counted(len(specimen.train), 'batch', 'batches')} bring the loss "
         f"from {said(first)} to {said(last)}{', and it is still falling' if going else ''}",
         numbers={"steps": n, "start": first, "end": last, "still falling": going},
         curves={"more steps": losses},
-        odds={"underfitting": (2.0 if fell > 0.3 or going else 1.0) if first > 0.3 * specimen.start else 0.5},
+        odds={"underfitting": odds if first > 0.3 * specimen.start else 0.5},
+        severity={"underfitting": "warning"} if too_small else {},
     )
 
 
