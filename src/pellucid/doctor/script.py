@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pellucid.doctor.report import Report
 
 HEALTHY, FAILED, NOTHING, SICK = 0, 1, 2, 3  # exit codes
+_DOCTOR = os.path.dirname(os.path.abspath(__file__)) + os.sep
 CHILDREN_TRAINED_S = 5  # of CPU in processes that the script started: more than loading data in a short script takes
 
 
@@ -124,7 +125,7 @@ def main() -> None:
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # some put a log there
     accept_every_character()
     with _own_modules():
-        sys.exit(_conclude(attendance, Path(file), options, failed=code != 0))
+        sys.exit(_conclude(attendance, Path(file), options, error if code != 0 else None))
 
 
 def _run(file: str) -> BaseException | None:
@@ -155,11 +156,20 @@ def _as_python_would(error: BaseException | None, file: str) -> int:
         return 1
     if error is None:
         return 0
-    trace: TracebackType | None = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename != file:  # our own
-        trace = trace.tb_next
+    trace = _without_ours(error.__traceback__)
     sys.excepthook(type(error), error.with_traceback(trace), trace)
     return 1
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the lines of the doctor, around the script and between its calls of torch."""
+    if trace is None:
+        return None
+    rest = _without_ours(trace.tb_next)
+    if os.path.abspath(trace.tb_frame.f_code.co_filename).startswith(_DOCTOR):
+        return rest
+    trace.tb_next = rest
+    return trace
 
 
 @contextmanager
@@ -173,18 +183,18 @@ def _own_modules() -> Iterator[None]:
         sys.path[:] = theirs
 
 
-def _conclude(attendance: _Attendance, file: Path, options: Options, *, failed: bool) -> int:
-    """Diagnose, print, and say how to exit."""
+def _conclude(attendance: _Attendance, file: Path, options: Options, failure: BaseException | None) -> int:
+    """Diagnose, print, and say how to exit; `failure` is what the script ended with if it failed."""
     try:
-        report = _diagnosis(attendance, printable(file.name), options, failed=failed)
+        report = _diagnosis(attendance, printable(file.name), options, failure)
         _print(report, file, options)
     except PellucidError as error:
         complain(f"error: {error}")
-        return FAILED if failed else NOTHING
-    return FAILED if failed else HEALTHY if report.healthy else SICK
+        return NOTHING if failure is None else FAILED
+    return FAILED if failure is not None else HEALTHY if report.healthy else SICK
 
 
-def _diagnosis(attendance: _Attendance, name: str, options: Options, *, failed: bool) -> Report:
+def _diagnosis(attendance: _Attendance, name: str, options: Options, failure: BaseException | None) -> Report:
     """The report on a script.
 
     Raises:
@@ -192,29 +202,32 @@ def _diagnosis(attendance: _Attendance, name: str, options: Options, *, failed: 
     """
     attending = attendance.attending
     if attending is None:
-        raise UsageError(
-            _nothing(name, failed=failed) or f"{name} does not import torch, so there is nothing to diagnose"
-        )
+        raise UsageError(_nothing(name, failure) or f"{name} does not import torch, so there is nothing to diagnose")
     from pellucid.doctor.diagnosis import diagnose
+    from pellucid.doctor.failing import place
 
     history, evidence = attending.history, attending.evidence()
     trained = history is not None and evidence.loop.backwards > 0
-    if history is None or not (trained or failed):
+    failed_at = "" if failure is None else place(failure)
+    if history is None or not (trained or failure):
         raise UsageError(
-            _nothing(name, failed=failed)
+            _nothing(name, failure, failed_at)
             or f"{name} trained nothing: backward() was never called on a loss of the output of an nn.Module"
         )
     specimen = attending.specimen() if options.trials and trained else None
     report = diagnose(history, evidence, specimen, options.budget_s)
     if not trained and not report.findings:
-        raise UsageError(_nothing(name, failed=failed))
+        raise UsageError(_nothing(name, failure, failed_at))
+    if failed_at:
+        report.notes.append(failed_at)
     return report
 
 
-def _nothing(name: str, *, failed: bool) -> str:
+def _nothing(name: str, failure: BaseException | None, failed_at: str = "") -> str:
     """Why nothing was trained, where it can be told from outside."""
-    if failed:
-        return f"{name} failed before it trained anything, so there is nothing to diagnose"
+    if failure is not None:
+        why = f": {failed_at}" if failed_at else ", so there is nothing to diagnose"
+        return f"{name} failed before it trained anything{why}"
     elsewhere = os.times().children_user
     if elsewhere > CHILDREN_TRAINED_S:
         return (
