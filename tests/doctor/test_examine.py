@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import pellucid
+from pellucid.doctor import examining
 from pellucid.errors import UsageError
 from pellucid.training.callbacks.doctor import Doctor
 from pellucid.training.callbacks.progress import ProgressCallback
@@ -36,6 +37,14 @@ def test_examine_names_a_fault_and_leaves_no_trace():
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert opt.state_dict() == moments and torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_of_a_slow_model_parts_of_the_batches_are_used(monkeypatch):
+    monkeypatch.setattr(examining, "STEP_S", 0.0)
+    seen = examining.examined(network(nn.BatchNorm1d(4)), F.cross_entropy, batches(), batches(2), None, notes := [])
+    assert set(seen.evidence.train.batch_sizes) == set(seen.evidence.valid.batch_sizes) == {16}
+    assert seen.evidence.norms[0].validated_in_train == 0.0  # the pass that took the time is none of them
+    assert notes == ["a step of this model takes long, so only 16 items of each batch were used"]
 
 
 def test_what_examine_cannot_use_is_said():

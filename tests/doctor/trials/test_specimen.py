@@ -162,5 +162,24 @@ def test_time_is_kept(monkeypatch):
     assert (battery.budget_s(1), battery.budget_s(200), battery.budget_s(1e6)) == (5, 20, 60)
 
 
+def test_a_trial_that_turns_out_too_slow_stops_in_time(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(specimens.time, "perf_counter", lambda: now)
+    run, steps = specimen(network(), classes()), 0
+
+    def slow(batch: Any, model: nn.Module) -> torch.Tensor:
+        nonlocal now, steps
+        now, steps = now + 1.0, steps + 1
+        return batch.replay(model)[0]
+
+    run.step_s, run.deadline = 0.1, 10.0
+    with pytest.raises(OutOfTime):
+        run.descend(run.copy(), run.steps(1), loss=slow)
+    assert steps == 11  # of 20 that were to take two seconds, with the second of grace
+    now = 11.1
+    with pytest.raises(OutOfTime):
+        run.loss(present=True)
+
+
 def test_a_specimen_of_nothing():
     assert Specimen.of(network(), []).why == "no training pass was captured"

@@ -28,7 +28,7 @@ Weights = dict[str, Tensor]
 Loss = Callable[[CapturedBatch, nn.Module], Tensor]
 FEWEST, ENOUGH = 10, 20  # steps of a descent: fewer tell nothing; so many usually tell enough
 GRACE_S = 1.0  # that a trial may be late: it was planned to fit, and to give it up would waste all that it took
-COUNTED_S = 2.0  # seconds that the mean loss of the captured batches may take; of a slow model it is of fewer batches
+COUNTED_S = 1.0  # seconds that the mean loss of the captured batches may take; of a slow model it is of fewer batches
 
 # The specimen's model is one copy; a trial makes another, with gradients and two moments; two sets of weights are kept.
 COPIES = 7
@@ -132,7 +132,7 @@ class Specimen:
                 began = time.perf_counter()
                 usable[0].check(self.copy(), same_loss=self.initial is not None)
                 each_s = time.perf_counter() - began
-            self.counted = min(len(usable), max(1, int(COUNTED_S / each_s)))
+            self.counted = min(len(usable), max(1, int(COUNTED_S / max(each_s, 1e-6))))
             if usable[0].why:
                 self.notes.append(f"the captured batches cannot be replayed: {usable[0].why}")
                 usable = []
