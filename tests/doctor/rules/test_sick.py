@@ -304,6 +304,16 @@ def sigmoid_for_wide_targets() -> Case:
 
 
 @sick("wrong-loss")
+def squared_error_of_probabilities_and_repeated_labels() -> Case:
+    case = stuck(loss=flat(0.25))
+    case.evidence.train_labels.sequence = np.zeros(0, np.int32)
+    return every_call(
+        case, name="mse_loss", input_shape=(64, 2), target_shape=(64, 2), target_kind="float", target_whole=True,
+        target_min=0.0, target_max=1.0, target_std=0.5, one_hot=0.0, rows_sum_to_one=1.0, target_rows_sum_to_one=0.0,
+    )  # fmt: skip
+
+
+@sick("wrong-loss")
 def indices_as_quantities() -> Case:
     case = run(loss=falling(8.2, 4))
     return every_call(

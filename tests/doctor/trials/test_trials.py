@@ -357,6 +357,11 @@ def test_one_batch():
     blind = [(torch.zeros_like(x), y) for x, y in classes()]
     sick = tried("one-batch", specimen(network(), blind))
     assert sick.odds["constant-input"] > 1 > sick.odds["labels-random"]
+    hurried = specimen(network(hidden=64), classes())
+    hurried.most_steps = 4
+    early = tried("one-batch", hurried)
+    assert 0.1 < progress(early.curves["one batch"]) < 0.5
+    assert early.odds == {}  # ten steps that are on the way say nothing
 
 
 def test_capacity():

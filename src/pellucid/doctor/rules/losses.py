@@ -126,6 +126,14 @@ def _misfit(case: Case, call: LossCall) -> _Found | None:
             "Use binary_cross_entropy_with_logits for one output, or two outputs.",
             {"outputs": 1},
         )
+    if call.name in _REGRESSIONS and call.rows_sum_to_one > 0.99 and call.target_rows_sum_to_one < 0.5:
+        return (
+            0.9,
+            f"{call.name} compares probabilities, which sum to 1 in each row, with targets that do not: their rows are "
+            "no classes",
+            _USE_CROSS_ENTROPY,
+            {"rows_sum_to_one": call.rows_sum_to_one, "target_rows_sum_to_one": call.target_rows_sum_to_one},
+        )
     if call.name in _REGRESSIONS:
         return _indices(case, call)
     return None

@@ -54,8 +54,10 @@ def one_batch(specimen: Specimen) -> Outcome | None:
     learnt = progress(losses)
     if learnt > LEARNT:
         odds = dict(IN_THE_WAY)
-    elif learnt < 0.5:  # ten classes after a softmax come to 0.37 at the most: from ln 10 to 1.46
+    elif learnt < 0.5 and n >= 60:  # ten classes after a softmax come to 0.37 at the most: from ln 10 to 1.46
         odds = {fault: min(1 / factor, 3.0) for fault, factor in IN_THE_WAY.items()} | dict.fromkeys(BESIDE, 0.5)
+    elif learnt < 0.1:  # few steps bring any batch a little further, and hardly one to its end
+        odds = {fault: min(1 / factor, 1.5) for fault, factor in IN_THE_WAY.items()}
     else:
         odds = {}
     can = "can" if learnt > LEARNT else "cannot" if odds else "can only partly"
