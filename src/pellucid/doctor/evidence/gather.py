@@ -54,8 +54,7 @@ class Gathering(Listener):
         self.model = plain(model)
         self.watch = watch
         self.failure: Failure | None = None
-        self.models = 1
-        self.finished = False
+        self.models, self.finished = 1, False
         self._roots = {id(m) for m in (model, self.model, *roots)}
         self._owned = {id(p) for p in self.model.parameters()}
         self.captures = Captures(self.model)
@@ -112,10 +111,8 @@ class Gathering(Listener):
         phase = self._train if grad else self._valid
         x = next((t for t in tensors_in(given) if t.is_floating_point()), next(tensors_in(given), None))
         x = None if x is not None and (not x.ndim or x.layout is not torch.strided or x.is_meta) else x
-        # The first batches of validation may be of one class, where it is not shuffled.
-        looked = (
-            self.looks.is_due(self._clock, fresh=self._fresh) or is_looked_at(phase.n) if grad else is_sampled(phase.n)
-        )
+        due = grad and self.looks.is_due(self._clock, fresh=self._fresh)
+        looked = due or (is_looked_at if grad else is_sampled)(phase.n)
         taken = Given((), integers=False) if x is None else phase.inputs.take(x.detach(), look=looked)
         taken.source = self._source
         now = Pass(grad, self.steps, taken, self.model.training, self._norms.modes(), x, fresh=self._fresh)

@@ -172,7 +172,10 @@ def is_looked_at(n: int) -> bool:
 
 
 def is_sampled(n: int) -> bool:
-    """Whether it is 0 or belongs to a quarter of all numbers, spread without order: validation has one of its own."""
+    """Whether it is 0 or belongs to a quarter of all numbers, spread without order.
+
+    So validation is looked at: its first batches, where it is not shuffled, are of one class.
+    """
     return n == 0 or (n * 2654435761) % 2**32 < 2**30  # Knuth's multiplicative hash
 
 
