@@ -312,7 +312,7 @@ NAMES: dict[str, Fault] = {
         "error",
         "The images that reach the model are all the same, or empty.",
         "Look at a batch right before the model: something between the file and the tensor erases the images.",
-        ("inputs-not-normalised", "dead-units", "vanishing-gradients", *_LITTLE_LEARNT),
+        ("inputs-not-normalised", "train-valid-leakage", "dead-units", "vanishing-gradients", *_LITTLE_LEARNT),
     ),
     "overfitting": Fault(
         "Overfitting",

@@ -462,6 +462,14 @@ def empty_images() -> Case:
     )  # fmt: skip
 
 
+@sick("constant-input")
+def images_of_a_few_bright_pixels() -> Case:
+    """Nearly half are empty, and some of the others look the same by chance."""
+    case = stuck()
+    case.evidence.valid.hashes[::3] = case.evidence.train.hashes[: len(case.evidence.valid.hashes[::3])]
+    return changed(case, train__constant=0.46)
+
+
 @sick("train-valid-leakage")
 def a_leak_behind_random_crops() -> Case:
     """Training images hardly ever come twice in the same crop; the images of validation come as often as they do."""

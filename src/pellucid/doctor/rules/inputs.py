@@ -201,7 +201,7 @@ def constant(case: Case) -> Iterator[Suspicion]:
     if equal or (not seen.integers and seen.between <= 1e-3 * size_of_values):
         prior, says = 0.95, "all images in a batch are the same" if seen.std > 0 else f"every pixel is {num(seen.mean)}"
     elif seen.constant > 0.25 and not seen.integers:
-        prior = 0.93 if seen.constant > 0.8 else 0.75
+        prior = 0.93 if seen.constant > 0.4 else 0.75
         says = f"{percent(seen.constant)} of the images are empty (all their values are equal)"
     else:
         return
