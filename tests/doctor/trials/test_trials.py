@@ -278,6 +278,31 @@ def test_gradient_flow():
     assert max(well.odds.values()) <= 1
 
 
+def through_time(gain):
+    class Rows(nn.Module):
+        """A plain recurrent network over 20 steps, its recurrent weights the identity times a gain."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.rnn, self.head = nn.RNN(1, 16, nonlinearity="relu", batch_first=True), nn.Linear(16, 3)
+            with torch.no_grad():
+                self.rnn.weight_hh_l0.copy_(gain * torch.eye(16))
+
+        def forward(self, x):
+            return self.head(self.rnn(x.repeat(1, 3)[:, :20, None])[0][:, -1])
+
+    return Rows()
+
+
+def test_gradient_flow_through_time():
+    outcome = tried("gradient-flow", specimen(through_time(2.0), classes()))
+    assert outcome.odds["exploding-gradients"] == 10 and "first time step of rnn" in outcome.says
+    # relu passes on what is positive, and the recurrent weights double it in each of the 19 steps between
+    assert 2**17 < outcome.numbers["first over last time step"]["rnn"] < 2**20
+    assert tried("gradient-flow", specimen(through_time(1.0), classes())) is None
+
+
 def test_normalised_input():
     raw = [(100 + 50 * x, y) for x, y in classes()]
     model = network()

@@ -90,13 +90,18 @@ def initial_scale(specimen: Specimen) -> Outcome | None:
 @trial("gradient-flow")
 def gradient_flow(specimen: Specimen) -> Outcome | None:
     """How large the gradient is at each layer's output, and the output itself, at the initial weights."""
-    outputs, gradients = _flow(specimen.copy(), specimen.train[0])
-    if len(gradients) < 3 or not all(np.isfinite(list(gradients.values()))):
+    outputs, gradients, through = _flow(specimen.copy(), specimen.train[0])
+    if not all(np.isfinite([*gradients.values(), *through.values()])) or (len(gradients) < 3 and not through):
         return None
     layers = list(gradients)
     first, last = max(gradients[layers[0]], 1e-45), max(gradients[layers[-1]], 1e-45)
-    grows = outputs[layers[-1]] / max(outputs[layers[0]], 1e-45)
+    sizes = [size for size in outputs.values() if size > 0] or [1.0]  # the first rows of an image may be empty
+    grows = sizes[-1] / sizes[0]
     ratio = first / last
+    if through and max(through.values()) > max(ratio, 1e3):
+        return _through_time(max(through, key=through.__getitem__), through)
+    if len(gradients) < 3:
+        return None
     steady = 1 / 30 < grows < 30  # activations keep their size
     odds = {"vanishing-gradients": 0.2, "exploding-gradients": 0.2}
     if ratio < 1e-3:
@@ -124,10 +129,38 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
     )
 
 
-def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dict[str, float]]:
-    """Layer with weights → root mean square of its output without the bias, and norm of the loss's gradient there."""
+def _through_time(path: str, through: dict[str, float]) -> Outcome:
+    said = f"{times(through[path])} that at the last"
+    return Outcome(
+        trial="gradient-flow",
+        says=f"with the initial weights, the gradient at the first time step of {path} is {said}",
+        numbers={"first over last time step": through},
+        odds={"exploding-gradients": 10.0, "vanishing-gradients": 0.2},
+        rules_out={"vanishing-gradients": f"the gradient at the first time step is {said}"},
+    )
+
+
+def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Layer with weights → root mean square of its output without the bias, and norm of the loss's gradient there.
+
+    Third, recurrent module → the gradient at what it is given first over that at what it is given last; of those in one
+    direction.
+    """
     kept: dict[str, Tensor] = {}
+    given: dict[str, tuple[Tensor, int]] = {}
     outputs: dict[str, float] = {}
+
+    def keep_input(path: str) -> Callable[..., Any]:
+        def hook(module: nn.RNNBase, args: Any) -> Any:
+            x = args[0]
+            if path in given or module.bidirectional or not isinstance(x, Tensor) or x.dim() != 3:
+                return None
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            x.retain_grad()
+            given[path] = x, 1 if module.batch_first else 0
+            return x, *args[1:]
+
+        return hook
 
     def keep(path: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
@@ -141,13 +174,19 @@ def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dic
 
     own = [(path, m) for path, m in model.named_modules() if isinstance(m, WEIGHTED) or _is_recurrent(m)]
     hooks = [module.register_forward_hook(keep(path)) for path, module in own]
+    hooks += [m.register_forward_pre_hook(keep_input(path)) for path, m in own if isinstance(m, nn.RNNBase)]
     try:
         batch.replay(model)[0].backward()
     finally:
         for each in hooks:
             each.remove()
     gradients = {path: float(t.grad.double().norm()) for path, t in kept.items() if t.grad is not None}
-    return outputs, gradients
+    through = {}
+    for path, (x, axis) in given.items():
+        if x.grad is not None and x.shape[axis] > 1:
+            first, last = (float(x.grad.select(axis, at).double().norm()) for at in (0, -1))
+            through[path] = first / last if last > 0 else 0.0
+    return outputs, gradients, through
 
 
 def _size(output: Tensor, bias: Tensor | None) -> float:
