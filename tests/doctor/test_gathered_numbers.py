@@ -395,6 +395,57 @@ def test_parameters_in_no_optimizer_and_frozen_ones():
     assert np.nanmax(found["conv2.weight"].moved) == 0 and np.nanmin(found["head.weight"].moved) > 0
 
 
+class Hiding(nn.Module):
+    """Its middle layers are in a list, which hides them from `parameters()`."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.blocks, self.head = nn.Linear(64, 8), [nn.Linear(8, 8), nn.Linear(8, 8)], nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)).relu()
+        for block in self.blocks:
+            x = block(x).relu()
+        return self.head(x)
+
+
+def test_layers_that_the_model_calls_and_does_not_have():
+    hidden = [p for p in seen_training(Hiding()).parameters if p.held == -1]
+    assert [(p.name, p.shape, p.has_grad) for p in hidden] == [("weight", (8, 8), 1), ("bias", (8,), 1)] * 2
+    assert {p.layer for p in hidden} == {"Linear in Hiding.blocks, which is no part of the model"}
+    model = Hiding()
+    with attend() as attended:  # another optimizer has them, which is gone when they are looked at
+        optimizers = [sgd(model), torch.optim.SGD([p for block in model.blocks for p in block.parameters()], lr=0.1)]
+        for x, y in batches(3):
+            F.cross_entropy(model(x), y).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=False)
+        del optimizers, optimizer
+    assert all(p.held == 0 for p in attended.evidence().parameters)
+    frozen = Hiding()
+    for block in frozen.blocks:
+        block.requires_grad_(False)
+    assert all(p.held == 0 for p in seen_training(frozen).parameters)
+
+
+def test_modules_that_are_called_one_by_one():
+    """That the first part belongs to the model is known only after its first pass."""
+    torch.manual_seed(0)
+    body, head = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh()), nn.Linear(8, 3)
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+    with attend() as attended:
+        for x, y in batches(4):
+            optimizer.zero_grad()
+            F.cross_entropy(head(body(x)), y).backward()
+            optimizer.step()
+    e = attended.evidence()
+    assert [op.name for op in e.ops] == ["flatten", "linear", "tanh", "linear", "cross_entropy"]
+    run = attended.specimen()
+    assert not run.why and run.initial is not None and run.achieved > 0
+
+
 def test_equal_units():
     model = net()
     nn.init.constant_(model.conv1.weight, 0.1)

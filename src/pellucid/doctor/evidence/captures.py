@@ -21,8 +21,7 @@ class Captures:
     """Keeps what trials of one model need.
 
     Attributes:
-        initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model, and
-            where the first pass could not be recorded.
+        initial: Values of parameters and buffers before training, by name, on the CPU; None for a large model.
         final: Those at its end, where somebody may put others in their place afterwards; None where nobody said so.
         train: Passes that `backward` followed: the first looks, and the last ones.
     """
@@ -59,9 +58,8 @@ class Captures:
             self._tape.begin(args, kwargs, module)
 
     def pass_over(self) -> None:
-        """Record nothing of this pass, the first one: others do not begin at the initial values."""
+        """Record nothing of this pass, the first one, of which a part is missing."""
         self._tape.abandon()
-        self.initial = None
 
     def finish(self, loss: Tensor) -> None:
         """End it with the tensor that `backward` is called on."""

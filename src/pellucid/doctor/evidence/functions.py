@@ -51,6 +51,10 @@ class Seen:
         return [x for x in (*given, *inner) if isinstance(x, Tensor)]
 
 
+# A module, and the versions of its own parameters by name: they count every change in place, as a step makes it.
+Stranger = tuple[nn.Module, dict[str, int]]
+
+
 class Functions(overrides.TorchFunctionMode):
     """Tells two functions of every call: `before` it runs, since it may change what it is given, and `after`.
 
@@ -60,7 +64,8 @@ class Functions(overrides.TorchFunctionMode):
         before, after: What they are.
 
     Attributes:
-        order: Dotted names of the modules, in the order in which they were first called.
+        order: Dotted names of the modules, in the order of the pass that called most of them.
+        strangers: Modules with parameters that were called inside the model and do not belong to it, by identity.
     """
 
     def __init__(self, owner: Listener, model: nn.Module, before: Watcher, after: Watcher):
@@ -70,12 +75,14 @@ class Functions(overrides.TorchFunctionMode):
         self._stack: list[nn.Module] = []
         self._paths: dict[int, str] = {}
         self.order: dict[str, None] = {}
+        self._called: dict[str, None] = {}
+        self.strangers: dict[int, Stranger] = {}
 
     def start(self, module: nn.Module) -> None:
         """Begin; this module is being called."""
         self.stop()
         self._paths = {id(m): path for path, m in self.model.named_modules()}
-        self._stack = []
+        self._stack, self._called = [], {}
         self._enter(module, ())
         self._hooks = [register_module_forward_pre_hook(self._enter), register_module_forward_hook(self._leave)]
         self.on = True
@@ -87,6 +94,9 @@ class Functions(overrides.TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        # The first pass misses what ran before it was known that it belongs to the model.
+        if len(self._called) > len(self.order):
+            self.order = self._called | self.order
 
     def stop(self) -> None:
         """End."""
@@ -96,7 +106,11 @@ class Functions(overrides.TorchFunctionMode):
     def _enter(self, module: nn.Module, _: Any) -> None:
         self._stack.append(module)
         if id(module) in self._paths:
-            self.order.setdefault(self._paths[id(module)])
+            self._called.setdefault(self._paths[id(module)])
+        elif id(module) not in self.strangers and any(id(m) in self._paths for m in self._stack):
+            versions = {name: p._version for name, p in module.named_parameters(recurse=False)}
+            if versions:
+                self.strangers[id(module)] = module, versions
 
     def _leave(self, module: nn.Module, _: Any, __: Any) -> None:
         while self._stack and self._stack.pop() is not module:

@@ -129,7 +129,7 @@ class Gathering(Listener):
             self.called(module, args, kwargs, grad=True)
             self.returned(module, output)
         if calls:
-            self.captures.pass_over()  # what they called meanwhile was not recorded
+            self.looks.pass_over()  # what they called meanwhile was not recorded
 
     def returned(self, module: nn.Module, output: Any) -> None:
         """One of the modules of a pass returned."""
@@ -372,7 +372,7 @@ class Gathering(Listener):
             list(self.looks.calls.calls),
             list(self.looks.ops),
             self.looks.units.units(),
-            self.looks.parameters.parameters(self._optimizers.known, list(self.looks.functions.order)),
+            self.looks.all_parameters(self._optimizers.known),
             self._optimizers.optimizers(self._owned),
             self._schedules.schedulers(),
             self._norms.norms(int(sizes.min()) if len(sizes) else 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from pellucid.doctor.evidence.calls import LossCalls
 from pellucid.doctor.evidence.captures import Captures
 from pellucid.doctor.evidence.functions import Functions, Seen, described
 from pellucid.doctor.evidence.norms import Norms
-from pellucid.doctor.evidence.parameters import Parameters
-from pellucid.doctor.evidence.record import Op
+from pellucid.doctor.evidence.parameters import Parameters, outside
+from pellucid.doctor.evidence.record import Op, Parameter
 from pellucid.doctor.evidence.units import Units
 from pellucid.doctor.listening import Listener
 
@@ -37,7 +38,7 @@ class Looks:
         is_open: Whether a look has begun and not ended.
         recording: Whether functions are seen.
         stepped: Whether a step came since it began.
-        ops: What ran at the first look.
+        ops: What ran at the first look that saw all of a pass.
         left, left_steps: What `backward` found of earlier gradients, see `Loop`.
         backwards, discarded: Calls of `backward` at looks, and those whose gradients no step used.
     """
@@ -52,7 +53,7 @@ class Looks:
         self.left: list[float] = []
         self.left_steps: list[int] = []
         self.backwards = self.discarded = 0
-        self._n_calls = 0
+        self._n_calls, self._whole = 0, 0
         self._ratios: list[float] = []  # of gradients before a `backward` and after it, since the last step
         self._before = self._after = 0.0  # norms of gradients
 
@@ -67,11 +68,18 @@ class Looks:
         self.end()
         self.steps.append(clock)
         self.is_open, self.recording, self.stepped, self._n_calls = True, True, False, 0
+        if len(self.steps) == self._whole + 1:
+            self.ops = []
         self.units.begin()
         self.calls.begin()
         self.parameters.begin()
         self.captures.begin(clock, module, args, kwargs)
         self.functions.start(module)
+
+    def pass_over(self) -> None:
+        """The pass that is looked at began before the look did: what it ran is taken from the next look."""
+        self._whole = len(self.steps)
+        self.captures.pass_over()
 
     def called_again(self) -> None:
         """Another pass begins before `backward`: one of a pair, or the look was at a pass that nothing followed."""
@@ -129,6 +137,11 @@ class Looks:
             self._end_ratios()
         self.is_open = self.stepped = False
 
+    def all_parameters(self, optimizers: Sequence[Any]) -> list[Parameter]:
+        """The model's, of which these optimizers hold some, and those of modules that it calls and does not have."""
+        own = self.parameters.parameters(optimizers, list(self.functions.order))
+        return own + outside(self.functions.model, self.functions.strangers.values())
+
     def _give_up(self) -> None:
         """Forget a look at a pass that `backward` did not follow."""
         self.functions.stop()
@@ -153,7 +166,7 @@ class Looks:
     def _after_function(self, seen: Seen) -> None:
         self.units.after(seen, self.steps[-1])
         self.calls.after(seen, self.steps[-1])
-        if len(self.steps) == 1:
+        if len(self.steps) <= self._whole + 1:
             op = described(seen)
             if op is not None:
                 self.ops.append(op)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pellucid.doctor.evidence.functions import Stranger
 from pellucid.doctor.evidence.record import Parameter
 from pellucid.doctor.evidence.updates import rule_of
 from pellucid.optim.groups import groups_of, parameters_of
@@ -218,6 +219,34 @@ class Parameters:
     def _values_of(self, x: Tensor) -> Tensor:
         n = MAX_SAMPLED // max(1, len(self._sampled))
         return x.detach().reshape(-1)[:n].double().cpu().clone()
+
+
+def outside(model: nn.Module, strangers: Iterable[Stranger]) -> list[Parameter]:
+    """The parameters with gradients of modules that the model calls and does not have, and that nothing changed since.
+
+    Nothing zeroes these gradients, so the last ones are there.
+    """
+    known = {id(p) for p in model.parameters()}
+    found = []
+    for module, versions in strangers:
+        kind = type(module).__name__
+        layer = f"{kind} in {_holder(model, module)}, which is no part of the model"
+        for name, p in module.named_parameters(recurse=False):
+            if p.grad is not None and p._version == versions.get(name) and id(p) not in known:
+                found.append(Parameter(name, tuple(p.shape), layer, kind, p.requires_grad, has_grad=1.0))
+    return found
+
+
+def _holder(model: nn.Module, module: nn.Module) -> str:
+    """Class and name of the attribute of the model that keeps it, in a list or a dict; `a function` if none does."""
+    for each in model.modules():
+        for name, value in vars(each).items():
+            kept = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if not name.startswith("_") and any(
+                module in part.modules() for part in kept if isinstance(part, nn.Module)
+            ):
+                return f"{type(each).__name__}.{name}"
+    return "a function"
 
 
 def _spread_over(n: int, k: int) -> list[int]:

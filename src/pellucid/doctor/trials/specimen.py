@@ -130,7 +130,7 @@ class Specimen:
         if usable:
             with aside(), unseen():
                 began = time.perf_counter()
-                usable[0].check(self.copy(), same_loss=self.initial is not None)
+                usable[0].check(self.copy(), same_loss=self.initial is not None and usable[0].step == 0)
                 each_s = time.perf_counter() - began
             self.counted = min(len(usable), max(1, int(COUNTED_S / max(each_s, 1e-6))))
             if usable[0].why:
