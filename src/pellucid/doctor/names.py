@@ -83,7 +83,7 @@ NAMES: dict[str, Fault] = {
         "Gradients grow from layer to layer, or from time step to time step, on their way back to the input.",
         "Clip gradients (torch.nn.utils.clip_grad_norm_(model.parameters(), 1)), add a norm layer, or start with "
         "smaller weights.",
-        ("loss-not-a-number", "dead-units", "saturated-units"),
+        ("loss-not-a-number", "dead-units", "saturated-units", "learning-rate-too-low", "underfitting"),
     ),
     "initial-scale-too-large": Fault(
         "Initial weights too large",
@@ -98,6 +98,7 @@ NAMES: dict[str, Fault] = {
             "saturated-units",
             "dead-units",
             "loss-not-a-number",
+            "underfitting",
         ),
     ),
     "initial-scale-too-small": Fault(
@@ -120,7 +121,7 @@ NAMES: dict[str, Fault] = {
         "error",
         "Gradients of earlier batches are never cleared, so every step follows the sum of all of them.",
         "Call optimizer.zero_grad() once for every optimizer.step(), before backward.",
-        ("learning-rate-too-high", "exploding-gradients", "loss-not-a-number"),
+        ("learning-rate-too-high", "exploding-gradients", "loss-not-a-number", "underfitting"),
     ),
     "optimizer-not-stepped": Fault(
         "Optimizer not stepped",

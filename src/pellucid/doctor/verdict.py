@@ -31,7 +31,8 @@ CALIBRATION = ((0.0, 1.0), (0.0, 1.0))  # probability that the rules and trials 
 
 # what to try when the loss does not fall and no rule says why: the commonest reasons first
 _WHEN_FAILING = (
-    "rate",
+    "lower-rate",
+    "higher-rate",
     "one-batch",
     "gradient-flow",
     "shuffled-labels",
@@ -103,8 +104,13 @@ def _deciding(name: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _explains(cause: _Candidate, symptom: _Candidate) -> bool:
-    """Whether the symptom follows from this cause, and the cause is the more certain of the two, or sure."""
-    return symptom.name in consequences(cause.name) and cause.confidence >= min(symptom.confidence, SURE)
+    """Whether the symptom follows from this cause, and the cause is the more certain of the two, or sure.
+
+    Underfitting is what is left when nothing else is wrong: any cause of it that is a finding explains it.
+    """
+    if symptom.name not in consequences(cause.name):
+        return False
+    return symptom.name == "underfitting" or cause.confidence >= min(symptom.confidence, SURE)
 
 
 def _finding(root: _Candidate, signs: list[str]) -> Finding:

@@ -640,3 +640,12 @@ def test_a_symptom_is_said_to_follow_from_its_cause():
     first = verdict(*examined(explodes_then_lies_flat))[0]
     assert "output only zeros" in first.says or "loss rose" in first.says
     assert "loss-not-a-number" in verdict(*examined(blows_up_to_nan))[0].explains
+
+
+def test_a_cell_called_for_every_row_is_a_recurrence():
+    def prior(calls: int) -> float:
+        case = stuck(gradients=(4000.0, 4000.0, 4000.0, 4000.0))
+        case.evidence.ops = [op for op in case.evidence.ops for _ in range(calls if op.module == "conv2" else 1)]
+        return next(each.prior for each in suspicions(case) if each.name == "exploding-gradients")
+
+    assert prior(28) > prior(1)

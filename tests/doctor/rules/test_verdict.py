@@ -31,9 +31,9 @@ def suspicions(found: dict[str, float]) -> list[Suspicion]:
 
 def test_bayes_by_hand():
     assert confidence("dead-units", 0.2, []) == pytest.approx(0.2)
-    outcomes = [Outcome("rate", "", odds={"dead-units": 8.0}), Outcome("clipped", "", odds={"dead-units": 0.5})]
+    outcomes = [Outcome("lower-rate", "", odds={"dead-units": 8.0}), Outcome("clipped", "", odds={"dead-units": 0.5})]
     assert confidence("dead-units", 0.2, outcomes) == pytest.approx(0.5)  # odds 1 : 4, times 8, times a half
-    assert confidence("dead-units", 0.2, [Outcome("rate", "", odds={"overfitting": 99.0})]) == pytest.approx(0.2)
+    assert confidence("dead-units", 0.2, [Outcome("lower-rate", "", odds={"overfitting": 99.0})]) == pytest.approx(0.2)
 
 
 @given(priors, st.floats(0.001, 1000), st.floats(0.001, 1000))
@@ -119,7 +119,7 @@ def test_the_deciding_trial_and_what_was_ruled_out():
             {"softmax-before-cross-entropy": 12.0},
         ),
         Outcome(
-            "rate",
+            "higher-rate",
             "the same at 10 times the rate",
             odds={"learning-rate-too-low": 0.05, "softmax-before-cross-entropy": 1.5},
             rules_out={"learning-rate-too-low": "the same at 10 times the rate"},
@@ -151,12 +151,19 @@ def test_evidence_is_json():
 
 def test_open_questions_are_tried_first():
     rival = [
-        Suspicion("learning-rate-too-low", 0.4, "", trials=("rate",)),
-        Suspicion("vanishing-gradients", 0.45, "", trials=("gradient-flow", "rate")),
+        Suspicion("learning-rate-too-low", 0.4, "", trials=("higher-rate",)),
+        Suspicion("vanishing-gradients", 0.45, "", trials=("gradient-flow", "higher-rate")),
         Suspicion("softmax-before-cross-entropy", 0.02, "", trials=("without-softmax",)),
     ]
-    assert which_trials(rival, run()) == ["rate", "gradient-flow", "without-softmax"]
-    assert which_trials(rival, run(), tried=["rate"])[0] == "gradient-flow"
+    assert which_trials(rival, run()) == ["higher-rate", "gradient-flow", "without-softmax"]
+    assert which_trials(rival, run(), tried=["higher-rate"])[0] == "gradient-flow"
+
+
+def test_underfitting_is_what_is_left_when_nothing_else_is_wrong():
+    (finding,) = verdict(run(), suspicions({"underfitting": 0.75, "exploding-gradients": 0.59}))
+    assert (finding.name, finding.explains) == ("exploding-gradients", ["underfitting"])
+    weak = suspicions({"underfitting": 0.75, "exploding-gradients": 0.4})
+    assert [each.name for each in verdict(run(), weak)] == ["underfitting"]
 
 
 def test_a_sure_cause_is_proved_before_its_signs_are_examined():
@@ -176,12 +183,12 @@ def test_a_trial_may_show_that_a_note_is_grave():
 
 def test_a_trial_of_a_few_passes_does_not_wait_for_descents():
     found = [
-        Suspicion("learning-rate-too-high", 0.5, "", trials=("rate",)),
+        Suspicion("learning-rate-too-high", 0.5, "", trials=("lower-rate",)),
         Suspicion("batch-mixing", 0.03, "", trials=("image-mixing",)),
     ]
-    assert which_trials(found, run()) == ["image-mixing", "rate"]
+    assert which_trials(found, run()) == ["image-mixing", "lower-rate"]
 
 
 def test_what_is_tried_when_the_loss_does_not_fall_and_nothing_is_suspected():
     assert which_trials([], run()) == []
-    assert which_trials([], stuck(loss=flat(np.log(10))))[:2] == ["rate", "one-batch"]
+    assert which_trials([], stuck(loss=flat(np.log(10))))[:2] == ["lower-rate", "higher-rate"]

@@ -38,7 +38,9 @@ def test_all_trials_leave_the_live_run_as_it_was():
     with pellucid.watch(model, optimizer, loss=True) as seen, torch.no_grad():
         outcomes = battery.run(run, list(TRIALS), 600)
         assert not torch.is_grad_enabled()
-    assert {"rate", "one-batch", "norm-modes", "image-mixing"} <= {outcome.trial for outcome in outcomes}
+    assert {"lower-rate", "higher-rate", "one-batch", "norm-modes", "image-mixing"} <= {
+        outcome.trial for outcome in outcomes
+    }
     assert all(outcome.seconds > 0 for outcome in outcomes)
     assert seen.step == 0 and seen.history.train.steps.size == 0
     assert all(torch.equal(a, b) for a, b in zip(weights.values(), weights_of(model).values(), strict=True))
@@ -123,7 +125,7 @@ def test_a_model_too_large_or_beyond_copying_says_so(monkeypatch):
     model.handle = (each for each in ())  # a generator cannot be copied
     run = specimen(model, classes())
     assert "cannot be copied" in run.why
-    assert battery.run(run, ["rate"], 5) == []
+    assert battery.run(run, ["lower-rate"], 5) == []
     assert run.notes == [f"nothing was tried: {run.why}"]
     monkeypatch.setattr(specimens, "_free", lambda device: 100.0)
     assert "too large: 7 copies" in specimen(network(), classes()).why

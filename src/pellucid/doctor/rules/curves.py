@@ -118,5 +118,5 @@ def _under(case: Case, prior: float, says: str, severity: str | None) -> Suspici
         {"start": how.start, "end": how.end, "learnt": how.learnt},
         severity=severity,
         remedy="Train for more epochs." if falling else "Use more channels or layers, or train longer.",
-        trials=("capacity", "rate", "one-batch"),
+        trials=("higher-rate", "lower-rate", "one-batch", "capacity"),
     )

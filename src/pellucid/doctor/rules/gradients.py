@@ -10,6 +10,7 @@ a hundred between the first and the last layer, which hardly counts here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -114,7 +115,7 @@ def vanishing(case: Case) -> Iterator[Suspicion]:
         {"decades": decades, "first": first.layer, "last": last.layer, "layers": n},
         layer=first.layer,
         step=0,
-        trials=("gradient-flow", "rate", "initial-scale"),
+        trials=("gradient-flow", "initial-scale", "higher-rate"),
     )
 
 
@@ -129,7 +130,7 @@ def exploding(case: Case) -> Iterator[Suspicion]:
     gradients = np.sqrt(sum(p.gradient[0] ** 2 * np.prod(p.shape) for p in first))
     sizes = np.sqrt(sum(p.weight[0] ** 2 * np.prod(p.shape) for p in first))
     force = float(gradients / sizes) if sizes > 0 else 0.0
-    recurrent = any(p.kind in _RECURRENT for p in weights)
+    recurrent = any(p.kind in _RECURRENT for p in weights) or _called_again(case)
     prior, signs = 0.0, []
     if slope and slope[0] < -2:
         prior = 0.7 if slope[0] < -3 else 0.5
@@ -138,7 +139,7 @@ def exploding(case: Case) -> Iterator[Suspicion]:
             f"{slope[2].layer} (each relative to its weights)"
         )
     if force > 10:
-        prior = max(prior, 0.7 if recurrent else 0.35)
+        prior = max(prior, 0.7 if recurrent else 0.55 if force > 1000 else 0.35)
         signs.append(f"at the first step, the gradient is {times(force)} as large as the weights themselves")
     spread = _tail(case)
     if spread > 100 and (recurrent or how.diverged):
@@ -157,8 +158,15 @@ def exploding(case: Case) -> Iterator[Suspicion]:
         {"gradient_to_weight": force, "largest_to_usual": spread},
         layer=first[0].layer,
         step=0,
-        trials=("clipped", "gradient-flow", "rate"),
+        trials=("gradient-flow", "clipped", "lower-rate"),
     )
+
+
+def _called_again(case: Case) -> bool:
+    """Whether a layer with weights is called eight times in a pass or more, as the cell of a recurrent network is."""
+    layers = {p.layer for p in case.evidence.parameters}
+    calls = Counter((op.module, op.name) for op in case.evidence.ops if op.module in layers)
+    return max(calls.values(), default=0) >= 8
 
 
 def _slope(weights: list[Parameter]) -> tuple[float, Parameter, Parameter, int] | None:

@@ -69,7 +69,7 @@ def not_normalised(case: Case) -> Iterator[Suspicion]:
         {"mean": mean, "std": std, "min": seen.min, "max": seen.max},
         step=0,
         remedy=remedy,
-        trials=("normalised-input", "rate"),
+        trials=("normalised-input", "lower-rate"),
     )
 
 

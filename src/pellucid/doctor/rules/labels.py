@@ -61,7 +61,7 @@ def carry_nothing(case: Case) -> Iterator[Suspicion]:
         says,
         {"early": early.share, "late": end.share, "valid": valid.share, "chance": end.majority},
         step=0,
-        trials=("shuffled-labels", "one-batch", "rate"),
+        trials=("shuffled-labels", "one-batch", "higher-rate"),
     )
 
 

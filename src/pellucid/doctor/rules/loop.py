@@ -49,7 +49,7 @@ def not_zeroed(case: Case) -> Iterator[Suspicion]:
         f"the old ones were {percent(size)} as large as the sum that the step used",
         {"share": share, "left": size, "backwards_per_step": per_step},
         step=int(loop.left_steps[np.argmax(loop.left_before_backward > 1e-6)]) if len(loop.left_steps) else None,
-        trials=("fresh-gradients", "rate"),
+        trials=("fresh-gradients", "lower-rate"),
     )
 
 
@@ -90,7 +90,7 @@ def _unstepped(case: Case, prior: float, rest: str) -> Suspicion:
         f"backward was called {loop.backwards:,} times{rest}",
         {"backwards": loop.backwards, "steps": loop.steps, "discarded": loop.discarded},
         step=0,
-        trials=("rate",),
+        trials=("higher-rate",),
     )
 
 

@@ -57,7 +57,7 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
         step=step,
         where=(failure.where or None) if failure else None,
         remedy=remedy,
-        trials=("rate", "clipped"),
+        trials=("lower-rate", "clipped"),
     )
 
 

@@ -47,10 +47,13 @@ def not_optimised(case: Case) -> Iterator[Suspicion]:
         {"layers": layers, "share": share, "foreign": foreign},
         layer=layers[0],
         step=0,
-        remedy="Create the optimizer after the model is complete and on its device: this one holds an older copy."
+        remedy="Keep layers in an nn.ModuleList or nn.ModuleDict instead of a plain list or dict, so that "
+        "model.parameters() has their weights."
+        if any("no part of the model" in layer for layer in layers)
+        else "Create the optimizer after the model is complete and on its device: this one holds an older copy."
         if foreign and share == 1
         else None,
-        trials=("optimizer-holds-all", "rate"),
+        trials=("optimizer-holds-all", "higher-rate"),
     )
 
 
@@ -95,7 +98,7 @@ def lost(case: Case) -> Iterator[Suspicion]:
             {"epochs_begin_at": starts, "epochs_end_at": ends},
             step=case.evidence.loop.epoch_starts[1],
             remedy="Look for code that resets the weights between epochs: load_state_dict, or a model created again.",
-            trials=("rate",),
+            trials=("higher-rate",),
         )
         return
     missed = [(share, p) for p in weights if (share := _missed(p)) is not None]
@@ -137,7 +140,7 @@ def _lost(prior: float, says: str, p: Parameter, numbers: dict[str, object], rem
         layer=p.layer,
         step=0,
         remedy=remedy,
-        trials=("optimizer-holds-all", "rate"),
+        trials=("optimizer-holds-all", "higher-rate"),
     )
 
 
@@ -186,7 +189,7 @@ def decay(case: Case) -> Iterator[Suspicion]:
             layer=max(weights, key=lambda p: float(np.nanmedian(p.decay_share))).layer,
             step=0,
             remedy=f"Use a weight decay between 0.0001 and 0.01 instead of {num(strength)}." if strength else None,
-            trials=("without-decay", "rate"),
+            trials=("without-decay",),
         )
 
 

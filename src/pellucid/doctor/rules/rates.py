@@ -62,6 +62,9 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         signs.append(f"late in the run, the loss still jumps by {num(how.swing * how.baseline)} from step to step")
     elif rise > 3 and learnt < 0.3:
         prior = 0.45
+    elif early > 3 * LARGE_STEP and learnt < 0.2 and len(how.losses) >= 100 and not how.still_falling:
+        prior = 0.4
+        signs.append(f"the loss no longer falls: it ended at {num(how.end)}")
     elif early > LARGE_STEP and learnt < 0.4:
         prior = 0.2
     elif (rise > 1.5 or early > LARGE_STEP) and learnt < 0.7:
@@ -74,8 +77,10 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
     if how.starts_high and not how.diverged:
         prior *= 0.5
-    if has_norms(case) and learns(case):
-        prior *= 0.5  # weights before a norm bear large steps: only their direction counts (arXiv:1706.05350)
+    if has_norms(case, "BatchNorm", "GroupNorm", "InstanceNorm") and learns(case):
+        # Weights right before a norm bear large steps: only their direction counts (arXiv:1706.05350). Those of a
+        # transformer's branches are not: its norms come before them.
+        prior *= 0.5
     since = int(np.argmax(how.losses > 2 * max(how.start, how.baseline))) if rise > 2 else how.broken_at
     yield Suspicion(
         "learning-rate-too-high",
@@ -84,7 +89,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         {"start": how.start, "peak": how.peak, "end": how.end, "step_size": early, "rate": _rate(case, highest=True)},
         step=since,
         remedy=_remedy(case, 0.1),
-        trials=("rate", "clipped", "fresh-gradients"),
+        trials=("lower-rate", "clipped", "fresh-gradients"),
     )
 
 
@@ -104,7 +109,7 @@ def too_low(case: Case) -> Iterator[Suspicion]:
     if size < TINY_STEP:
         prior = 0.8
     elif size < SMALL_STEP:
-        prior = 0.5
+        prior = 0.65 if path < 0.05 and len(how.losses) >= 100 else 0.5  # all steps together moved next to nothing
     elif size < USUAL_STEP / 2 and path < 0.15:
         prior = 0.2
     else:
@@ -121,7 +126,7 @@ def too_low(case: Case) -> Iterator[Suspicion]:
         {"start": how.start, "end": how.end, "step_size": size, "rate": _rate(case, highest=False)},
         step=0,
         remedy=_remedy(case, 10),
-        trials=("rate", "gradient-flow", "one-batch"),
+        trials=("higher-rate", "gradient-flow", "one-batch"),
     )
 
 

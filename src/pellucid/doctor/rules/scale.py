@@ -98,7 +98,7 @@ def _scale(case: Case, name: str, prior: float, typical: float, grown: float) ->
         step=0,
         remedy=f"Initialise with kaiming_normal_ (a standard deviation of {num(fitting)} in {off.layer} instead of "
         f"{num(float(off.weight[0]))}), or keep PyTorch's default initialisation.",
-        trials=("initial-scale", "gradient-flow", "rate"),
+        trials=("initial-scale", "gradient-flow"),
     )
 
 

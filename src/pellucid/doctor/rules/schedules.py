@@ -48,7 +48,7 @@ def misused(case: Case) -> Iterator[Suspicion]:
                     "rates": [float(rate) for rate in scheduler.rates[:: max(1, done // 20)]],
                 },
                 remedy=remedy,
-                trials=("rate",),
+                trials=("higher-rate",),
             )
 
 
@@ -91,7 +91,7 @@ def by_hand(case: Case) -> Iterator[Suspicion]:
             {"first": float(rates[0]), "last": float(rates[-1]), "gone_after": int(np.argmax(gone))},
             step=int(np.argmax(gone)),
             remedy="Lower the learning rate once per epoch instead of once per batch, or by less each time.",
-            trials=("rate",),
+            trials=("higher-rate",),
         )
 
 

@@ -58,7 +58,7 @@ def dead(case: Case) -> Iterator[Suspicion]:
             {"silent_first": float(fallen.silent[0]), "silent_last": fallen.always_silent},
             layer=fallen.name,
             step=int(fallen.steps[since[0]]) if len(since) else None,
-            trials=("rate",),
+            trials=("lower-rate",),
         )
 
 

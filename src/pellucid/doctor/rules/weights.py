@@ -84,7 +84,7 @@ def growth(case: Case) -> float:
     return float(stds[-1] / stds[0])
 
 
-def has_norms(case: Case) -> bool:
-    """Whether the model normalises its activations somewhere."""
-    kinds = [layer.kind for layer in case.history.layers] + [norm.kind for norm in case.evidence.norms]
-    return any("Norm" in kind for kind in kinds)
+def has_norms(case: Case, *kinds: str) -> bool:
+    """Whether the model normalises its activations somewhere, with a norm of one of these kinds if any are given."""
+    found = [layer.kind for layer in case.history.layers] + [norm.kind for norm in case.evidence.norms]
+    return any(kind in each for each in found for kind in kinds or ("Norm",))
