@@ -56,6 +56,14 @@ class Descent:
         return float((sums[window:] - sums[:-window]).min() / window)
 
     @property
+    def lost(self) -> float:
+        """Share of the run, by means of a twentieth of it, in which the loss was clearly above start and baseline."""
+        window = max(1, len(self.losses) // 20)
+        sums = np.cumsum(np.concatenate([[0.0], self.losses]))
+        means = (sums[window:] - sums[:-window]) / window
+        return float((means > 1.2 * max(self.start, self.baseline)).mean()) if len(self.losses) >= FEW else 0.0
+
+    @property
     def relapse(self) -> float:
         """How much of what had been learnt was lost again, if it was more than a tenth of the baseline."""
         if len(self.losses) < FEW or not self.best < 0.9 * self.baseline:
