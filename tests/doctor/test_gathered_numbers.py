@@ -250,6 +250,14 @@ def test_functions_in_order():
     assert relu.zero == pytest.approx(r.eq(0).float().mean().item())
 
 
+def test_readings_of_activations_are_none_of_its_functions():
+    """Values that are not numbers are read by torch's own functions, as all are on a GPU."""
+    model = net()
+    well, broken = seen_training(model), seen_training(model, x=lambda x: x * torch.nan)
+    assert [op.name for op in broken.ops] == [op.name for op in well.ops]
+    assert [unit.name for unit in broken.units] == [unit.name for unit in well.units]
+
+
 def test_a_graph_that_is_cut():
     class Cut(Net):
         def forward(self, x):

@@ -42,7 +42,8 @@ def read_at(x: Tensor, with_hist: bool, address: int) -> bool:
     if kernel is None or not x.is_cpu or x.dtype is torch.float64:
         return False
     if not is_plain(x):  # the order of the values does not matter, gaps between them do
-        x = bare(x).float().contiguous()
+        with torch._C.DisableTorchFunction():
+            x = bare(x).float().contiguous()
         if not is_plain(x):
             return False
     return kernel.read(x.data_ptr(), x.numel(), with_hist, address)
@@ -70,6 +71,11 @@ def is_plain(x: Tensor) -> bool:
 
 def reduce(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     """As `read`, without the compiled kernel."""
+    with torch._C.DisableTorchFunction():  # who listens to the functions of a model is not told of these
+        return _reduced(x, with_hist)
+
+
+def _reduced(x: Tensor, with_hist: bool) -> Tensor | np.ndarray:
     x = bare(x)
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
