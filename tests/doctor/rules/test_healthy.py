@@ -212,6 +212,15 @@ def squared_error_on_one_hot() -> Case:
 
 
 @healthy
+def a_generator_whose_critic_gets_better() -> Case:
+    rising = np.linspace(0.67, 1.8, 300) + 0.4 * np.sin(np.arange(300) / 9)
+    case = without_labels(run(loss=rising, step_size=3e-3))
+    for call in case.evidence.calls:
+        call.name, call.target_kind, call.input_shape, call.target_shape = "mean", "", (64, 1), ()
+    return changed(case, models=2)
+
+
+@healthy
 def two_optimizers() -> Case:
     case = run()
     for parameter in case.evidence.parameters[2:]:
@@ -535,6 +544,16 @@ def memory_that_levels_out() -> Case:
     live = np.array([100, 400, 700, 800, 802, 801, 803, 802, 804, 803])
     return changed(
         run(), resources__steps=np.arange(0, 300, 30), resources__live_tensors=live, resources__live_mib=live / 10.0
+    )
+
+
+@healthy
+def small_tensors_that_come_with_the_run() -> Case:
+    return changed(
+        run(),
+        resources__steps=np.arange(0, 300, 30),
+        resources__live_tensors=np.arange(100, 1600, 150),
+        resources__live_mib=np.full(10, 50.0),
     )
 
 

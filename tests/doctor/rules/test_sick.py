@@ -203,6 +203,11 @@ def a_copy_is_stepped() -> Case:
 
 
 @sick("updates-lost")
+def put_back_after_each_epoch_of_little_progress() -> Case:
+    return stuck(loss=np.tile(falling(2.3, 2.13, 100), 3))
+
+
+@sick("updates-lost")
 def put_back_after_each_epoch() -> Case:
     return run(loss=np.tile(falling(2.3, 0.9, 100), 3), right=(0.1, 0.5), valid_right=(0.1, 0.1, 0.1))
 

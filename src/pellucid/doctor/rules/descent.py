@@ -24,6 +24,8 @@ class Descent:
         end, end_error: Mean of the last tenth, and its standard error.
         chance: What the best constant prediction gives; nan where it is not known.
         broken_at: First step without a finite loss, or None.
+        opposed: Whether another model was trained beside it and chance is not known, as a critic beside its generator:
+            then a loss that rises may be the other's doing.
     """
 
     losses: np.ndarray
@@ -32,6 +34,7 @@ class Descent:
     end_error: float
     chance: float
     broken_at: int | None
+    opposed: bool = False
 
     @property
     def baseline(self) -> float:
@@ -80,7 +83,7 @@ class Descent:
     @property
     def stuck(self) -> bool:
         """Whether the loss ended where it would be without learning, within what is measurable."""
-        if len(self.losses) < FEW:
+        if len(self.losses) < FEW or self.opposed:
             return False
         return bool(self.end > self.baseline - max(0.03 * abs(self.baseline), 2 * self.end_error))
 
@@ -89,6 +92,8 @@ class Descent:
         """Whether the loss broke, or ended well above its start and what it would be without learning."""
         if self.broken_at is not None:
             return True
+        if self.opposed:
+            return False
         worst = max(self.start, self.baseline)
         return len(self.losses) >= FEW and bool(self.end > worst + max(0.2 * abs(self.baseline), 4 * self.end_error))
 
@@ -130,13 +135,15 @@ def _descent(case: Case) -> Descent:
     start = float(finite[: 8 if tiny else 1].mean())
     tail = finite[-max(5, len(finite) // 10) :]
     lasting = len(broken) and (broken[-1] == len(every) - 1 or len(broken) > len(every) / 2)
+    chance = chance_loss(case)
     return Descent(
         finite,
         start,
         float(tail.mean()),
         float(tail.std() / np.sqrt(len(tail))),
-        chance_loss(case),
+        chance,
         int(broken[0]) if lasting else None,
+        opposed=case.evidence.models > 1 and bool(np.isnan(chance)),
     )
 
 

@@ -126,7 +126,8 @@ def _begins_anew(case: Case) -> tuple[float, float] | None:
     begins = np.array([losses[s : s + 3].mean() for s in starts])
     ends = np.array([losses[s + n - n // 4 : s + n].mean() for s, n in zip(starts, lengths, strict=True)])
     fell = begins[0] - ends
-    if (fell > 0.2 * abs(begins[0])).all() and (begins[1:] - ends[:-1] > 0.7 * fell[:-1]).all():
+    noise = np.diff(losses).std() / np.sqrt(6)  # of a mean of three losses
+    if (fell > max(0.03 * abs(begins[0]), 5 * noise)).all() and (begins[1:] - ends[:-1] > 0.7 * fell[:-1]).all():
         return float(begins[1:].mean()), float(ends[:-1].mean())
     return None
 

@@ -84,6 +84,8 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         prior *= 0.3  # whatever shakes the loss, it is not the size of the steps
     if how.starts_high and not how.diverged:
         prior *= 0.5
+    if how.opposed and how.broken_at is None:
+        prior *= 0.3
     if has_norms(case, "BatchNorm", "GroupNorm", "InstanceNorm") and learns(case) and how.lost <= LOST:
         # Weights right before a norm bear large steps: only their direction counts (arXiv:1706.05350). Those of a
         # transformer's branches are not: its norms come before them.

@@ -30,8 +30,6 @@ def memory(case: Case) -> Iterator[Suspicion]:
         prior = 0.9
     elif mib > 0.3 and mib_per_step > 0.01:
         prior = 0.8
-    elif tensors > 0.5 and per_step >= 2:
-        prior = 0.55
     else:
         return
     held = f"; they are held by {(graphs or seen.holders)[0]}" if seen.holders else ""
