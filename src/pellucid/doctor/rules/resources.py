@@ -32,7 +32,7 @@ def memory(case: Case) -> Iterator[Suspicion]:
         prior = 0.8
     else:
         return
-    held = f"; they are held by {(graphs or seen.holders)[0]}" if seen.holders else ""
+    held = f"; the tensors are held by {(graphs or seen.holders)[0]}" if seen.holders else ""
     amounts = []
     if mib_per_step > 0.01:
         amounts.append(f"{num(mib_per_step)} MiB")
