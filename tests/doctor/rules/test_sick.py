@@ -593,6 +593,17 @@ def running_loss_with_history() -> Case:
     )
 
 
+@sick("memory-growing")
+def outputs_with_history_in_a_short_run() -> Case:
+    return changed(
+        run(),
+        resources__steps=np.array([20, 50]),
+        resources__live_tensors=np.array([446, 654]),
+        resources__live_mib=np.array([37.7, 38.0]),
+        resources__holders=["recorder.outputs: a list of 50 tensors that keep their graph"],
+    )
+
+
 @sick("input-bound")
 def slow_loader() -> Case:
     return changed(run(), resources__step_s=np.full(300, 0.5), resources__waited_s=np.full(300, 0.48))

@@ -21,12 +21,12 @@ def memory(case: Case) -> Iterator[Suspicion]:
     Source: PyTorch FAQ, under "out of memory": "Don't accumulate history across your training loop."
     """
     seen = case.evidence.resources
-    tensors, per_step = _growth(seen.live_tensors, seen.steps)
+    _, per_step = _growth(seen.live_tensors, seen.steps)
     mib, mib_per_step = _growth(seen.live_mib, seen.steps)
     graphs = [holder for holder in seen.holders if "operation" in holder]
     if graphs:
         prior = 0.93
-    elif seen.holders and (tensors > 0.3 or mib > 0.3):
+    elif seen.holders:  # a list that only grows, of tensors with their graphs; a short run is not looked at often
         prior = 0.9
     elif mib > 0.3 and mib_per_step > 0.01:
         prior = 0.8
