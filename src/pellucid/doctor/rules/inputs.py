@@ -96,7 +96,9 @@ def mismatch(case: Case) -> Iterator[Suspicion]:
     if train.integers or not train.std > 0 or not np.isfinite([valid.mean, valid.std]).all():
         return
     offset, ratio = _difference(train, valid)
-    apart = max(offset / 0.35, abs(np.log(max(ratio, 1e-6))) / np.log(1.6))  # 1: as far as augmentation may take it
+    # 1: as far as augmentation may take it, and two standard errors that few images of different brightness may add.
+    by_chance = 2 * _error(train, valid)
+    apart = max((offset - by_chance) / 0.35, (abs(np.log(max(ratio, 1e-6))) - by_chance) / np.log(1.6))
     trained, validated = late(case.evidence.train_labels), accuracy(case.evidence.valid_labels, last_round(case))
     worse = trained.share - validated.share if trained.n and validated.n else np.nan
     alike = _same_classes(case)

@@ -49,8 +49,8 @@ def higher_rate(specimen: Specimen) -> Outcome | None:
     first = specimen.start
     made = [_fell(losses, first) for losses in curves.values()]
     for factor in FAR:
-        # It is far from any rate that would do something: nothing moved, and the last did not throw it out either.
-        if max(made) < 0.02 and made[-1] > made[0] - 0.05:
+        # It is far from any rate that would do much: hardly anything moved, and the last did not throw it out either.
+        if max(made) < 0.15 and made[-1] > made[0] - 0.05:
             curves[f"×{factor:g}"] = _at(specimen, factor, n)
             made.append(_fell(curves[f"×{factor:g}"], first))
     odds = confirming(max(made[1:]) - made[0])
