@@ -26,11 +26,12 @@ class Finding:
     Attributes:
         name: Stable, from `pellucid.doctor.names`.
         severity: `error`, `warning` or `note`.
-        confidence: Probability that it is there, 0 to 1, calibrated on the project's benchmark.
+        confidence: Probability that it is there, 0 to 1, as the rules and the trials together give it.
         layer, step: Where and since when, or None.
         says: The evidence in a sentence.
         evidence: The numbers it stands on, by name.
-        trial: Numbers of the trial that decided, with its sentence under `"says"`; None without one.
+        trial: Numbers of the trial that decided, with its sentence under `"says"` and the time it took under
+            `"seconds"`; None without one.
         remedy: What to do, in a sentence.
         where: Line of the user's code, or None.
         ruled_out: Other explanations that a trial excluded, with the reason: "learning rate (same at 0.1× and 10×)".

@@ -135,14 +135,17 @@ def _finding(root: _Candidate, signs: list[str]) -> Finding:
         step=next((each.step for each in root.suspicions if each.step is not None), None),
         says=says,
         evidence={key: plain(value) for key, value in evidence.items()},
-        trial={"trial": decided.trial, "says": decided.says, **{k: plain(v) for k, v in decided.numbers.items()}}
-        if decided
-        else None,
+        trial=_tried(decided) if decided else None,
         remedy=(first.remedy if first else None) or fault.remedy,
         where=next((each.where for each in root.suspicions if each.where), None),
         explains=signs,
         curves=decided.curves if decided else {},
     )
+
+
+def _tried(trial: Outcome) -> dict[str, object]:
+    numbers = {key: plain(value) for key, value in trial.numbers.items()}
+    return {"trial": trial.trial, "says": trial.says, "seconds": round(trial.seconds, 2), **numbers}
 
 
 def _undecided(case: Case, severity: str, possible: list[_Candidate]) -> Finding:
