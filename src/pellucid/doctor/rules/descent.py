@@ -52,19 +52,21 @@ class Descent:
         return float(self.losses[1:].max()) if len(self.losses) > 1 else np.nan
 
     @property
-    def best(self) -> float:
-        """The lowest mean of a twentieth of the run."""
+    def means(self) -> np.ndarray:
+        """The mean loss of a twentieth of the run, from each step on that has so many after it."""
         window = max(1, len(self.losses) // 20)
         sums = np.cumsum(np.concatenate([[0.0], self.losses]))
-        return float((sums[window:] - sums[:-window]).min() / window)
+        return (sums[window:] - sums[:-window]) / window
+
+    @property
+    def best(self) -> float:
+        """The lowest mean of a twentieth of the run."""
+        return float(self.means.min())
 
     @property
     def lost(self) -> float:
         """Share of the run, by means of a twentieth of it, in which the loss was clearly above start and baseline."""
-        window = max(1, len(self.losses) // 20)
-        sums = np.cumsum(np.concatenate([[0.0], self.losses]))
-        means = (sums[window:] - sums[:-window]) / window
-        return float((means > 1.2 * max(self.start, self.baseline)).mean()) if len(self.losses) >= FEW else 0.0
+        return float((self.means > 1.2 * max(self.start, self.baseline)).mean()) if len(self.losses) >= FEW else 0.0
 
     @property
     def relapse(self) -> float:
