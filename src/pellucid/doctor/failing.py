@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import traceback
+from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ def place(error: BaseException) -> str:
     For example: `layer head.2, Linear(in_features=16, out_features=2), failed on float32 (32, 32): it takes 16
     features, and was given 32`.
     """
-    calls = [found for found in map(_call, _frames(error.__traceback__)) if found is not None]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    calls = [found for found in map(_call, frames) if found is not None]
     if not calls:
         return ""
     root, (layer, inputs) = calls[0][0], calls[-1]
@@ -30,17 +32,8 @@ def place(error: BaseException) -> str:
     return f"{f'layer {printable(name)}, {words},' if name else words} failed on {given}{why}"
 
 
-def _frames(trace: TracebackType | None) -> list[TracebackType]:
-    found = []
-    while trace is not None:
-        found.append(trace)
-        trace = trace.tb_next
-    return found
-
-
-def _call(trace: TracebackType) -> tuple[nn.Module, list[Tensor]] | None:
+def _call(frame: FrameType) -> tuple[nn.Module, list[Tensor]] | None:
     """The module whose `forward` this frame is, and the tensors that it was called with."""
-    frame = trace.tb_frame
     code, values = frame.f_code, frame.f_locals
     names = code.co_varnames[: code.co_argcount]
     module = values.get(names[0]) if names else None
