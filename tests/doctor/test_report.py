@@ -96,6 +96,15 @@ def test_a_long_line_is_thinned_and_an_explosion_cut():
     assert all(low <= tick <= high for low, high in [(0, 1), (-3, 900), (1e-7, 2e-7)] for tick in ticks(low, high))
 
 
+def test_ticks_can_be_told_apart():
+    for low, high in [(1.598, 1.622), (0, 1), (1234.5, 1234.9), (-0.02, 0.013), (3e-7, 9e-7)]:
+        drawn = chart("y", {"": (np.arange(2), np.array([low, high]))})
+        texts = [tick["text"] for tick in drawn["y_ticks"]]
+        assert len({*texts}) == len(texts)
+        values = [float(text.replace("−", "-").replace(",", "")) for text in texts]
+        assert np.ptp(np.diff(values)) < 0.1 * np.diff(values).mean()
+
+
 def test_the_page_has_pictures_of_the_layer_at_the_step(report):
     data = page_data(report)
     titles = [picture["title"] for picture in data["findings"][0]["pictures"]]

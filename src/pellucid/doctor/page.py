@@ -36,8 +36,14 @@ def page_data(report: Report) -> dict[str, Any]:
         "loss": None if history is None else _loss(history, steps),
         "checked": report.checked,
         "notes": report.notes,
-        "overhead": None if report.overhead is None else f"{100 * report.overhead:.1f} %",
+        "overhead": _overhead(report.overhead),
     }
+
+
+def _overhead(ratio: float | None) -> str | None:
+    if ratio is None:
+        return None
+    return f"{100 * ratio:.1f} % of the training's time" if ratio < 1 else f"{ratio:.1f} times the training's time"
 
 
 def _finding(finding: Finding, history: Record | None) -> dict[str, Any]:

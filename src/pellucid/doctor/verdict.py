@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pellucid.doctor.trials.core import Outcome
 
 REPORTED = 0.5  # confidence from which on a fault is a finding
-SURE = 0.8  # from which on a cause explains its symptoms, however plain these are
+DECISIVE = 0.8  # from which on a cause explains its symptoms, however plain these are
 POSSIBLE = 0.2  # from which on a suspicion is worth a word
 SUSPECTED = 0.45  # from which on it is worth trials, where these are made only if something is suspected
 UNSUSPECTED = 0.005  # prior of a fault that no rule speaks for and a trial does
@@ -110,7 +110,7 @@ def _explains(cause: _Candidate, symptom: _Candidate) -> bool:
     """
     if symptom.name not in consequences(cause.name):
         return False
-    return symptom.name == "underfitting" or cause.confidence >= min(symptom.confidence, SURE)
+    return symptom.name == "underfitting" or cause.confidence >= min(symptom.confidence, DECISIVE)
 
 
 def _finding(root: _Candidate, signs: list[str]) -> Finding:
@@ -193,7 +193,7 @@ def which_trials(suspicions: Iterable[Suspicion], case: Case, tried: Sequence[st
     for each in suspicions:
         if each.name not in best or each.prior > best[each.name].prior:
             best[each.name] = each
-    sure = [each.name for each in best.values() if each.prior >= SURE]
+    sure = [each.name for each in best.values() if each.prior >= DECISIVE]
     scores: dict[str, float] = {}
     for each in best.values():
         weight = each.prior * (1 - each.prior) + 0.25 * each.prior

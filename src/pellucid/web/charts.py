@@ -116,8 +116,8 @@ def _frame(
         "title": title,
         "width": WIDTH,
         "height": HEIGHT,
-        "x_ticks": [{"at": _across(x, low, high), "text": _shown(x)} for x in across],
-        "y_ticks": [{"at": _down(y, bottom, top), "text": _shown(y, log)} for y in down],
+        "x_ticks": [{"at": _across(x, low, high), "text": _shown(x, digits=_digits(across))} for x in across],
+        "y_ticks": [{"at": _down(y, bottom, top), "text": _shown(y, log, _digits(down))} for y in down],
         "marks": [{"at": _across(x, low, high), "step": x} for x in marks if low <= x <= high],
     }
 
@@ -143,11 +143,19 @@ def _powers(low: float, high: float) -> list[float]:
     return [mark for mark in marks if low <= mark <= high]
 
 
-def _shown(value: float, log: bool = False) -> str:
+def _digits(marks: Sequence[float]) -> int:
+    """How many significant digits tell the ticks of an axis apart: 1.605 and 1.61 need four."""
+    if len(marks) < 2:
+        return 3
+    step = marks[1] - marks[0]
+    return next((n for n in range(3, 9) if all(abs(float(f"{x:.{n}g}") - x) < 0.01 * step for x in marks)), 9)
+
+
+def _shown(value: float, log: bool = False, digits: int = 3) -> str:
     value = 10.0**value if log else value
     if value == round(value) and abs(value) < 1e6:
         return f"{round(value):,}".replace("-", "−")
-    return f"{value:.3g}".replace("-", "−")
+    return f"{value:.{3 if log else digits}g}".replace("-", "−")
 
 
 def _across(x: Any, low: float, high: float) -> Any:

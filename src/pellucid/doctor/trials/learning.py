@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.doctor.evidence.inputs import hashes
-from pellucid.doctor.rules.wording import percent
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.optimizers import sane
@@ -207,5 +206,7 @@ def _difference(real: _Judged, shuffled: _Judged) -> tuple[float, str, dict[str,
     more = (real.chances - shuffled.chances).double()
     sure = float(more.mean()) / max(float(more.std()) / math.sqrt(items), 1e-9)
     shares = [float(each.right.float().mean()) for each in (real, shuffled)]
-    words = f"{percent(shares[0])} and {percent(shares[1])} right"
-    return sure, words, {"right": shares[0], "right shuffled": shares[1]}
+    chances = [float(each.chances.mean()) for each in (real, shuffled)]
+    words = f"on average they give the right class a probability of {chances[0]:.2f} and {chances[1]:.2f}"
+    numbers = {"probability": chances[0], "probability shuffled": chances[1]}
+    return sure, words, numbers | {"right": shares[0], "right shuffled": shares[1]}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pellucid.doctor.report import Finding, Report
 
 FIRST = 32  # batches of the first epoch after which it is asked first, then after twice as many, and so on
-SURE = 0.9
+ENOUGH = 0.9
 # Faults that are read off what happened and need no trial: nothing that comes later can make them good.
 FACTS = "broken-graph", "constant-input", "loss-not-a-number", "optimizer-not-stepped", "parameters-not-optimised"
 
@@ -66,7 +66,7 @@ class StopWhenSick(Callback):
     def _ask(self, names: Collection[str] | None) -> Report:
         """Have the doctor look, and take a fault that is sure: one of these, or for None one that a trial confirms."""
         report = self._diagnosed(trials=names is None)
-        errors = (each for each in report.findings if each.severity == "error" and each.confidence >= SURE)
+        errors = (each for each in report.findings if each.severity == "error" and each.confidence >= ENOUGH)
         self.finding = next((e for e in errors if (e.trial is not None if names is None else e.name in names)), None)
         self.report = report if self.finding is not None else None
         return report
