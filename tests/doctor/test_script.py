@@ -261,3 +261,34 @@ def test_ctrl_c_ends_the_script_and_not_the_diagnosis(tmp_path):
     out, err = process.communicate(timeout=HUNG_S)
     assert process.returncode == 1 and err.rstrip().endswith("KeyboardInterrupt")
     assert "softmax-before-cross-entropy" in out
+
+
+LATE = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+layers = [nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 4)]
+layers.append(nn.Softmax(1))
+model = nn.Sequential(*layers)
+rate = 0.1
+opt = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+x = torch.randn(256, 20)
+y = (x[:, :4] + 0.1 * torch.randn(256, 4)).argmax(1)
+for epoch in range(10):
+    for i in torch.randperm(256).split(32):
+        loss = nn.functional.cross_entropy(model(x[i]), y[i])
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [(LATE, 6), (LATE.replace("rate = 0.1", "rate = 30").replace("layers.append(nn.Softmax(1))", ""), 8)],
+)
+def test_a_finding_names_the_line_to_change(text, line, tmp_path):
+    """It is where the layer is made or the rate is set, not where the loss is called or the optimizer is made."""
+    write(tmp_path, text)
+    report = json.loads(doctor("--json", "train.py", cwd=tmp_path).stdout)
+    assert report["findings"][0]["where"] == f"train.py:{line}"

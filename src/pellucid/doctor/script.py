@@ -187,6 +187,9 @@ def _conclude(attendance: _Attendance, file: Path, options: Options, failure: Ba
     """Diagnose, print, and say how to exit; `failure` is what the script ended with if it failed."""
     try:
         report = _diagnosis(attendance, printable(file.name), options, failure)
+        from pellucid.doctor.patches import located
+
+        report = located(report, file)
         _print(report, file, options)
     except PellucidError as error:
         complain(f"error: {error}")
