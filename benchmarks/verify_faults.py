@@ -43,7 +43,9 @@ def gain(kind: str, before: float | None, after: float | None) -> float:
         return -math.inf
     if before is None or not math.isfinite(before):
         return math.inf
-    return {"up": after - before, "down": (before - after) / before, "memory": before - after}.get(kind, before / after)
+    if kind in ("up", "memory"):
+        return after - before if kind == "up" else before - after
+    return (before - after) / before if kind == "down" else before / after
 
 
 def main() -> None:
