@@ -76,7 +76,7 @@ def main() -> None:
         print(case.id, json.dumps(rows[case.id]), flush=True)
         if all(d.code for d in done):
             print(done[0].errors[-1500:], flush=True)
-    write(args.results, facts, dict(sorted(rows.items())))
+        write(args.results, facts, dict(sorted(rows.items())))
     sys.exit(not all(row["shown"] for row in rows.values()))
 
 
