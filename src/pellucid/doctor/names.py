@@ -150,7 +150,7 @@ NAMES: dict[str, Fault] = {
         "Weight decay too high",
         "error",
         "Weight decay pulls on the weights harder than the gradient does, so they shrink instead of learning.",
-        "Use a weight decay between 0.0001 and 0.01.",
+        "Use a weight decay of at most 0.001, or 0.01 with AdamW.",
         ("learning-rate-too-high", "vanishing-gradients", "dead-units", *_LITTLE_LEARNT),
     ),
     "broken-graph": Fault(

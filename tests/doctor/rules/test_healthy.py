@@ -13,6 +13,7 @@ from test_sick import changed, every_call
 from pellucid.doctor.evidence.record import Evidence, Labels, Norm, Op, Optimizer, Scheduler
 from pellucid.doctor.rules import suspicions
 from pellucid.doctor.rules.core import Case
+from pellucid.doctor.rules.optimizers import decay
 from pellucid.doctor.verdict import verdict
 from pellucid.history.record import Record
 
@@ -489,6 +490,18 @@ def usual_weight_decay() -> Case:
     for parameter in case.evidence.parameters:
         parameter.decay_share = np.linspace(0.02, 0.3, 8)
     return case
+
+
+def test_a_usual_decay_is_not_to_blame_where_nothing_else_moves_the_weights():
+    """At too high a rate all units died, and 0.0005 of the weights times that rate is what is left of each step."""
+    for strength, blamed in [(0.0005, False), (0.1, True)]:
+        case = run()
+        case.evidence.losses[:] = 2.303
+        for parameter in case.evidence.parameters:
+            parameter.decay_share = np.full(8, 0.9)
+            parameter.weight = np.geomspace(1, 0.4, 8) * parameter.weight[0]
+        case.evidence.optimizers[0].hypers["weight_decay"] = np.full(300, strength)
+        assert ("weight-decay-too-high" in {each.name for each in decay(case)}) == blamed
 
 
 @healthy

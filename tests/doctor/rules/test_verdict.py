@@ -15,7 +15,7 @@ from pellucid.doctor.evidence.record import Evidence
 from pellucid.doctor.names import NAMES, UNDECIDED, consequences
 from pellucid.doctor.rules.core import Case, Suspicion
 from pellucid.doctor.trials.core import Outcome
-from pellucid.doctor.verdict import REPORTED, SURE, confidence, verdict, which_trials
+from pellucid.doctor.verdict import DECISIVE, REPORTED, confidence, verdict, which_trials
 from pellucid.history.record import Record
 
 FAULTS = sorted(set(NAMES) - {UNDECIDED})
@@ -60,7 +60,7 @@ def test_no_cause_stands_beside_what_it_explains(found):
     for name, each in findings.items():
         for other in set(findings) & consequences(name):
             assert findings[other].confidence > each.confidence  # else it were explained
-            assert each.confidence < SURE
+            assert each.confidence < DECISIVE
         assert set(each.explains) <= consequences(name)
 
 

@@ -20,6 +20,7 @@ from pellucid.doctor.rules.wording import num, percent
 from pellucid.text import counted, first_few
 
 _HALF = ("float16", "bfloat16")
+USUAL_DECAY = 0.001  # of SGD, up to which it is not to blame
 
 
 @rule
@@ -166,7 +167,8 @@ def decay(case: Case) -> Iterator[Suspicion]:
     weights = [p for p in layer_weights(case) if np.isfinite(p.decay_share).any()]
     how = descent(case)
     strength = _strength(case)
-    if weights:
+    # A usual strength takes over where nothing else moves the weights any more: then what stopped it is the cause.
+    if weights and strength > USUAL_DECAY:
         share = float(np.median([np.nanmedian(p.decay_share) for p in weights]))
         kept = float(
             np.median([p.weight[-1] / p.weight[0] for p in weights if len(p.weight) and p.weight[0] > 0] or [1])
@@ -189,7 +191,7 @@ def decay(case: Case) -> Iterator[Suspicion]:
             evidence,
             layer=max(weights, key=lambda p: float(np.nanmedian(p.decay_share))).layer,
             step=0,
-            remedy=f"Use a weight decay between 0.0001 and 0.01 instead of {num(strength)}." if strength else None,
+            remedy=f"Use a weight decay of at most {num(USUAL_DECAY)}, or 0.01 with AdamW, instead of {num(strength)}.",
             trials=("without-decay",),
         )
 
