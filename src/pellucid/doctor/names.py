@@ -136,7 +136,7 @@ NAMES: dict[str, Fault] = {
         "Some weights get gradients but are in no optimizer, so they never change.",
         "Create the optimizer from model.parameters() after the model is complete. Freeze what should not change with "
         "requires_grad_(False).",
-        ("gradients-not-zeroed", *_LITTLE_LEARNT),  # an optimizer clears what it holds
+        ("gradients-not-zeroed", "batch-mixing", *_LITTLE_LEARNT),
     ),
     "updates-lost": Fault(
         "Updates lost",
@@ -193,7 +193,7 @@ NAMES: dict[str, Fault] = {
         "warning",
         "Batch normalisation computes its mean and variance from very few images, so they are mostly noise.",
         "Use larger batches (16 or more), or GroupNorm instead of batch normalisation.",
-        ("overfitting", "learning-rate-too-high", "underfitting"),
+        ("overfitting", "labels-noisy", "learning-rate-too-high", "underfitting"),
     ),
     "batch-mixing": Fault(
         "Images of a batch affect each other",

@@ -666,6 +666,36 @@ def test_a_symptom_is_said_to_follow_from_its_cause():
     assert "loss-not-a-number" in verdict(*examined(blows_up_to_nan))[0].explains
 
 
+def test_what_breaks_at_the_second_step_broke_by_what_was_too_large():
+    def prior(start: float, step_size: float, during: str = "forward") -> float:
+        case = run(loss=np.array([start, *[np.nan] * 299]), step_size=np.array([step_size, *[0.0] * 299]))
+        case.evidence.failure = Failure(first_nonfinite="conv1", step=1, during=during)
+        return next(each.prior for each in suspicions(case) if each.name == "loss-not-a-number")
+
+    assert prior(2.3, 1e-3) == prior(4300, 80.0, "input") == 0.95
+    assert prior(2.3, 80.0) == prior(4300, 1e-3) == 0.6
+
+
+def test_a_spike_that_was_survived_is_put_to_trial():
+    def prior(**changes) -> float:
+        found = suspicions(run(**changes))
+        return max((each.prior for each in found if each.name == "learning-rate-too-high"), default=0.0)
+
+    spike = falling(2.3, 0.5)
+    spike[3:6] = 40
+    replaced = 0.3 * np.exp(-np.arange(300) / 30) + 5e-3  # the first steps are as large as the initial weights
+    assert prior(loss=spike, step_size=0.02) > 0.35
+    assert prior(step_size=replaced) > 0.2 > prior(step_size=replaced / 5)
+
+
+def test_a_layer_of_a_number_is_called_a_layer():
+    case = stuck()
+    case.evidence.units[0].silent, case.evidence.units[0].always_silent = np.ones(8), 1.0
+    case.evidence.units[0].name = "1.1"
+    said = next(each.says for each in suspicions(case) if each.name == "dead-units")
+    assert "units of layer 1.1 output" in said
+
+
 def test_a_cell_called_for_every_row_is_a_recurrence():
     def prior(calls: int) -> float:
         case = stuck(gradients=(4000.0, 4000.0, 4000.0, 4000.0))

@@ -86,12 +86,39 @@ def test_a_few_small_steps_against_a_long_run():
     assert long[1000].odds["learning-rate-too-high"] >= 6
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_few_steps_that_only_learn_their_batches_by_heart_say_less(apart):
+    """The run's own model is asked about items that neither was trained on: there it may be the better one."""
+    model, valid = network(), classes(n=3, seed=0 if not apart else 7)
+    run = specimen(model, classes(), optimizer=sgd(model, 8.0), valid=valid)
+    with torch.no_grad():  # the run's model gives every class the same chance
+        for p in run.model.parameters():
+            p.mul_(1e-6)
+    run.train[-1].step, run.achieved = 1000, 0.81
+    outcome = tried("lower-rate", run)
+    ahead = outcome.numbers["better on validation by"]
+    assert (ahead > 0) == (not apart)  # centres of other places: what was learnt is wrong there
+    assert outcome.odds["learning-rate-too-high"] == pytest.approx(3.0 if ahead < -0.1 else 20.0 if ahead > 0 else 6.0)
+
+
 def test_clipped():
     far, model = [(x, 10 + 3 * x[:, :3]) for x, _ in classes()], network()
     sick = tried("clipped", specimen(model, far, F.mse_loss, optimizer=sgd(model, 0.1)))
     well_model = network()
     well = tried("clipped", specimen(well_model, classes(), optimizer=sgd(well_model, 0.3)))
     assert well.odds["exploding-gradients"] < 0.3 < sick.odds["exploding-gradients"]
+
+
+def test_clipping_that_turns_infinity_into_a_descent():
+    """However far above a constant answer it still is after so few steps."""
+    far, model = [(x, 1e3 * x[:, :3]) for x, _ in classes()], network()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(30)
+    outcome = tried("clipped", specimen(model, far, F.mse_loss, optimizer=sgd(model, 0.3)))
+    assert np.isinf(outcome.numbers["as it was"]) and outcome.numbers["clipped"] > 0
+    falls = outcome.numbers["clipped"] < 0.5 * outcome.curves["clipped"][0]
+    assert falls == (outcome.odds["exploding-gradients"] == 10.0)
 
 
 def test_fresh_gradients():
@@ -283,6 +310,17 @@ def test_initial_scale():
     assert max(healthy.odds.values()) <= 1
 
 
+def test_smaller_weights_free_saturated_units():
+    torch.manual_seed(0)
+    ends = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3))
+    with torch.no_grad():
+        for p in ends[2].parameters():
+            p.mul_(60)
+        ends[0].weight.mul_(20)
+    run = specimen(ends, classes(), optimizer=sgd(ends, 0.003), steps=200)
+    assert tried("initial-scale", run).odds["saturated-units"] > 1
+
+
 def test_gradient_flow():
     model = deep(1.0, n=8, act=nn.Sigmoid)
     run = specimen(model, classes())
@@ -380,6 +418,8 @@ def test_norm_modes():
     run = specimen(model, tiny, optimizer=sgd(model), steps=40)
     outcome = tried("norm-modes", run)
     assert outcome.numbers["values per channel"] == 2
+    # the running statistics are right on average: no proof that those of two values were
+    assert outcome.odds["batchnorm-batch-too-small"] > 0.8 or outcome.numbers["eval"] > outcome.numbers["train"]
     expected = [
         np.mean([float(F.cross_entropy(model.train(mode)(x), y).detach()) for x, y in tiny]) for mode in (False, True)
     ]

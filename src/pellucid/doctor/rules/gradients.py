@@ -19,7 +19,7 @@ from pellucid.doctor.evidence.record import Op, Parameter
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.weights import growth, layer_weights
-from pellucid.doctor.rules.wording import times
+from pellucid.doctor.rules.wording import layer, times
 from pellucid.text import counted, first_few
 
 _RECURRENT = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
@@ -69,7 +69,7 @@ def broken(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "broken-graph",
         0.93 if reason or len(layers) > 1 else 0.8,
-        f"no gradient reaches {first_few(layers, 4)}, although the optimizer holds "
+        f"no gradient reaches {first_few(map(layer, layers), 4)}, although the optimizer holds "
         f"{'their' if len(layers) > 1 else 'its'} weights and later layers get gradients"
         + (f"; {reason.name} ({reason.where}) cuts the graph between them" if reason else ""),
         {"layers": layers, "cut_by": reason.name if reason else None},
@@ -110,8 +110,8 @@ def vanishing(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "vanishing-gradients",
         prior,
-        f"before the first step, the gradient of {first.layer} is {_power(decades)} smaller than that of {last.layer}, "
-        f"{counted(n - 1, 'layer')} later (each relative to its weights)",
+        f"before the first step, the gradient of {layer(first.layer)} is {_power(decades)} smaller than that of "
+        f"{layer(last.layer)}, {counted(n - 1, 'layer')} later (each relative to its weights)",
         {"decades": decades, "first": first.layer, "last": last.layer, "layers": n},
         layer=first.layer,
         step=0,
@@ -135,8 +135,8 @@ def exploding(case: Case) -> Iterator[Suspicion]:
     if slope and slope[0] < -2:
         prior = 0.7 if slope[0] < -3 else 0.5
         signs.append(
-            f"before the first step, the gradient of {slope[1].layer} is {_power(-slope[0])} larger than that of "
-            f"{slope[2].layer} (each relative to its weights)"
+            f"before the first step, the gradient of {layer(slope[1].layer)} is {_power(-slope[0])} larger than that "
+            f"of {layer(slope[2].layer)} (each relative to its weights)"
         )
     if force > 10:
         prior = max(prior, 0.7 if recurrent else 0.55 if force > 1000 else 0.35)

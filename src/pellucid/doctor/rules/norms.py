@@ -12,7 +12,7 @@ import numpy as np
 
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import accuracy, fails, last_round, late, learns
-from pellucid.doctor.rules.wording import percent
+from pellucid.doctor.rules.wording import layer, percent
 from pellucid.text import counted
 
 _FEW_IMAGES = 4  # Wu and He, arXiv:1803.08494: with 32, 8, 4 and 2 images the error is 23.6, 24.8, 27.3 and 34.7 %
@@ -40,7 +40,7 @@ def few_images(case: Case) -> Iterator[Suspicion]:
     if size > _FEW_IMAGES and learns(case) and validated.share > late(case.evidence.train_labels).share - 0.05:
         prior *= 0.5  # running statistics that are off would be seen there
     off = f"; the variances of batches are {percent(apart)} off the running ones" if apart > 0.1 else ""
-    values = f" ({worst.per_channel} values per channel in {worst.name})" if worst.per_channel else ""
+    values = f" ({worst.per_channel} values per channel in {layer(worst.name)})" if worst.per_channel else ""
     yield Suspicion(
         "batchnorm-batch-too-small",
         prior,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from pellucid.doctor.rules.core import Case, Suspicion, rule
-from pellucid.doctor.rules.descent import descent
-from pellucid.doctor.rules.weights import LARGE_STEP, step_sizes
+from pellucid.doctor.rules.descent import FEW, descent
+from pellucid.doctor.rules.weights import HUGE_STEP, LARGE_STEP, step_sizes
 
 _WHERE = {
     "input": "before the first layer",
@@ -32,13 +32,15 @@ def not_a_number(case: Case) -> Iterator[Suspicion]:
     step = failure.step if found and failure and failure.step >= 0 else how.broken_at
     sizes = step_sizes(case)
     sizes = sizes[np.isfinite(sizes)]
-    grown = len(how.losses) > 1 and bool(how.peak > 2 * max(how.start, how.baseline))
-    large = len(sizes) > 0 and bool(np.quantile(sizes, 0.9) > LARGE_STEP)
-    prior = 0.95 if not grown and not large else 0.6
+    # It may break at the second step: then the first loss, or the first step, is all that shows what was too large.
+    grown = how.starts_high or (len(how.losses) > 1 and bool(how.peak > 2 * max(how.start, how.baseline)))
+    large = len(sizes) > 0 and bool(np.quantile(sizes, 0.9) > LARGE_STEP or sizes[:FEW].max() > HUGE_STEP)
+    given = found and failure is not None and failure.during == "input"
+    prior = 0.95 if given or not (grown or large) else 0.6
     place = failure.first_nonfinite if found and failure else ""
     during = f", {_WHERE.get(failure.during, failure.during)}" if found and failure and failure.during else ""
     remedy = None
-    if found and failure and failure.during == "input":
+    if given:
         remedy = "Look at the data: some values are nan or infinite before the model sees them."
     elif found and failure and failure.during == "loss":
         remedy = "Keep zeros out of log, sqrt and division (torch.log(x + 1e-8)), or use torch's own losses."

@@ -16,7 +16,7 @@ from pellucid.doctor.evidence.record import Parameter
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.weights import layer_weights
-from pellucid.doctor.rules.wording import num, percent
+from pellucid.doctor.rules.wording import layer, num, percent
 from pellucid.text import counted, first_few
 
 _HALF = ("float16", "bfloat16")
@@ -44,7 +44,8 @@ def not_optimised(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "parameters-not-optimised",
         prior,
-        f"the weights of {first_few(layers, 4)} are in no optimizer, {percent(share)} of all that get gradients{also}",
+        f"the weights of {first_few(map(layer, layers), 4)} are in no optimizer, {percent(share)} of all that get "
+        f"gradients{also}",
         {"layers": layers, "share": share, "foreign": foreign},
         layer=layers[0],
         step=0,
@@ -81,7 +82,7 @@ def lost(case: Case) -> Iterator[Suspicion]:
         kept, p = min(undone, key=lambda each: each[0])
         yield _lost(
             0.9,
-            f"something overwrites the weights of {p.layer} between the steps: when a step begins, "
+            f"something overwrites the weights of {layer(p.layer)} between the steps: when a step begins, "
             f"{percent(max(kept, 0))} of what the last one changed is left",
             p,
             {"kept": kept, "overwritten": p.overwritten},
@@ -110,7 +111,7 @@ def lost(case: Case) -> Iterator[Suspicion]:
     why = f": {p.dtype} rounds away steps that are small next to the weights" if rounded else ""
     yield _lost(
         0.92 if rounded else 0.85,
-        f"{percent(min(share, 1))} of an optimizer step does not reach the weights of {p.layer}{why}",
+        f"{percent(min(share, 1))} of an optimizer step does not reach the weights of {layer(p.layer)}{why}",
         p,
         {"missed": share, "dtype": p.dtype},
         f"Keep the weights in float32 instead of {p.dtype}, and use torch.autocast for speed." if rounded else None,

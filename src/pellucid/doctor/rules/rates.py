@@ -43,6 +43,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     early = float(np.sort(known[: max(FEW, len(known) // 2)])[-3:][0]) if len(known) else np.nan
     rise = how.peak / max(how.start, how.baseline) if how.baseline > 0 else np.nan
     learnt = 0.0 if np.isnan(how.learnt) else how.learnt
+    held_by_norms = has_norms(case, "BatchNorm", "GroupNorm", "InstanceNorm")
     prior, signs = 0.0, []
     if rise > 2:
         signs.append(f"the loss rose from {num(how.start)} at the start to {num(how.peak)}")
@@ -72,8 +73,12 @@ def too_high(case: Case) -> Iterator[Suspicion]:
     elif early > 3 * LARGE_STEP and learnt < 0.2 and len(how.losses) >= 100 and not how.still_falling:
         prior = 0.4
         signs.append(f"the loss no longer falls: it ended at {num(how.end)}")
-    elif early > LARGE_STEP and learnt < 0.4:
-        prior = 0.2
+    elif rise > 3:
+        prior = 0.4  # it came down again, and may have lost more than that: the trial tells
+    elif early > HUGE_STEP / 2 or (early > LARGE_STEP and learnt < 0.4):
+        prior = (
+            0.3 if early > HUGE_STEP / 2 and not held_by_norms else 0.2
+        )  # the first steps replaced the initial weights
     elif (rise > 1.5 or early > LARGE_STEP) and learnt < 0.7:
         prior = 0.08
     if not prior:
@@ -86,7 +91,7 @@ def too_high(case: Case) -> Iterator[Suspicion]:
         prior *= 0.5
     if how.opposed and how.broken_at is None:
         prior *= 0.3
-    if has_norms(case, "BatchNorm", "GroupNorm", "InstanceNorm") and learns(case) and how.lost <= LOST:
+    if held_by_norms and learns(case) and how.lost <= LOST:
         # Weights right before a norm bear large steps: only their direction counts (arXiv:1706.05350). Those of a
         # transformer's branches are not: its norms come before them.
         prior *= 0.5

@@ -18,7 +18,7 @@ import numpy as np
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.weights import fan_in, gain, growth, has_norms, layer_weights
-from pellucid.doctor.rules.wording import num, part, times
+from pellucid.doctor.rules.wording import layer, num, part, times
 from pellucid.text import counted
 
 _FLAT_ENDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
@@ -91,13 +91,13 @@ def _scale(case: Case, name: str, prior: float, typical: float, grown: float) ->
     return Suspicion(
         name,
         prior,
-        f"the initial weights of {off.layer} have a standard deviation of {num(float(off.weight[0]))}; Kaiming "
+        f"the initial weights of {layer(off.layer)} have a standard deviation of {num(float(off.weight[0]))}; Kaiming "
         f"initialisation gives {num(fitting)} for {counted(fan_in(off), 'input')}{change}{start}",
         {"gain": typical, "growth": grown, "layer_std": float(off.weight[0]), "fitting_std": fitting},
         layer=off.layer,
         step=0,
-        remedy=f"Initialise with kaiming_normal_ (a standard deviation of {num(fitting)} in {off.layer} instead of "
-        f"{num(float(off.weight[0]))}), or keep PyTorch's default initialisation.",
+        remedy=f"Initialise with kaiming_normal_ (a standard deviation of {num(fitting)} in {layer(off.layer)} instead "
+        f"of {num(float(off.weight[0]))}), or keep PyTorch's default initialisation.",
         trials=("initial-scale", "gradient-flow"),
     )
 
@@ -123,8 +123,8 @@ def symmetric(case: Case) -> Iterator[Suspicion]:
     yield Suspicion(
         "symmetric-initialisation",
         prior,
-        f"all units of {', '.join(layers[:3])}{' and others' if len(layers) > 3 else ''} start with the same weights"
-        f"{' (zero)' if zero else ''} and get the same gradient, so they stay identical",
+        f"all units of {', '.join(map(layer, layers[:3]))}{' and others' if len(layers) > 3 else ''} start with the "
+        f"same weights{' (zero)' if zero else ''} and get the same gradient, so they stay identical",
         {"layers": layers, "share_of_layers": of_all},
         layer=layers[0],
         step=0,

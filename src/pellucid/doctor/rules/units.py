@@ -18,7 +18,7 @@ from pellucid.doctor.evidence.record import Unit
 from pellucid.doctor.rules.core import Case, Suspicion, rule
 from pellucid.doctor.rules.descent import descent, fails, learns
 from pellucid.doctor.rules.operations import output_activation
-from pellucid.doctor.rules.wording import percent
+from pellucid.doctor.rules.wording import layer, percent
 
 _RELUS = ("relu", "relu6", "relu_", "threshold")
 _FLAT_ENDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "tanh_", "sigmoid_")
@@ -39,7 +39,7 @@ def dead(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "dead-units",
             prior,
-            f"{percent(share)} of the units of {worst.name} output only zeros, from the first batch to the last",
+            f"{percent(share)} of the units of {layer(worst.name)} output only zeros, from the first batch to the last",
             {"share": share, "units": {unit.name: float(unit.silent[0]) for unit in units}},
             layer=worst.name,
             step=int(worst.steps[0]) if len(worst.steps) else 0,
@@ -53,8 +53,8 @@ def dead(case: Case) -> Iterator[Suspicion]:
         yield Suspicion(
             "learning-rate-too-high",
             0.3 if descent(case).starts_high else 0.6,
-            f"at the end {percent(fallen.always_silent)} of the units of {fallen.name} output only zeros, at the start "
-            f"{percent(fallen.silent[0])}",
+            f"at the end {percent(fallen.always_silent)} of the units of {layer(fallen.name)} output only zeros, at "
+            f"the start {percent(fallen.silent[0])}",
             {"silent_first": float(fallen.silent[0]), "silent_last": fallen.always_silent},
             layer=fallen.name,
             step=int(fallen.steps[since[0]]) if len(since) else None,
@@ -74,11 +74,12 @@ def saturated(case: Case) -> Iterator[Suspicion]:
         return
     prior = 0.85 if share > 0.6 else 0.7 if share > 0.45 else 0.4
     if learns(case):
-        prior *= 0.75 if share > 0.6 else 0.4
+        prior *= 0.8 if share > 0.6 else 0.4
     yield Suspicion(
         "saturated-units",
         prior,
-        f"from the first batch, {percent(share)} of the outputs of {worst.name} are at the flat ends of {worst.kind}",
+        f"from the first batch, {percent(share)} of the outputs of {layer(worst.name)} are at the flat ends of "
+        f"{worst.kind}",
         {"share": share, "units": {unit.name: float(unit.saturated[0]) for unit in units}},
         layer=worst.name,
         step=int(worst.steps[0]) if len(worst.steps) else 0,

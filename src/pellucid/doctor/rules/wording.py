@@ -45,3 +45,12 @@ def part(share: float) -> str:
     if share >= 0.005 or share <= 0:
         return f"{num(float(f'{100 * share:.2g}'))} %"
     return f"1/{num(float(f'{1 / share:.2g}'))}" if share > 1e-7 else "under 1/10,000,000"
+
+
+def layer(name: str) -> str:
+    """A module's name in a sentence; one of numbers, as nn.Sequential gives them, would read as a number.
+
+    >>> layer("features.conv1"), layer("1.1"), layer("0")
+    ('features.conv1', 'layer 1.1', 'layer 0')
+    """
+    return f"layer {name}" if name.replace(".", "").isdigit() else name

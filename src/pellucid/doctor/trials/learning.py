@@ -31,7 +31,7 @@ IN_THE_WAY = {
     "symmetric-initialisation": 0.3,
     "vanishing-gradients": 0.3,
     "dead-units": 0.3,
-    "saturated-units": 0.5,
+    "saturated-units": 0.8,  # Adam moves what steps in proportion to the gradient leave where it is
     "underfitting": 0.5,
 }
 # What one batch says nothing against, since it is learnt all the same; where it is not, something else is wrong.

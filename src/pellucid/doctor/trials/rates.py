@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.specimen import Specimen
 from pellucid.doctor.trials.weighing import confirming, end, gain, helped, instead, said
 
 LOWER, HIGHER, FAR = 0.1, (10.0, 100.0), (1e3, 1e4)
+LEARNT = 0.8  # share of the first loss: what lost more of it came far enough
 
 
 @trial("lower-rate")
@@ -23,6 +25,10 @@ def lower_rate(specimen: Specimen) -> Outcome | None:
     numbers: dict[str, object] = {"steps": n, "start": first, "now": now}
     numbers |= {f"loss at {name}": end(losses) for name, losses in curves.items()}
     odds = helped(curves["×1"], curves["×0.1"], first, specimen.achieved)
+    more = gain(curves["×1"], curves["×0.1"], first)
+    if _at_once(specimen) and more > 0.05 and specimen.achieved < LEARNT:
+        # At a fitting rate a tenth of it is slower from the first step on. The run may get somewhere all the same.
+        odds = max(odds, min(10 ** (5 * more), 6.0))
     if specimen.initial is not None:
         if not now < 1.05 * specimen.first:
             curves["×0.1 from here"] = _at(specimen, LOWER, n, present=True)
@@ -30,7 +36,10 @@ def lower_rate(specimen: Specimen) -> Outcome | None:
             # The first steps went well and the run is worse than where it began: something threw it out on the way.
             odds = max(odds, 4.0 if same > 0.1 else 1.0)
         if lower > same + 0.03 and lower > max(specimen.achieved, 0.0) and specimen.train[-1].step > 2 * n:
-            odds = max(odds, 6.0)  # a few small steps do more than the whole run did
+            # A few small steps do more than the whole run did. Of few batches they may have learnt no more than these.
+            ahead = _ahead(specimen, n)
+            numbers["better on validation by"] = ahead
+            odds = max(odds, 3.0 if ahead < -0.1 else 20.0 if ahead > 0 else 6.0)
     return Outcome(
         trial="lower-rate",
         says=_compared(n, first, curves),
@@ -159,6 +168,27 @@ def without_decay(specimen: Specimen) -> Outcome | None:
         odds={"weight-decay-too-high": factor},
         rules_out={"weight-decay-too-high": "no better without it"} if factor < 0.3 else {},
     )
+
+
+def _at_once(specimen: Specimen) -> bool:
+    """Whether the run began at its highest rate, without a warm-up that lets it bear a higher one."""
+    groups = [group for recipe in specimen.recipes for group in recipe.groups]
+    return bool(groups) and all(float(group.settings.get("lr", 0.0)) >= 0.9 * group.rate for group in groups)
+
+
+def _ahead(specimen: Specimen, n: int) -> float:
+    """By how much less a model after these steps at the lower rate loses on validation than the run's; 0 if unknown."""
+    held = [batch for batch in specimen.valid if batch.label_values]
+    if not held:
+        return 0.0
+    model = specimen.copy()
+    specimen.descend(model, n, optimizers=specimen.optimizers(model, rate=LOWER))
+    losses = []
+    for each in (model, specimen.copy(present=True)):
+        each.eval()
+        with torch.no_grad():
+            losses.append(float(np.mean([float(batch.replay(each)[0]) for batch in held])))
+    return (losses[1] - losses[0]) / specimen.start
 
 
 def _at(specimen: Specimen, factor: float, n: int, *, present: bool = False) -> np.ndarray:

@@ -14,7 +14,7 @@ from pellucid.doctor.trials.core import Outcome, trial
 from pellucid.doctor.trials.nested import tensors_of
 from pellucid.doctor.trials.replay import CapturedBatch
 from pellucid.doctor.trials.specimen import Specimen
-from pellucid.doctor.trials.weighing import end, gain, helped, instead
+from pellucid.doctor.trials.weighing import confirming, end, gain, helped, instead
 
 WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
 
@@ -74,6 +74,8 @@ def initial_scale(specimen: Specimen) -> Outcome | None:
     typical = float(np.exp(np.mean(np.log(np.maximum(list(stds.values()), 1e-30)))))
     factor = helped(before, after, specimen.start, specimen.achieved)
     sides = ("initial-scale-too-small", "initial-scale-too-large")
+    # Saturated units are freed by smaller weights; a run that gets over them in time lost that time to them.
+    freed = min(max(confirming(gain(before, after, specimen.start)), 0.5), 3.0) if typical > 1 else 1.0
     small, large = (factor, 0.2 * min(factor, 1)) if typical < 1 else (0.2 * min(factor, 1), factor)
     layers = list(stds)
     return Outcome(
@@ -82,7 +84,7 @@ def initial_scale(specimen: Specimen) -> Outcome | None:
         f"{num(stds[layers[0]])} in the first layer and {num(stds[layers[-1]])} in the last): {instead(before, after)}",
         numbers={"steps": n, "as it was": end(before), "scaled": end(after), "deviations": stds},
         curves={"as it was": before, "weights scaled": after},
-        odds=dict(zip(sides, (small, large), strict=True)),
+        odds={**dict(zip(sides, (small, large), strict=True)), "saturated-units": freed},
         rules_out=dict.fromkeys(sides, "no better with scaled weights") if factor < 0.3 else {},
     )
 

@@ -43,6 +43,8 @@ def helped(before: np.ndarray, after: np.ndarray, start: float, achieved: float 
         start: The loss of a model that knows nothing.
         achieved: The share of it that the run itself lost, in all its steps.
     """
+    if not math.isfinite(end(before)) and end(after) < 0.5 * float(after[0]):
+        return 10.0  # from nan or infinity to a descent: how far it comes in so few steps does not matter
     fell, more = 1 - _reached(before, start) / start, gain(before, after, start)
     if fell < 0.03 and more > 0:
         more *= 2  # where nothing moved, that something does counts for more
