@@ -688,6 +688,30 @@ def test_a_spike_that_was_survived_is_put_to_trial():
     assert prior(step_size=replaced) > 0.2 > prior(step_size=replaced / 5)
 
 
+def test_units_that_start_equal_before_random_weights():
+    """The gradients of such units differ by a factor each, so that they stay on one line."""
+
+    def prior(shape: tuple[int, ...], kind: str = "Conv2d", size: float = 0.1, spread: float = 0.0) -> float:
+        case = run()
+        p = case.evidence.parameters[1]
+        p.shape, p.kind, p.spread, p.weight = shape, kind, spread, np.full(8, size)
+        found = suspicions(case)
+        return max((each.prior for each in found if each.name == "symmetric-initialisation"), default=0.0)
+
+    assert prior((32, 16, 3, 3)) == 0.8
+    # random weights, zeros on purpose, factors per channel
+    assert prior((32, 16, 3, 3), spread=1.4) == prior((32, 16, 3, 3), size=0.0) == prior((32, 1, 1)) == 0
+
+
+def test_activations_that_grow_along_a_recurrence_are_its_gradients_too():
+    def prior(calls: int) -> float:
+        case = stuck(gradients=(4000.0,) * 4, stds=(0.5, 5.0, 50.0, 500.0), loss=flat(110.0))
+        case.evidence.ops = [op for op in case.evidence.ops for _ in range(calls if op.module == "conv2" else 1)]
+        return next(each.prior for each in suspicions(case) if each.name == "exploding-gradients")
+
+    assert prior(28) == 0.7 > 2 * prior(1)
+
+
 def test_a_layer_of_a_number_is_called_a_layer():
     case = stuck()
     case.evidence.units[0].silent, case.evidence.units[0].always_silent = np.ones(8), 1.0

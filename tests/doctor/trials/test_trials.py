@@ -364,6 +364,25 @@ def test_gradient_flow_through_time():
     assert tried("gradient-flow", specimen(through_time(1.0), classes())) is None
 
 
+def test_gradient_flow_through_a_cell_written_by_hand():
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.given, self.again, self.out = nn.Linear(8, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+            with torch.no_grad():
+                self.again.weight.copy_(2 * torch.eye(4))
+
+        def forward(self, x):
+            state = torch.ones(len(x), 4)
+            for _ in range(20):
+                state = F.relu(self.given(x).abs() + self.again(state))
+            return self.out(state)
+
+    outcome = tried("gradient-flow", specimen(Cell(), classes()))
+    assert outcome.odds["exploding-gradients"] == 10
+    assert outcome.numbers["first over last time step"]["again"] == pytest.approx(2**19, rel=1e-3)
+
+
 def test_normalised_input():
     raw = [(100 + 50 * x, y) for x, y in classes()]
     model = network()

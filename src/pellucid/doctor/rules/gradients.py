@@ -149,7 +149,7 @@ def exploding(case: Case) -> Iterator[Suspicion]:
         return
     if learns(case) and how.learnt > 0.1:  # a better guess than chance is little, where gradients are as large as that
         prior *= 0.3
-    if growth(case) > 100 or how.starts_high:
+    if (growth(case) > 100 or how.starts_high) and not recurrent:
         prior *= 0.5  # activations grow as well: rather the initial scale, or the inputs
     yield Suspicion(
         "exploding-gradients",

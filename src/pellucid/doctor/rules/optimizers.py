@@ -176,7 +176,9 @@ def decay(case: Case) -> Iterator[Suspicion]:
         )
         if share > 0.5 and kept < 0.7:
             prior = 0.9
-        elif share > 0.5 or (share > 0.25 and kept < 0.4):
+        elif share > 0.25 and kept < 0.4:
+            prior = 0.75
+        elif share > 0.5:
             prior = 0.6
         else:
             return

@@ -22,6 +22,7 @@ from pellucid.doctor.rules.wording import layer, num, part, times
 from pellucid.text import counted
 
 _FLAT_ENDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign")
+_MAKES_UNITS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 LARGE_GAIN, SMALL_GAIN = 4.0, 0.2
 
 
@@ -112,19 +113,25 @@ def symmetric(case: Case) -> Iterator[Suspicion]:
         if len(p.gradient) and p.gradient[0] == 0 and (p.gradient > 0).any():
             continue  # behind a head that starts at zero: it gets its gradient a step later
         still = len(p.gradient) > 0 and not (p.gradient > 0).any()  # zeros that not even get a gradient
-        if p.gradient_spread < 1e-3 or (still and len(p.weight) > 0 and p.weight[0] == 0):
+        # The random weights after it give units that start equal different gradients, but all in the same direction.
+        constant = len(p.weight) > 0 and p.weight[0] > 0 and fan_in(p) > 1 and p.kind in _MAKES_UNITS
+        if constant or p.gradient_spread < 1e-3 or (still and len(p.weight) > 0 and p.weight[0] == 0):
             same.append(p)
     if not same:
         return
     layers = list(dict.fromkeys(p.layer for p in same))
     of_all = len(same) / max(len(layer_weights(case)), 1)
+    alike = [p for p in same if p.gradient_spread < 1e-3]
     prior = 0.95 if of_all > 0.5 else 0.85 if not learns(case) else 0.5
+    if not alike and any(p.weight[0] > 0 for p in same):
+        prior = 0.8
     zero = all(len(p.weight) > 0 and p.weight[0] == 0 for p in same)
     yield Suspicion(
         "symmetric-initialisation",
         prior,
         f"all units of {', '.join(map(layer, layers[:3]))}{' and others' if len(layers) > 3 else ''} start with the "
-        f"same weights{' (zero)' if zero else ''} and get the same gradient, so they stay identical",
+        f"same weights{' (zero)' if zero else ''} and get "
+        + ("the same gradient, so they stay identical" if alike or zero else "gradients in the same direction"),
         {"layers": layers, "share_of_layers": of_all},
         layer=layers[0],
         step=0,

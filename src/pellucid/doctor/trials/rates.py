@@ -145,7 +145,7 @@ def without_decay(specimen: Specimen) -> Outcome | None:
     if not any(group.settings.get("weight_decay") for group in groups):
         return None
     places = (False, True) if specimen.initial is not None else (False,)
-    n = specimen.steps(2 * len(places))
+    n = specimen.steps(2 * len(places), times=2)  # decay takes 1 / (rate × decay) steps to show
     pairs: dict[bool, tuple[np.ndarray, np.ndarray]] = {}
     for present in places:
         model = specimen.copy(present=present)

@@ -17,6 +17,7 @@ from pellucid.doctor.trials.specimen import Specimen
 from pellucid.doctor.trials.weighing import confirming, end, gain, helped, instead
 
 WEIGHTED = nn.Linear, nn.modules.conv._ConvNd
+CELL_CALLS = 8  # in a pass, from which on a layer is taken for the cell of a recurrent network
 
 
 def rescale(model: nn.Module, batch: CapturedBatch) -> None:
@@ -110,6 +111,8 @@ def gradient_flow(specimen: Specimen) -> Outcome | None:
         odds["vanishing-gradients"] = 10.0 if steady else 0.8
     elif ratio > 1e3:
         odds["exploding-gradients"] = 10.0 if steady else 0.8
+    elif ratio > 30:
+        odds["exploding-gradients"] = 0.8  # no proof of it, and no reason against it
     odds["initial-scale-too-small"] = 8.0 if grows < 1e-3 else 3.0 if grows < 0.01 else 1.2 if grows < 0.1 else 0.3
     odds["initial-scale-too-large"] = 8.0 if grows > 1e3 else 3.0 if grows > 100 else 1.2 if grows > 10 else 0.3
     return Outcome(
@@ -145,11 +148,12 @@ def _through_time(path: str, through: dict[str, float]) -> Outcome:
 def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Layer with weights → root mean square of its output without the bias, and norm of the loss's gradient there.
 
-    Third, recurrent module → the gradient at what it is given first over that at what it is given last; of those in one
-    direction.
+    Third, recurrent module → the gradient at what it is given first over that at what it is given last, of those in one
+    direction; of a layer that is called again and again, as in a cell written by hand, that at what it gives.
     """
     kept: dict[str, Tensor] = {}
     given: dict[str, tuple[Tensor, int]] = {}
+    again: dict[str, list[Tensor]] = {}
     outputs: dict[str, float] = {}
 
     def keep_input(path: str) -> Callable[..., Any]:
@@ -167,9 +171,12 @@ def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dic
     def keep(path: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
             found = next((t for t in tensors_of(output) if t.requires_grad), None)
-            if found is not None and path not in kept:
+            if found is None:
+                return
+            found.retain_grad()
+            again.setdefault(path, []).append(found)
+            if path not in kept:
                 kept[path] = found
-                found.retain_grad()
                 outputs[path] = _size(found.detach(), _bias(module))
 
         return hook
@@ -188,6 +195,10 @@ def _flow(model: nn.Module, batch: CapturedBatch) -> tuple[dict[str, float], dic
         if x.grad is not None and x.shape[axis] > 1:
             first, last = (float(x.grad.select(axis, at).double().norm()) for at in (0, -1))
             through[path] = first / last if last > 0 else 0.0
+    for path, calls in again.items():
+        ends = [t.grad for t in (calls[0], calls[-1])]
+        if len(calls) >= CELL_CALLS and ends[0] is not None and ends[1] is not None and ends[1].any():
+            through[path] = float(ends[0].double().norm() / ends[1].double().norm())
     return outputs, gradients, through
 
 
