@@ -98,6 +98,7 @@ NAMES: dict[str, Fault] = {
             "saturated-units",
             "dead-units",
             "loss-not-a-number",
+            "labels-noisy",  # outputs of any size give many labels next to no probability
             "underfitting",
         ),
     ),

@@ -194,6 +194,11 @@ def put_back() -> Case:
 
 
 @sick("updates-lost")
+def zeroed_before_the_step() -> Case:
+    return changed(stuck(step_size=0.0), loop__discarded=1.0)
+
+
+@sick("updates-lost")
 def a_copy_is_stepped() -> Case:
     case = stuck(step_size=0.0)
     for parameter in case.evidence.parameters:

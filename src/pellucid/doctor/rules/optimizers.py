@@ -65,6 +65,17 @@ def lost(case: Case) -> Iterator[Suspicion]:
     evidence, weights = case.evidence, layer_weights(case)
     if evidence.loop.steps < 3:
         return
+    if evidence.loop.discarded > 0.9 and evidence.loop.backwards < 1.5 * evidence.loop.steps:
+        yield Suspicion(
+            "updates-lost",
+            0.95,
+            f"{percent(evidence.loop.discarded)} of the gradients were zeroed between backward and the optimizer's "
+            "step, so that the steps had nothing to apply",
+            {"discarded": evidence.loop.discarded, "steps": evidence.loop.steps},
+            step=0,
+            remedy="Call optimizer.zero_grad() before backward, or after optimizer.step(), but not between the two.",
+        )
+        return
     copied = sum(optimizer.foreign_with_grad for optimizer in evidence.optimizers)
     idle = [p for p in evidence.parameters if p.requires_grad and p.has_grad > 0 and p.held < 0]
     if copied and idle:
