@@ -45,20 +45,22 @@ def kept_rng(loader: Any = None) -> Iterator[None]:
     Args:
         loader: A torch loader, or anything like it, whose own random generators are put back too.
     """
-    state = RandomState()
-    generators = [(g, g.get_state()) for g in _generators(loader)]
+    state = RandomState(loader)
     try:
         yield
     finally:
         state.restore()
-        for generator, kept in generators:
-            generator.set_state(kept)
 
 
 class RandomState:
-    """Python's, numpy's and torch's random numbers as they are when it is made, on every device."""
+    """Python's, numpy's and torch's random numbers as they are when it is made, on every device.
 
-    def __init__(self) -> None:
+    Args:
+        loader: A torch loader, or anything like it, whose own random generators belong to it.
+    """
+
+    def __init__(self, loader: Any = None) -> None:
+        self._generators = [(g, g.get_state()) for g in _generators(loader)]
         self._python, self._numpy = random.getstate(), np.random.get_state()
         # Asking a device for its state would start it up; one that was not used yet has drawn nothing.
         used = [m for m in (torch.cuda, torch.xpu) if m.is_available() and m.is_initialized()]
@@ -75,6 +77,33 @@ class RandomState:
             module.set_rng_state_all(states)
         if self._mps is not None:
             torch.mps.set_rng_state(self._mps)
+        for generator, kept in self._generators:
+            generator.set_state(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As numbers, texts, arrays and tensors, to be kept in a file."""
+        version, words, gauss = self._python
+        kind, *numpy = self._numpy
+        return {
+            "python": [version, np.array(words, np.int64), gauss],
+            "numpy": [kind, np.asarray(numpy[0], np.int64), *numpy[1:]],
+            "cpu": self._cpu,
+            "devices": {m.__name__.rpartition(".")[2]: states for m, states in self._devices},
+            "mps": self._mps,
+            "loader": [kept for _, kept in self._generators],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `state_dict` kept; a device that is not there, or a generator of other loaders, is left out."""
+        version, words, gauss = state["python"]
+        self._python = version, tuple(words.tolist()), gauss
+        kind, words, *rest = state["numpy"]
+        self._numpy = (kind, words.astype(np.uint32), *rest)
+        self._cpu = state["cpu"]
+        modules = [(getattr(torch, name), states) for name, states in state["devices"].items()]
+        self._devices = [(m, states) for m, states in modules if m.is_available() and m.device_count() == len(states)]
+        self._mps = state["mps"] if torch.backends.mps.is_available() else None
+        self._generators = [(g, kept) for (g, _), kept in zip(self._generators, state["loader"], strict=False)]
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

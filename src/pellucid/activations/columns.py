@@ -59,6 +59,15 @@ class Timeline:
         self.n, self._in_last = self.n + 1, 1
         return self.n - 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """Which steps each column covers, room for more included, to be kept in a file."""
+        return {"spans": self.spans, "n": self.n, "stride": self.stride, "in_last": self._in_last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one was; its tables follow by themselves."""
+        self.spans, self.n, self.stride = state["spans"], state["n"], state["stride"]
+        self._in_last = state["in_last"]
+
     def spread(self, spans: np.ndarray, places: np.ndarray) -> None:
         """Move column i to `places[i]` among those of `spans`; the others are empty."""
         for table in self.tables:

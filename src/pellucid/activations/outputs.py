@@ -69,6 +69,17 @@ class Outputs:
         """Move what waits into the columns."""
         self._inbox.empty()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The tables, to be kept in a file; nothing may wait."""
+        ignored = {str(row): what for row, what in self.ignored.items()}
+        return {"train": self.train.cells, "valid": self.valid.cells, "shapes": self._shapes, "ignored": ignored}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where others of the same layers were."""
+        self.train.cells, self.valid.cells = state["train"], state["valid"]
+        self._shapes = list(state["shapes"])
+        self.ignored = {int(row): what for row, what in state["ignored"].items()}
+
     def layers(self) -> list[Layer]:
         """The modules as a history lists them."""
         return [

@@ -16,6 +16,7 @@ from pellucid.activations.targets import Which, choose
 from pellucid.history.history import History
 
 FLUSH_EVERY = 50  # steps
+PARTS = ("train", "valid", "outputs", "series", "snapshots")  # attributes with a state of their own
 
 
 class Recording:
@@ -111,6 +112,23 @@ class Recording:
         """Move what waits into the columns."""
         self.outputs.flush()
         self.series.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything recorded so far, between two steps, to be kept in a file."""
+        self.flush()
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        return {**parts, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the recording of the same model was."""
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.go_on_at(state["step"])
+
+    def go_on_at(self, step: int) -> None:
+        """Take the next step for this one."""
+        self.step, self.due = step, step % self.every == 0
+        self.train_column = self.valid_column = -1
 
     def pool(self, group: Any) -> None:
         """Make one record of those of all ranks of a process group."""

@@ -112,6 +112,24 @@ class Series:
             table.add(rows, column, values[start : start + tensor.numel()].reshape(tensor.shape))
             start += tensor.numel()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The tables, to be kept in a file; nothing may wait."""
+        return {
+            "sums": [table.sums for table in self.tables],
+            "counts": [table.counts for table in self.tables],
+            "hypers": [list(each) for each in self._hypers],
+            "steps": self._steps,
+            "saw_gradient": self.saw_gradient,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where others of the same parameters were."""
+        for table, sums, counts in zip(self.tables, state["sums"], state["counts"], strict=True):
+            table.sums, table.counts = sums, counts
+        self._hypers = HyperRows()
+        self._hypers.of((name, group) for name, group in state["hypers"])
+        self._steps, self.saw_gradient = state["steps"], state["saw_gradient"]
+
     def arrays(self, n: int) -> dict[str, np.ndarray]:
         """The first `n` columns under their names in a history, but for the steps at which their losses end."""
         found: dict[str, np.ndarray] = {}

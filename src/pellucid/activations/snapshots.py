@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -30,6 +32,19 @@ class Snapshots:
             if step % (self._stride * self._every):
                 return
         self._taken.append((step, self._conv.weight.detach().clone()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copies, to be kept in a file."""
+        return {
+            "steps": [step for step, _ in self._taken],
+            "kernels": [k for _, k in self._taken],
+            "stride": self._stride,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where others were."""
+        self._taken = list(zip(state["steps"], state["kernels"], strict=True))
+        self._stride = state["stride"]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
         """Kernels, [snapshot, out, in, row, column], and the step of each."""

@@ -17,7 +17,7 @@ from pellucid.data.imbalance import checked_weights, drawn_order
 from pellucid.data.pipeline import Pipeline
 from pellucid.data.prefetch import one_ahead
 from pellucid.data.registry import undone
-from pellucid.data.sources import Source
+from pellucid.data.sources import Source, StoredImages
 from pellucid.data.transforms import BatchTransform, of_side, transformed
 from pellucid.errors import UsageError
 from pellucid.seed import kept_rng
@@ -105,7 +105,19 @@ class DataLoader:
         return self.n // self.bs if self.drop_last and self.n >= self.bs else -(-self.n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self.batches_from(0)
+
+    def batches_from(self, first: int) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of an epoch from number `first` on; its order is drawn at once, as for all of it."""
         chunks = drawn_order(self.n, self.shuffle, self.weights).split(self.bs)[: len(self)]
+        if isinstance(self.source, StoredImages):
+            return self._of(chunks[first:])
+        batches = self._of(chunks)
+        for _ in range(first):  # which of them have no image is known when they are decoded
+            next(batches, None)
+        return batches
+
+    def _of(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
         decoded = zip(self.source.batches(self.rows[chunk] for chunk in chunks), chunks, strict=True)
         batches = ((p, chunk if kept is None else chunk[kept]) for (p, kept), chunk in decoded if len(p))
         for pixels, positions in one_ahead(batches, self.device) if self.device.type == "cuda" else batches:
@@ -198,6 +210,7 @@ class DataLoaders:
     Attributes:
         split: How the two sides of a folder or a label file were told apart: `folders`, `random`, `stratified`, `group`
             or `column:NAME`; empty for other loaders.
+        made_from: Where batches are what was computed from others, those.
 
     Raises:
         UsageError: a loader has no length, is used up after one pass, or gives single items.
@@ -220,6 +233,7 @@ class DataLoaders:
         self.train, self.decoding, self.getters, self.path = train, decoding, getters, Path(path)
         self.valid: Any = valid
         self.split = ""
+        self.made_from: DataLoaders | None = None
         self.vocab = list(vocab if len(vocab) else getattr(train, "vocab", ()))
         for loader in self.loaders:
             if isinstance(loader, DataLoader):
@@ -381,6 +395,19 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def batches_from(loader: Any, first: int) -> Iterator[Any]:
+    """The batches of an epoch from number `first` on, of any loader; what is drawn before them is drawn now.
+
+    Loaders that have a method of this name, as ours do, leave out what comes before; others make it, to be thrown away.
+    """
+    if hasattr(loader, "batches_from"):
+        return loader.batches_from(first)
+    batches = iter(loader)
+    for _ in range(first):
+        next(batches, None)
+    return batches
 
 
 def summary_of(loader: Any) -> str:

@@ -10,27 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from pellucid.errors import UsageError
-from pellucid.files import appearing_file, regular_file
 from pellucid.optim.optimizers import align_state, forget, moment_device
 from pellucid.text import printable
+from pellucid.training.encoding import OURS, decoded, encoded, json_of, keepable, opened_file, tensors_in, write_tensors
 
 WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
 LAZY = nn.UninitializedParameter, nn.UninitializedBuffer
-OURS = "pellucid"  # key of the file's metadata under which our JSON stands
-INSTEAD = "save it with torch.save(learn.model.state_dict(), file)"
 
 
 def plain_model(model: nn.Module) -> nn.Module:
@@ -69,11 +64,11 @@ def save_weights(model: nn.Module, file: str | Path) -> None:
         OSError: the file cannot be written.
     """
     state, names = model.state_dict(), plain_names(model)
-    tensors = {name: state[key] for key, name in names.items() if name and _keepable(state[key])}
+    tensors = {name: state[key] for key, name in names.items() if name and keepable(state[key])}
     others = {name or key: state[key] for key, name in names.items() if (name or key) not in tensors}
     metadata = {"format": "pt"}
     if others:
-        metadata[OURS] = json.dumps({name: _encoded(value, name, tensors) for name, value in others.items()})
+        metadata[OURS] = json.dumps({name: encoded(value, name, tensors) for name, value in others.items()})
     first: dict[Any, str] = {}
     for name, tensor in list(tensors.items()):
         if tensor.device.type == "meta" or isinstance(tensor, LAZY):
@@ -83,7 +78,7 @@ def save_weights(model: nn.Module, file: str | Path) -> None:
             metadata[name] = first[place]
             del tensors[name]
         first.setdefault(place, name)
-    _write(tensors, metadata, file)
+    write_tensors(tensors, metadata, file)
 
 
 def load_weights(model: nn.Module, file: str | Path, *, strict: bool = True) -> None:
@@ -97,13 +92,13 @@ def load_weights(model: nn.Module, file: str | Path, *, strict: bool = True) -> 
     Raises:
         UsageError: no such file, a damaged one, or weights of another model.
     """
-    with _opened(file) as (opened, metadata):
+    with opened_file(file) as (opened, metadata):
         state, names = model.state_dict(), plain_names(model)
         own = {name: key for key, name in names.items() if name}
-        others = _json(metadata.get(OURS, "{}"), file)
+        others = json_of(metadata.get(OURS, "{}"), file)
         places = _places(own, state, set(opened.keys()), metadata)
         missing = sorted(name for name in own if name not in places and name not in others)
-        extras = sorted(set(opened.keys()) - set(own) - set(_tensors_in(others)))
+        extras = sorted(set(opened.keys()) - set(own) - set(tensors_in(others)))
         faults = [f"{name!r} is missing" for name in missing] if strict else []
         faults += [f"{name!r} is not the model's" for name in extras] if strict else []
         loaded: dict[str, Any] = {}
@@ -112,7 +107,7 @@ def load_weights(model: nn.Module, file: str | Path, *, strict: bool = True) -> 
             faults += _misfits(name, loaded[own[name]], state[own[name]])
         for key, name in names.items():
             if (name or key) in others and key not in loaded:
-                loaded[key] = _decoded(others[name or key], opened, file)
+                loaded[key] = decoded(others[name or key], opened, file)
     refusal = f"{printable(file)}: its weights do not fit this {type(plain_model(model)).__name__}: "
     if faults:
         raise UsageError(refusal + "; ".join(faults[:4]) + (f"; and {len(faults) - 4} more" if faults[4:] else ""))
@@ -152,9 +147,9 @@ def save_moments(opt: Optimizer, params: Mapping[str, Tensor], beside: Mapping[s
         OSError: the file cannot be written.
     """
     tensors = {f"parameter.{name}": p.detach() for name, p in beside.items()}
-    state = {name: _encoded(opt.state[p], name, tensors) for name, p in params.items() if p in opt.state}
+    state = {name: encoded(opt.state[p], name, tensors) for name, p in params.items() if p in opt.state}
     content = {"optimizer": type(opt).__name__, "weights": _checksum(weights), "state": state}
-    _write(tensors, {"format": "pt", OURS: json.dumps(content)}, optimizer_file(weights))
+    write_tensors(tensors, {"format": "pt", OURS: json.dumps(content)}, optimizer_file(weights))
 
 
 def load_moments(opt: Optimizer, params: Mapping[str, Tensor], beside: Mapping[str, Tensor], weights: Path) -> None:
@@ -169,20 +164,20 @@ def load_moments(opt: Optimizer, params: Mapping[str, Tensor], beside: Mapping[s
     file = optimizer_file(weights)
     if not file.exists():
         return
-    with _opened(file) as (opened, metadata):
-        content = _json(metadata.get(OURS, "{}"), file)
+    with opened_file(file) as (opened, metadata):
+        content = json_of(metadata.get(OURS, "{}"), file)
         if content.get("optimizer") != type(opt).__name__ or content.get("weights") != _checksum(weights):
             whose = "other weights" if content.get("optimizer") == type(opt).__name__ else "another optimizer"
             warnings.warn(
                 f"{printable(file)}: belongs to {whose}; {type(opt).__name__} begins without moments", stacklevel=3
             )
             return
-        state = {name: _decoded(each, opened, file) for name, each in content.get("state", {}).items()}
+        state = {name: decoded(each, opened, file) for name, each in content.get("state", {}).items()}
         groups = {id(p): group for group in opt.param_groups for p in group["params"]}
         for name, p in params.items():
             if name in state:
-                _check_moments(state[name], p, f"{printable(file)}: {name!r}")
-                opt.state[p] = {k: _on_device(v, p, groups[id(p)]) for k, v in state[name].items()}
+                check_moments(state[name], p, f"{printable(file)}: {name!r}")
+                opt.state[p] = {k: on_device(v, p, groups[id(p)]) for k, v in state[name].items()}
         with torch.no_grad():
             for name, p in beside.items():
                 if f"parameter.{name}" in opened.keys():  # noqa: SIM118 (it is no dictionary)
@@ -208,15 +203,11 @@ def _plain(module: nn.Module | None, key: str) -> str | None:
     return None if below is None else f"{head}.{below}"
 
 
-def _keepable(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_quantized and value.layout == torch.strided
-
-
 def _places(own: Mapping[str, str], state: Mapping[str, Any], there: set[str], metadata: Mapping[str, str]) -> dict:
     """Name in the model → name in the file: its own, or that of a weight it is tied to, in the file or in the model."""
     by_memory: dict[Any, list[str]] = {}
     for name, key in own.items():
-        if _keepable(state[key]) and not isinstance(state[key], LAZY):
+        if keepable(state[key]) and not isinstance(state[key], LAZY):
             by_memory.setdefault((state[key].data_ptr(), state[key].shape, state[key].stride()), []).append(name)
     tied = {name: group for group in by_memory.values() for name in group}
     found = {}
@@ -229,7 +220,7 @@ def _places(own: Mapping[str, str], state: Mapping[str, Any], there: set[str], m
 
 
 def _misfits(name: str, loaded: Tensor, own: Any) -> list[str]:
-    if not _keepable(own) or isinstance(own, LAZY) or name.endswith("_extra_state"):  # a module's own affair
+    if not keepable(own) or isinstance(own, LAZY) or name.endswith("_extra_state"):  # a module's own affair
         return []
     if loaded.shape != own.shape:
         return [f"{name!r} is {_by(loaded)}, the model's is {_by(own)}"]
@@ -242,55 +233,8 @@ def _by(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a scalar"
 
 
-def _encoded(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON, with its tensors put into `tensors`."""
-    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():  # a count, such as of steps
-        return {"scalar": value.item(), "dtype": str(value.dtype).removeprefix("torch.")}
-    if isinstance(value, Tensor) and _keepable(value):
-        tensors[f"{path}#"] = value.detach()
-        return {"tensor": f"{path}#"}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {k: _encoded(v, f"{path}.{k}", tensors) for k, v in value.items()}}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encoded(v, f"{path}.{i}", tensors) for i, v in enumerate(value)]}
-    if value is None or isinstance(value, str | bool | int | float):
-        return {"value": value}
-    raise UsageError(f"{path!r} holds a {type(value).__name__}, which a file of weights cannot keep: {INSTEAD}")
-
-
-def _decoded(value: Any, opened: Any, file: str | Path) -> Any:
-    try:
-        if value.keys() == {"scalar", "dtype"}:
-            dtype = getattr(torch, value["dtype"])
-            return torch.tensor(value["scalar"], dtype=dtype, device="cpu")
-        ((kind, content),) = value.items()
-        if kind == "tensor":
-            # A copy, as the tensor lies in the file itself, at an odd address: sums there may round another way.
-            return opened.get_tensor(content).clone()
-        if kind == "dict":
-            return {k: _decoded(v, opened, file) for k, v in content.items()}
-        if kind in ("list", "tuple"):
-            return (list if kind == "list" else tuple)(_decoded(v, opened, file) for v in content)
-        if kind == "value":
-            return content
-    except (AttributeError, TypeError, ValueError, RuntimeError, RecursionError, SafetensorError):
-        pass
-    raise UsageError(f"{printable(file)}: damaged, its description is not of this form")
-
-
-def _tensors_in(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("tensor"), str):
-            yield value["tensor"]
-        for each in value.values():
-            yield from _tensors_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _tensors_in(each)
-
-
-def _check_moments(state: Any, p: Tensor, what: str) -> None:
+def check_moments(state: Any, p: Tensor, what: str) -> None:
+    """Refuse what an optimizer has not gathered of this parameter; raises UsageError."""
     # The fused kernels do not compare sizes: moments of another shape would be read beyond their end.
     flat = [value for value in state.values() if isinstance(value, Tensor)] if isinstance(state, dict) else None
     elementwise = flat is not None and any(value.shape == p.shape for value in flat)
@@ -298,47 +242,11 @@ def _check_moments(state: Any, p: Tensor, what: str) -> None:
         raise UsageError(f"{what} has moments that do not fit a parameter of {_by(p)}")
 
 
-def _on_device(value: Any, p: Tensor, group: dict[str, Any]) -> Any:
+def on_device(value: Any, p: Tensor, group: dict[str, Any]) -> Any:
+    """A part of a parameter's state where torch has it, see `moment_device`."""
     if isinstance(value, list | tuple):
-        return type(value)(_on_device(v, p, group) for v in value)
+        return type(value)(on_device(v, p, group) for v in value)
     return value.to(moment_device(value, p, group)) if isinstance(value, Tensor) else value
-
-
-def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str], file: str | Path) -> None:
-    seen: set[int] = set()
-    whole: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
-        place, size = value.untyped_storage().data_ptr(), value.untyped_storage().nbytes()
-        if place in seen or size != value.numel() * value.element_size():
-            value = value.clone()  # a part of a larger tensor, or another view of one: as itself
-        seen.add(place)
-        whole[name] = value
-    try:
-        with appearing_file(file) as scratch:
-            save_file(whole, scratch, metadata)
-    except SafetensorError as error:  # its word for a full disk, too
-        raise OSError(str(error)) from None
-
-
-@contextmanager
-def _opened(file: str | Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    path = regular_file(file)
-    try:
-        with safe_open(str(path), "pt") as opened:
-            yield opened, opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{printable(file)}: damaged, or no safetensors ({printable(error)})") from None
-
-
-def _json(text: str, file: str | Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(f"{printable(file)}: damaged, its description is no JSON object")
-    return value
 
 
 def _checksum(file: Path) -> str:

@@ -106,6 +106,7 @@ def features_in_place_of_images(learn: Any, views: int = 1) -> Iterator[None]:
         vocab=learn.dls.vocab,
         device=learn.dls.device,
     )
+    loaders.made_from = learn.dls
     images, learn.dls = learn.dls, loaders
     try:
         with _passing_features_on(learn.model):
@@ -186,8 +187,15 @@ class FeatureLoader:
         return n // self.bs if self.drop_last and n >= self.bs else -(-n // self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n_views, order = len(self.views), drawn_order(len(self.labels), self.shuffle, self.weights)
-        for rows in order.split(self.bs)[: len(self)]:
+        return self.batches_from(0)
+
+    def batches_from(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As of `DataLoader`."""
+        return self._of(drawn_order(len(self.labels), self.shuffle, self.weights).split(self.bs)[first : len(self)])
+
+    def _of(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        n_views = len(self.views)
+        for rows in chunks:
             view = torch.randint(n_views, rows.shape, device="cpu") if n_views > 1 else torch.zeros_like(rows)
             yield self.views[view, rows], self.labels[rows]
 

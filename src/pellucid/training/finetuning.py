@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pellucid.nn.norms import is_batch_norm
+from pellucid.training.asking import Asked, remembered
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.callbacks.holder import listed
 from pellucid.training.features import features_in_place_of_images, needs_images
@@ -32,7 +33,7 @@ class KeptStatistics(Callback):
                 module.eval()
 
 
-class FineTuning:
+class FineTuning(Asked):
     """Trains the last parameter group before the others; the parts that it needs are the learner's."""
 
     dls: Any
@@ -44,6 +45,7 @@ class FineTuning:
     unfreeze: Callable[[], None]
     _groups: Callable[[], list[list[nn.Parameter]]]
 
+    @remembered
     def fit_frozen(self, epochs: int, lr: float, *, flipped: bool = False, **options: Any) -> None:
         """Train the last parameter group alone, with the 1cycle schedule.
 
@@ -59,10 +61,11 @@ class FineTuning:
         """
         self.freeze()
         cbs = self._fine_tuning(options.pop("cbs", None))
-        live = needs_images(self, cbs)
+        live = needs_images(self, cbs) or self.next_is_behind
         with nullcontext() if live else features_in_place_of_images(self, views=1 + flipped):
             self.fit_one_cycle(epochs, slice(lr), pct_start=0.99, cbs=cbs, **options)
 
+    @remembered
     def fine_tune(
         self,
         epochs: int,

@@ -22,6 +22,7 @@ from pellucid.optim.hypers import has_momentum, hyper, set_hyper
 from pellucid.optim.optimizers import Adam, OptFunc, forget
 from pellucid.plot.training import plot_lr_find
 from pellucid.schedule import Schedule, cyclical_momentum, flat_cosine, one_cycle
+from pellucid.training.asking import remembered
 from pellucid.training.callbacks.guard import NonFiniteGuard
 from pellucid.training.callbacks.holder import listed, nothing
 from pellucid.training.callbacks.lr_finder import MIN_BATCHES, LRFinder, Suggestion, suggestions, valley
@@ -38,6 +39,7 @@ from pellucid.training.loop import LossFunc, TrainingLoop
 from pellucid.training.memory import keep_freed_memory
 from pellucid.training.predicting import Predicting
 from pellucid.training.rehearsal import rehearse
+from pellucid.training.resuming import Resuming, refuse_other_callbacks
 from pellucid.training.rewind import rewound
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -49,7 +51,7 @@ def _with_gradients(method: Method) -> Method:
     return torch.inference_mode(False)(torch.enable_grad()(method))
 
 
-class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
+class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer, Resuming):
     """A model with all that is needed to train it.
 
     Args:
@@ -129,6 +131,7 @@ class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
         return self.recorder.values[-1].copy()
 
     @_with_gradients
+    @remembered
     def fit(
         self,
         n_epoch: int,
@@ -156,6 +159,8 @@ class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
         n_epoch = count(n_epoch, "n_epoch")
         if not len(self.dls.train):
             raise UsageError("the training loader has no batch: fewer images than the batch size, with drop_last?")
+        if not self._next_fit():
+            return
         keep_freed_memory()
         self._ready_opt(reset_opt)
         set_hyper(self.opt, "lr", self._rates(lr))
@@ -164,12 +169,15 @@ class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
             set_hyper(self.opt, "wd", decay)
         try:
             with self.added_cbs(cbs), channels_last(self.model, self.opt, [self.loss_func, *self.cbs]):
+                if self.kept_step is not None:
+                    refuse_other_callbacks(self, self.kept_step)
                 rehearse(self, self.metrics)
                 self._run(n_epoch)
         finally:
             self._leave_opt()
 
     @_with_gradients
+    @remembered
     def fit_one_cycle(
         self,
         n_epoch: int,
@@ -213,6 +221,7 @@ class Learner(TrainingLoop, Predicting, FineTuning, Diagnosing, HasOptimizer):
         self.fit(n_epoch, lrs, wd, [ParamScheduler(schedules), *listed(cbs)])
 
     @_with_gradients
+    @remembered
     def fit_flat_cos(
         self,
         n_epoch: int,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.data.batch import described, parts_of
+from pellucid.data.loader import batches_from
 from pellucid.errors import UsageError
 from pellucid.optim.optimizers import needs_closure, refuse_closure
+from pellucid.training.asking import Asked
 from pellucid.training.callbacks.core import (
     CancelBackwardException,
     CancelBatchException,
@@ -24,11 +26,12 @@ from pellucid.training.callbacks.holder import HasCallbacks
 from pellucid.training.computing import Computing, half_of, refuse_compiler
 from pellucid.training.forward import floating_type, loss_of, name_of, output_of
 from pellucid.training.scaling import LossScaling
+from pellucid.training.state import put_back
 
 LossFunc = Callable[..., Tensor]
 
 
-class TrainingLoop(HasCallbacks, Computing):
+class TrainingLoop(HasCallbacks, Computing, Asked):
     """Runs epochs of a model over data loaders and tells the callbacks; `Learner` is its face.
 
     Attributes:
@@ -58,6 +61,7 @@ class TrainingLoop(HasCallbacks, Computing):
         self._float: torch.dtype | None = None
         self._half: torch.dtype | None = None
         self.scaling: LossScaling | None = None
+        self._when_done = []
 
     def __repr__(self) -> str:
         parameters = [p for p in self.model.parameters() if not nn.parameter.is_lazy(p)]
@@ -119,6 +123,7 @@ class TrainingLoop(HasCallbacks, Computing):
             self._clean_up(error)
             raise
         self._clean_up(None)
+        self.steps_before += self.train_iter
 
     def _clean_up(self, ended_by: BaseException | None) -> None:
         """Clear gradients and run every callback's cleanup, whatever the others do; then report what went wrong.
@@ -150,9 +155,21 @@ class TrainingLoop(HasCallbacks, Computing):
             raise first
 
     def _epochs(self) -> None:
-        for epoch in range(self.n_epoch):
+        for epoch in range(self._first_epoch(), self.n_epoch):
             self.epoch = epoch
             self._phase("epoch", CancelEpochException, self._epoch)
+
+    def _first_epoch(self) -> int:
+        """Where the fit begins; one that goes on between two epochs is put back to there."""
+        kept = self.kept_step
+        if kept is None:
+            return 0
+        if not kept.batch:
+            self.kept_step = None
+            put_back(self, kept.state, changed=kept.changed)
+            kept.random("now", self.dls.train).restore()
+            self.epoch = max(kept.epoch - 1, 0)  # if it was the last one
+        return kept.epoch
 
     def _epoch(self) -> None:
         self._begin(self.dls.train, training=True)
@@ -173,7 +190,7 @@ class TrainingLoop(HasCallbacks, Computing):
 
     def _batches(self) -> None:
         n_batches = self.n_iter * self.n_epoch
-        for i, batch in enumerate(self.dl):
+        for i, batch in self._numbered():
             self.iter = i
             self._xb, self._yb = parts_of(batch, self.dls)
             try:
@@ -185,6 +202,19 @@ class TrainingLoop(HasCallbacks, Computing):
                 self.train_iter += 1
                 self.pct_train = (self.epoch * self.n_iter + i + 1) / n_batches
             self._call("after_batch")
+
+    def _numbered(self) -> Iterator[tuple[int, Any]]:
+        """The batches of this pass, from the one on at which a fit goes on."""
+        kept = self.kept_step
+        if kept is None or not self.training:
+            return enumerate(self.dl)
+        self.kept_step = None
+        kept.random("order", self.dl).restore()
+        batches = batches_from(self.dl, kept.batch)
+        put_back(self, kept.state, changed=kept.changed)
+        kept.random("now", self.dl).restore()
+        self.pct_train = (self.epoch * self.n_iter + kept.batch) / (self.n_iter * self.n_epoch)
+        return enumerate(batches, kept.batch)
 
     def _batch(self) -> None:
         self.pred = output_of(self.model, self._xb, self._float, self._half)

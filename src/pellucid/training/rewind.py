@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from pellucid.inspection.looking import kept_modes
 from pellucid.optim.optimizers import align_state
 from pellucid.seed import kept_rng
+from pellucid.training.checkpoint import on_device
 
 
 class Snapshot:
@@ -27,8 +28,13 @@ class Snapshot:
     def __init__(self, modules: Sequence[nn.Module], params: Iterable[Tensor] = (), opt: Optimizer | None = None):
         own = [p for module in modules for p in module.parameters()]
         self._params = [(p, _copied(p)) for p in {id(p): p for p in [*own, *params]}.values()]
-        homes = [m._buffers for module in modules for m in module.modules()]
-        self._buffers = [(home, name, b, _copied(b)) for home in homes for name, b in home.items() if b is not None]
+        homes = [(f"{i}.{path}", m._buffers) for i, each in enumerate(modules) for path, m in each.named_modules()]
+        self._buffers = {
+            f"{where}.{name}": (home, name, b, _copied(b))
+            for where, home in homes
+            for name, b in home.items()
+            if b is not None
+        }
         self.opt = opt
         self._moments = [] if opt is None else [(p, _copied(state)) for p, state in opt.state.items()]
 
@@ -38,12 +44,38 @@ class Snapshot:
         held = [p for group in learn.opt.param_groups for p in group["params"]]
         return cls([m for m in (learn.model, learn.loss_func) if isinstance(m, nn.Module)], held, learn.opt)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it holds, to be kept in a file."""
+        return {
+            "params": [copied() for _, copied in self._params],
+            "buffers": {where: copied() for where, (*_, copied) in self._buffers.items()},
+            "moments": {str(i): copied() for i, p, copied in self._numbered_moments()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold what another one of the same model and optimizer held."""
+        self._params = [(p, _copied(_like(p, v))) for (p, _), v in zip(self._params, state["params"], strict=True)]
+        for where, (home, name, b, _) in self._buffers.items():
+            if where in state["buffers"]:  # a loss that a callback puts in place while training may have others
+                self._buffers[where] = home, name, b, _copied(_like(b, state["buffers"][where]))
+        if self.opt is not None:
+            held = [(p, group) for group in self.opt.param_groups for p in group["params"]]
+            self._moments = []
+            for i, moments in state["moments"].items():
+                p, group = held[int(i)]
+                self._moments.append((p, _copied({k: on_device(v, p, group) for k, v in moments.items()})))
+
+    def _numbered_moments(self) -> list[tuple[int, Tensor, Callable[[], Any]]]:
+        held = [p for group in (self.opt.param_groups if self.opt is not None else ()) for p in group["params"]]
+        numbers = {id(p): i for i, p in enumerate(held)}
+        return [(numbers[id(p)], p, copied) for p, copied in self._moments if id(p) in numbers]
+
     @torch.no_grad()
     def restore(self) -> None:
         """Put everything back bit for bit, in the memory that it had."""
         for p, copied in self._params:
             p.data = _in_place(p.data, copied())
-        for home, name, buffer, copied in self._buffers:
+        for home, name, buffer, copied in self._buffers.values():
             home[name] = _in_place(buffer, copied())
         if self.opt is not None:
             self.opt.state.clear()  # also what came since
@@ -92,6 +124,10 @@ def _copied(value: Any) -> Callable[[], Any]:
         each = [_copied(v) for v in value]
         return lambda: type(value)(copied() for copied in each)
     return lambda: value
+
+
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    return values.to(tensor.device)
 
 
 def _in_place(tensor: Tensor, values: Tensor) -> Tensor:

@@ -68,6 +68,16 @@ class LossScaling:
                 f"losses are now scaled by {self._scaler.get_scale():g}"
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """What decides about the steps to come, and was counted."""
+        self._look()
+        return {"scaler": self._scaler.state_dict(), "counted": [self.n_steps, self.n_skipped, self._in_a_row]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one was."""
+        self._scaler.load_state_dict(state["scaler"])
+        self.n_steps, self.n_skipped, self._in_a_row = state["counted"]
+
     def _look(self) -> None:
         unread, self._unread = self._unread, []
         for overflowed in torch.stack(unread).tolist() if unread else []:

@@ -128,6 +128,7 @@ from pellucid.schedule import SchedCos, SchedExp, SchedLin, SchedNo, SchedPoly, 
 from pellucid.seed import set_seed
 from pellucid.training.callbacks.averaging import ModelEMA
 from pellucid.training.callbacks.balance import BalancedLoss
+from pellucid.training.callbacks.checkpoint import Checkpoint
 from pellucid.training.callbacks.core import (
     Callback,
     CancelBackwardException,
@@ -214,6 +215,7 @@ __all__ = [
     "CategoryBlock",
     "CenterCrop",
     "CenterCropResize",
+    "Checkpoint",
     "ClassificationInterpretation",
     "CohenKappa",
     "ColReader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,13 @@ class Sampled(Gathering):
             self.captures.see(self._optimizer)
         if len(self._unseen) >= WAITING:
             self._settle_unseen()
+
+    def skip(self, losses: Iterable[float]) -> None:
+        """Count steps of which nothing but the losses is known."""
+        for loss in losses:
+            self.steps, self.backwards, self.passes = self.steps + 1, self.backwards + 1, self.passes + 1
+            self._per_step.put(1)
+            self._losses.put(loss)
 
     def _settle_unseen(self) -> None:
         """Put the numbers of several steps in place: doing so after each of them takes several times as long."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -62,10 +64,24 @@ class ModelEMA(Callback):
             self._put(self._trained)
             self._trained = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"averages": self._averages, "trained": self._trained, "n": self._n}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for mine, value in zip(self._averages, state["averages"], strict=True):
+            mine.copy_(value)
+        trained = state["trained"]
+        self._trained = None if trained is None else [torch.empty_like(t).copy_(v) for t, v in self._paired(trained)]
+        self._n = state["n"]
+
+    def _paired(self, values: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self._live, values, strict=True))
+
     def cleanup_fit(self) -> None:
         self._live, self._averages, self._trained = [], [], None
 
     @torch.no_grad()
     def _put(self, values: list[Tensor]) -> None:
-        for tensor, value in zip(self._live, values, strict=True):
+        for tensor, value in self._paired(values):
             tensor.copy_(value)

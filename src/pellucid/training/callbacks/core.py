@@ -37,6 +37,10 @@ class Callback:
     cleanup_fit                                                           always, whatever ended the fit
     ```
 
+    A callback that remembers something from batch to batch, or from epoch to epoch, gives it as `state_dict()`, and
+    takes it back in `load_state_dict()` when a fit goes on from a checkpoint: after `before_fit`, `before_epoch` and
+    `before_train` of the epoch that goes on, or after `before_fit` alone where an epoch begins.
+
     Args:
         events: Event → function of the callback, for one without a class: `Callback(after_batch=lambda self: …)`.
 
@@ -99,6 +103,13 @@ class Callback:
                 f"self.learn.{name} = … changes it",
                 stacklevel=2,
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as numbers, texts, None, tensors, arrays, and lists and dictionaries of such."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember what `state_dict` gave in the fit that is gone on with; not called where that was nothing."""
 
     def after_create(self) -> None: ...
     def before_fit(self) -> None: ...

@@ -58,6 +58,12 @@ class CSVLogger(Callback):
     def after_epoch(self) -> None:
         self._write(self.learn.recorder.log, "a")
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"text": self.file.read_text(encoding="utf-8")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.file.write_text(state["text"], encoding="utf-8", newline="")
+
     def _header(self) -> list[str]:
         if not self.file.exists():
             return []

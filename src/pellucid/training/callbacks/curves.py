@@ -59,6 +59,14 @@ class Curves:
         more = n_rows - self._table.shape[1]
         self._table = np.pad(self._table, ((0, 0), (0, more)), constant_values=np.nan)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, to be kept in a file."""
+        return {"n": self.n, "stride": self.stride, "table": self._table[: self._n_columns]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where other curves were."""
+        self.n, self.stride, self._table = state["n"], state["stride"], state["table"]
+
     @property
     def _n_columns(self) -> int:
         return -(-self.n // self.stride)

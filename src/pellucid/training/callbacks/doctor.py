@@ -53,6 +53,7 @@ class Doctor(Callback):
         share = 0.0 if self.share is not None and is_compiled(self.learn.model) else self.share
         self._attention, self._started = Attention(share), 0.0
         self._looks, self._validated = False, set[int]()
+        self._since, self._is_behind = 0, False
 
     def before_epoch(self) -> None:
         if self.gathering is not None:
@@ -69,6 +70,13 @@ class Doctor(Callback):
         self.watch = shared or self._own
         self.gathering = Sampled(learn.model, learn.opt, self.watch, chosen=self.share is not None)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.learn.train_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # What was seen is calls and batches of a process that is gone: it begins anew, and the report says so.
+        self._since, self._is_behind = state["step"], True
+
     def before_train(self) -> None:
         self._gathered.phase_begins()
 
@@ -81,6 +89,8 @@ class Doctor(Callback):
             self._attend(False)
 
     def before_batch(self) -> None:
+        if self._is_behind:
+            self._catch_up()
         if self.learn.training:
             self._looks = self._attention.step(self.learn.train_iter)
         self._attend(self._looks)
@@ -165,7 +175,10 @@ class Doctor(Callback):
 
         history, evidence = self.history(), self.evidence()
         specimen = self.specimen if trials is None else self.specimen() if trials else None
-        return diagnose(history, evidence, specimen, budget_s)
+        report = diagnose(history, evidence, specimen, budget_s)
+        if self._since:
+            report.notes.append(f"the fit was resumed after step {self._since:,}, and examined from there on")
+        return report
 
     @property
     def _gathered(self) -> Sampled:
@@ -188,6 +201,13 @@ class Doctor(Callback):
         else:
             gathered.close()
         self._attention.charge(perf_counter() - began)
+
+    def _catch_up(self) -> None:
+        """Count the steps that were trained before the fit was gone on with."""
+        self._is_behind = False
+        self._gathered.skip(list(self.learn.recorder.raw_losses) if hasattr(self.learn, "recorder") else [])
+        if self._own is not None:
+            self._own.recording.go_on_at(self._since)
 
     def _add_validations(self, found: Evidence, recorder: Any) -> None:
         """Add the losses of the validations that were not looked at."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from pellucid.errors import UsageError
@@ -36,7 +38,16 @@ class GradientAccumulation(Callback):
 
     def before_fit(self) -> None:
         refuse_closure(self.learn.opt, type(self).__name__)
-        self._n, self._divisor = 0, 0
+        self._n: int = 0
+        self._divisor: Any = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n": self._n, "divisor": self._divisor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._n, self._divisor = state["n"], state["divisor"]
+        if isinstance(self._divisor, Tensor):
+            self._divisor = self._divisor.to(self.learn.dls.device)
 
     def before_backward(self) -> None:
         loss_func, yb = self.learn.loss_func, self.learn.yb

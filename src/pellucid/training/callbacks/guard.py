@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ class NonFiniteGuard(Callback):
     needs_images = False
 
     def before_fit(self) -> None:
-        self._sound, self._when = Snapshot.of_learner(self.learn), "before this fit"
+        self._sound: Snapshot | None = Snapshot.of_learner(self.learn)
+        self._when = "before this fit"
         self._candidate: Snapshot | None = None
         self._usual: float | None = None  # known after the first epoch
         self._losses: list[float] = []  # of the first epoch
@@ -59,6 +61,22 @@ class NonFiniteGuard(Callback):
         floating = [p for group in self.learn.opt.param_groups for p in group["params"] if p.is_floating_point()]
         if floating and not torch.stack([p.detach().isfinite().all() for p in floating]).all():
             self._stop("weights became nan or infinite in the last step")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sound": None if self._sound is None else self._sound.state_dict(),
+            "when": self._when,
+            "usual": self._usual,
+            "losses": self._losses,
+            "unread": self._unread,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._sound is not None and state["sound"] is not None:
+            self._sound.load_state_dict(state["sound"])
+        self._when, self._usual, self._losses = state["when"], state["usual"], list(state["losses"])
+        self._unread = [loss.to(self.learn.dls.device) for loss in state["unread"]]
+        self._candidate = None  # it was judged by the first batch of the epoch
 
     def cleanup_fit(self) -> None:
         self._sound = self._candidate = None

@@ -55,6 +55,7 @@ class ProgressCallback(Callback):
 
     def before_fit(self) -> None:
         self._display = make_display(self.bar)
+        self._rows: list[list[str]] = []
         self._logged = self.learn.logger is nothing
         if self._logged:
             self.learn.logger = self._row
@@ -73,6 +74,14 @@ class ProgressCallback(Callback):
         text = f"epoch {learn.epoch} {phase if learn.training else 'validating'}"
         self._show(lambda: self._display.bar(learn.iter + 1, learn.n_iter, text))
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._logged:
+            for cells in state["rows"]:
+                self._show_row(cells)
+
     def cleanup_fit(self) -> None:
         if hasattr(self, "_display"):
             self._show(self._display.close)
@@ -81,7 +90,10 @@ class ProgressCallback(Callback):
             del self._display
 
     def _row(self, log: list[Any]) -> None:
-        cells = [f"{value:.6f}" if isinstance(value, float) else str(value) for value in log]
+        self._show_row([f"{value:.6f}" if isinstance(value, float) else str(value) for value in log])
+
+    def _show_row(self, cells: list[str]) -> None:
+        self._rows.append(cells)
         self._show(lambda: self._display.row(cells))
 
     def _show(self, action: Callable[[], None]) -> None:

@@ -160,6 +160,31 @@ class Recorder(Callback, CurvePictures):
         self._evaluation = None
         self.flush()
 
+    def state_dict(self) -> dict[str, Any]:
+        self.flush()
+        return {
+            "raw": self._raw.state_dict(),
+            "smooth": self._smooth.state_dict(),
+            "hypers": self._hypers.state_dict(),
+            "rows": [list(each) for each in self._rows],
+            "mean": self._mean,
+            "values": self.values,
+            "columns": self._columns,
+            "iters": self.iters,
+            "seconds": self.seconds,
+            "log": self.log,
+            "elapsed": time.perf_counter() - self._started,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for curves, name in ((self._raw, "raw"), (self._smooth, "smooth"), (self._hypers, "hypers")):
+            curves.load_state_dict(state[name])
+        self._rows = HyperRows()
+        self._rows.of((name, group) for name, group in state["rows"])
+        self._mean, self.values, self._columns = state["mean"], state["values"], state["columns"]
+        self.iters, self.seconds, self.log = state["iters"], state["seconds"], state["log"]
+        self._started = time.perf_counter() - state["elapsed"]
+
     def flush(self) -> None:
         """Read the losses recorded since the last call: the only place that waits for the device inside an epoch."""
         self._keep_hypers()

@@ -147,6 +147,13 @@ class ActivationStats(Callback, Pictures, Lists):
         )
         self.watch = watch.start()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.watch is None else self.watch.recording.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert self.watch is not None
+        self.watch.recording.load_state_dict(state)
+
     def after_loss(self) -> None:
         if self.learn.training and self.watch is not None and self.watch.keeps_losses:
             self.watch.recording.loss(self.learn.loss)

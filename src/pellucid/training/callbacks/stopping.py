@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.output import say
 from pellucid.text import printable
@@ -54,6 +54,12 @@ class StopWhenSick(Callback):
         if self.finding is not None:
             self._say(self.finding)
             raise CancelFitException
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next": self._next, "trial_from": self._trial_from, "suspected": self._suspected}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._next, self._trial_from, self._suspected = state["next"], state["trial_from"], state["suspected"]
 
     def _look(self) -> None:
         report = self._ask(FACTS)

@@ -76,6 +76,12 @@ class TrackerCallback(Callback):
         if self.new_best:
             self.best, self.best_epoch = value, self.learn.epoch
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": float(self.best), "best_epoch": self.best_epoch, "new_best": self.new_best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch, self.new_best = state["best"], state["best_epoch"], state["new_best"]
+
     @property
     def _where(self) -> str:
         return "an earlier fit" if self.best_epoch is None else f"epoch {self.best_epoch}"
@@ -102,6 +108,13 @@ class Patience(TrackerCallback):
         self.wait = 0 if self.new_best else self.wait + 1
         if self.wait >= self.patience:
             self.out_of_patience()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "wait": self.wait}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.wait = state["wait"]
 
     def out_of_patience(self) -> None:
         """Called at the end of each epoch that is one too many."""
@@ -188,6 +201,15 @@ class SaveModelCallback(TrackerCallback):
             self._save(self.fname)
             self._best_is_saved = True
 
+    def state_dict(self) -> dict[str, Any]:
+        saved = None if self.last_saved_path is None else str(self.last_saved_path)
+        return {**super().state_dict(), "saved": saved, "best_is_saved": self._best_is_saved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.last_saved_path = None if state["saved"] is None else Path(state["saved"])
+        self._best_is_saved = state["best_is_saved"]
+
     def after_fit(self) -> None:
         if self.at_end:
             self._save(self.fname)
@@ -235,6 +257,17 @@ class KeepBestCallback(TrackerCallback):
         super().after_epoch()
         if self.new_best:
             self._kept = Snapshot.of_learner(self.learn)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = None if self._kept is None else self._kept.state_dict()
+        return {**super().state_dict(), "start": self.start, "kept": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.start, self._kept = state["start"], None
+        if state["kept"] is not None:
+            self._kept = Snapshot.of_learner(self.learn)
+            self._kept.load_state_dict(state["kept"])
 
     def cleanup_fit(self) -> None:
         if self._kept is None:
