@@ -83,11 +83,11 @@ def remembered(method: Method) -> Method:
 
 
 def _plain(value: Any) -> Any:
-    """An argument as JSON has it; of others their description, with which a call cannot be made again."""
+    """An argument as JSON has it; of others a description, with which the call cannot be made again."""
     if isinstance(value, slice):
         return {"slice": [value.start, value.stop]}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if hasattr(value, "item"):
-        return value.item()
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, str | int | float | bool | None) else {"unknown": repr(value)}

@@ -100,7 +100,7 @@ class Resuming(Asked):
             )
         missing = found.changed or not any(isinstance(cb, Checkpoint) for cb in [*self.cbs, *cbs])
         own = [Checkpoint(folder, **found.description["checkpoint"])] if missing else []
-        given = {name: _from_json(value) for name, value in arguments.items()}
+        given = {name: _from_json(name, value) for name, value in arguments.items()}
         with self.going_on_from(found):
             for name, p in plain_model(self.model).named_parameters():
                 p.requires_grad_(found.state["trains"].get(name, p.requires_grad))
@@ -130,5 +130,7 @@ def _parameters(method: Callable[..., Any] | None) -> list[str]:
     return [] if method is None else list(inspect.signature(method).parameters)
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(name: str, value: Any) -> Any:
+    if isinstance(value, dict) and "unknown" in value:
+        raise UsageError(f"the fit was given {name}={printable(value['unknown'])}, which no file can keep")
     return slice(*value["slice"]) if isinstance(value, dict) and "slice" in value else value
