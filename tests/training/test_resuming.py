@@ -337,14 +337,15 @@ def test_a_full_disk_is_one_warning_and_the_last_checkpoint_stays(tmp_path):
 
     quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.warns(UserWarning, match=r"step 7 could not be kept .*step6 is the last checkpoint") as said:
+        with pytest.warns(UserWarning, match=r"step [78] could not be kept .*step[67] is the last checkpoint") as said:
             learn.fit(3, 0.05, cbs=[Checkpoint(tmp_path / "a", every=1, best=None), Callback(before_step=fills)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, quiet)
     assert len([each for each in said if "could not be kept" in str(each.message)]) == 1
     assert len(learn.recorder.values) == 3
-    assert [each.name for each in kept.steps_in(tmp_path / "a")] == ["step4", "step5", "step6"]
+    steps = [each.name for each in kept.steps_in(tmp_path / "a")]  # step 7 may be on its way when the disk fills
+    assert steps in (["step4", "step5", "step6"], ["step5", "step6", "step7"])
     assert not list((tmp_path / "a" / kept.FOLDER).glob(".step*"))
 
 
