@@ -693,6 +693,19 @@ def test_a_spike_that_was_survived_is_put_to_trial():
     assert prior(step_size=replaced) > 0.2 > prior(step_size=replaced / 5)
 
 
+def test_much_decay_beside_a_loss_that_came_down_is_put_to_trial():
+    def prior(share: float, strength: float) -> float:
+        case = run(loss=falling(2.3, 0.8))
+        for parameter in case.evidence.parameters:
+            parameter.decay_share = np.full(8, share)
+        case.evidence.optimizers[0].hypers["weight_decay"] = np.full(300, strength)
+        found = suspicions(case)
+        return max((each.prior for each in found if each.name == "weight-decay-too-high"), default=0.0)
+
+    assert prior(0.4, 0.3) == 0.4
+    assert prior(0.4, 5e-4) == prior(0.02, 0.05) == 0  # weights before norms, in balance; AdamW
+
+
 def test_units_that_start_equal_before_random_weights():
     """The gradients of such units differ by a factor each, so that they stay on one line."""
 

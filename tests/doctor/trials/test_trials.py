@@ -165,6 +165,17 @@ def test_without_decay():
     assert tried("without-decay", specimen(network(), classes())) is None
 
 
+def test_some_steps_without_decay_against_a_long_run_with_it():
+    """A run that got more than half of the way, and was kept from the rest."""
+    model = network()
+    run = specimen(model, classes(), optimizer=sgd(model, 0.1, weight_decay=0.3))
+    run.achieved, odds = 0.55, {}
+    for step in (10, 1000):
+        run.train[-1].step = step
+        odds[step] = tried("without-decay", run).odds["weight-decay-too-high"]
+    assert odds[10] <= 1 and odds[1000] == 6
+
+
 @pytest.mark.parametrize("where", ["module", "function", "outside"])
 def test_without_softmax(where):
     class Functional(nn.Module):

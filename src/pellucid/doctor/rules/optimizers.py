@@ -19,6 +19,7 @@ from pellucid.doctor.rules.weights import layer_weights
 from pellucid.doctor.rules.wording import layer, num, percent
 from pellucid.text import counted, first_few
 
+MUCH_DECAY = 0.05  # a hundred times what is usual where decay is a part of the gradient
 _HALF = ("float16", "bfloat16")
 USUAL_DECAY = 0.001  # of SGD, up to which it is not to blame
 
@@ -191,9 +192,11 @@ def decay(case: Case) -> Iterator[Suspicion]:
             prior = 0.75
         elif share > 0.5:
             prior = 0.6
+        elif share > 0.1 and strength >= MUCH_DECAY:
+            prior = 0.4  # the loss may have come down and stay where gradient and decay balance: the trial tells
         else:
             return
-        if not fails(case):
+        if prior > 0.4 and not fails(case):
             prior *= 0.35 if learns(case) and how.learnt > 0.3 else 0.75
         evidence: dict[str, object] = {"decay_share": share, "weights_kept": kept, "weight_decay": strength}
         change = "shrank to" if kept < 1 else "stayed at"

@@ -154,6 +154,9 @@ def without_decay(specimen: Specimen) -> Outcome | None:
     present = max(pairs, key=lambda place: gain(*pairs[place], specimen.start))
     before, after = pairs[present]
     factor = helped(before, after, specimen.start, specimen.achieved)
+    first, fell = pairs[False], _fell(pairs[False][1], specimen.start)
+    if fell > max(specimen.achieved, _fell(first[0], specimen.start) + 0.1) and specimen.train[-1].step > len(after):
+        factor = max(factor, 6.0)  # a few steps without it do more than the whole run did
     return Outcome(
         trial="without-decay",
         says=f"{n} steps without weight decay, from the {'present' if present else 'initial'} weights: "
