@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pellucid.cli.arguments import Allow, RunFolder, open_run
-from pellucid.errors import PellucidError
+from pellucid.errors import PellucidError, UsageError
 from pellucid.output import say
 from pellucid.text import printable
 
@@ -38,13 +38,14 @@ def _splits() -> list[str]:
 
 
 def train(
+    context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="mnist, mnist_sample, a folder of images or IDX files, or a CSV of path,label.",
             autocompletion=lambda: _data_sets(),
         ),
-    ],
+    ] = None,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -127,6 +128,21 @@ def train(
         bool,
         typer.Option("--stop-when-sick", help="End early, with exit code 3, when the doctor is sure of an error."),
     ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the training of this run folder, which was killed or interrupted.")
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Begin at a kept step of another run, RUN@step300, with what is given changed.")
+    ] = None,
+    checkpoint_s: Annotated[
+        float, typer.Option(min=0, help="Seconds between two checkpoints, which --resume goes on from; 0 for none.")
+    ] = 60.0,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(min=1, help="Keep a checkpoint at every n-th step as well.")
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=0, help="Last checkpoints that stay once it is done, and the best one, for --branch.")
+    ] = 0,
     path_col: Annotated[str | None, typer.Option(help="Column of files in a CSV, by name or number from 0.")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column of labels in a CSV, likewise; several: a,b,c.")] = None,
     label_delim: Annotated[str | None, typer.Option(help="Between the labels of one cell, such as ' '.")] = None,
@@ -136,45 +152,72 @@ def train(
     """Train a classifier and write a run folder."""
     from pellucid import runs
 
-    settings = runs.Settings(
-        source,
-        arch=arch,
-        epochs=epochs,
-        probe=probe,
-        freeze_epochs=freeze_epochs,
-        lr=lr,
-        bs=bs,
-        size=size,
-        resize=resize,
-        valid_pct=valid_pct,
-        split=split,
-        group_by=group_by,
-        balance=balance,
-        seed=seed,
-        device=device,
-        workers=workers,
-        schedule=schedule,
-        precision=precision,
-        compile=compile_,
-        augment=augment,
-        patience=patience,
-        on_error=on_error,
-        stats=stats,
-        doctor=not no_doctor,
-        stop_when_sick=stop_when_sick,
-        path_col=path_col,
-        label_col=label_col,
-        label_delim=label_delim,
-        suffix=suffix,
-        image_folder=image_folder,
-    )
+    options: dict[str, Any] = {
+        "arch": arch,
+        "epochs": epochs,
+        "probe": probe,
+        "freeze_epochs": freeze_epochs,
+        "lr": lr,
+        "bs": bs,
+        "size": size,
+        "resize": resize,
+        "valid_pct": valid_pct,
+        "split": split,
+        "group_by": group_by,
+        "balance": balance,
+        "seed": seed,
+        "device": device,
+        "workers": workers,
+        "schedule": schedule,
+        "precision": precision,
+        "compile": compile_,
+        "augment": augment,
+        "patience": patience,
+        "on_error": on_error,
+        "stats": stats,
+        "doctor": not no_doctor,
+        "stop_when_sick": stop_when_sick,
+        "checkpoint_s": checkpoint_s,
+        "checkpoint_steps": checkpoint_steps,
+        "keep": keep,
+        "path_col": path_col,
+        "label_col": label_col,
+        "label_delim": label_delim,
+        "suffix": suffix,
+        "image_folder": image_folder,
+    }
+    given = _given(context, options)
     try:
-        run = runs.train(settings, out)
+        if resume is not None:
+            _refuse(resume=resume, source=source, branch=branch, out=out)
+            run = runs.resume(resume, **given)
+        elif branch is not None:
+            _refuse(branch=branch, source=source)
+            run = runs.branch(branch, out, **given)
+        elif source is None:
+            raise UsageError("give what to train on: a folder of images, a label file or the name of a data set")
+        else:
+            run = runs.train(runs.Settings(source, **options), out)
     except KeyboardInterrupt as stop:
         raise PellucidError(f"interrupted; {str(stop) or 'nothing was trained yet'}") from None
     say(f"\n{_verdict(run)}\nrun saved in {printable(run.folder)}{_which_epoch(run)}")
     if run.stopped is not None:
         raise typer.Exit(3)
+
+
+def _given(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that stand on the command line."""
+    names = {"compile": "compile_", "doctor": "no_doctor"}
+    sources = {name: context.get_parameter_source(names.get(name) or name) for name in options}
+    return {name: options[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
+def _refuse(**options: Any) -> None:
+    """Refuse options beside the first one, where what they say is known from its folder."""
+    first, *others = options
+    if found := [name for name in others if options[name] is not None]:
+        names = ", ".join("a source" if name == "source" else f"--{name}" for name in found)
+        raise UsageError(f"--{first} {printable(options[first])} says itself what is trained where; leave {names} out")
 
 
 def _which_epoch(run: Run) -> str:

@@ -9,6 +9,8 @@ Nothing in it is pickled; it can be read without pellucid.
 from pellucid.runs.opening import load_run as load_run
 from pellucid.runs.predictions import Prediction as Prediction
 from pellucid.runs.predictions import Run as Run
+from pellucid.runs.resuming import branch as branch
+from pellucid.runs.resuming import resume as resume
 from pellucid.runs.schema import VERSION as VERSION
 from pellucid.runs.settings import Settings as Settings
 from pellucid.runs.statistics import RECORD as RECORD

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from pellucid.errors import UsageError
 from pellucid.runs.statistics import DESCRIPTION, RECORD, STATS, WEIGHTS
 from pellucid.text import printable
+from pellucid.training.kept import FOLDER, TRAINING
 
 PROBE_BYTES = 1 << 16
 _LOCK, _RESERVE = ".training.lock", ".reserved"
@@ -57,8 +58,13 @@ class Reservation:
 
 
 @contextmanager
-def reserved(source: str, out: str | Path | None) -> Iterator[Reservation]:
+def reserved(source: str, out: str | Path | None, *, resumes: bool = False) -> Iterator[Reservation]:
     """Hold a run folder: `out`, or a new one under `runs/`. Folders made for it vanish again if they stay empty.
+
+    Args:
+        source: What is trained on, for the name of a new folder.
+        out: The folder; None for a new one.
+        resumes: A training that was not done is gone on with there.
 
     Raises:
         UsageError: it is a file, cannot be written, holds a run or what is left of one, or another training has it.
@@ -71,6 +77,8 @@ def reserved(source: str, out: str | Path | None) -> Iterator[Reservation]:
         lock = FileLock(folder / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:
+        if resumes:
+            raise UsageError(f"{printable(out)}: another process is training there") from None
         raise UsageError(
             f"{printable(out)}: another training writes into it; name another folder (command line: --out)"
         ) from None
@@ -82,7 +90,10 @@ def reserved(source: str, out: str | Path | None) -> Iterator[Reservation]:
         ) from None
     try:
         reservation = Reservation(folder)
-        _check_unused(folder)
+        if not resumes:
+            _check_unused(folder)
+        for scratch in folder.glob(".*.tmp"):  # half a file of a training that was killed
+            scratch.unlink(missing_ok=True)
         try:
             reservation.hold(PROBE_BYTES)
             yield reservation
@@ -126,14 +137,17 @@ def _new_folder(source: str, made: list[Path]) -> Path:
 def _check_unused(folder: Path) -> None:
     if (folder / DESCRIPTION).exists():
         raise UsageError(f"{printable(folder)}: holds a run already; name another folder (command line: --out)")
+    if (folder / FOLDER / TRAINING).exists():
+        raise UsageError(
+            f"{printable(folder)}: holds a training that was killed; go on with it (pellucid train --resume "
+            f"{printable(folder)}), or name another folder (command line: --out)"
+        )
     left = [name for name in (WEIGHTS, RECORD, STATS) if (folder / name).exists()]
     if left:
         raise UsageError(
             f"{printable(folder)}: holds what is left of a training that was killed ({', '.join(left)}); look at it, "
             "then delete it, or name another folder (command line: --out)"
         )
-    for scratch in folder.glob(".*.tmp"):  # half a file of such a training
-        scratch.unlink(missing_ok=True)
 
 
 def _remove(folders: list[Path]) -> None:

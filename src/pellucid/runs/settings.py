@@ -63,6 +63,10 @@ class Settings:
         doctor: Examine the training within a twentieth of its time, and say at its end what is wrong with it, if
             anything is.
         stop_when_sick: End it early when the doctor is sure of an error: `run.stopped` says which.
+        checkpoint_s: Seconds between two checkpoints, from which a training that was killed goes on; 0 for none.
+        checkpoint_steps: Keep every n-th step as well.
+        keep: How many of the last checkpoints stay when the training is done, besides that of the best epoch; other
+            trainings can begin there. 0 for none.
         path_col: Of a label file, name or number (from 0) of the column of files; None finds it.
         label_col: Likewise of labels; several, with commas between them, for images with any number of labels: those of
             the columns that are true or 1, or the columns' values.
@@ -101,6 +105,9 @@ class Settings:
     stats: bool = False
     doctor: bool = True
     stop_when_sick: bool = False
+    checkpoint_s: float = 60.0
+    checkpoint_steps: int | None = None
+    keep: int = 0
     path_col: str | None = None
     label_col: str | None = None
     label_delim: str | None = None
@@ -120,6 +127,9 @@ class Settings:
             "valid_pct": (self.valid_pct is None or 0 < self.valid_pct < 1, "a share between 0 and 1, such as 0.2"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1"),
+            "checkpoint_s": (0 <= self.checkpoint_s < math.inf, "a number of seconds, or 0 for no checkpoints"),
+            "checkpoint_steps": (self.checkpoint_steps is None or self.checkpoint_steps >= 1, "at least 1"),
+            "keep": (self.keep >= 0, "0 or more"),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
         }
         for name, (does, what) in fits.items():

@@ -25,6 +25,7 @@ from pellucid.output import say
 from pellucid.runs.architectures import of_model
 from pellucid.runs.examining import examine_run, watching, why_stopped
 from pellucid.runs.fitting import is_pretrained
+from pellucid.runs.keeping import NEW, Keeping, Origin
 from pellucid.runs.predictions import Run
 from pellucid.runs.reserving import Reservation, reserved
 from pellucid.runs.settings import Settings
@@ -80,13 +81,22 @@ def train(source: str | Path | Settings, out: str | Path | None = None, **option
     if settings.arch is not None and is_library(settings.arch):
         check_library(settings.arch)  # before any image is opened
     with reserved(settings.source, out) as reservation:
+        return carried_out(settings, reservation)
+
+
+def carried_out(settings: Settings, reservation: Reservation, origin: Origin = NEW) -> Run:
+    """Train in a folder that is reserved: from the beginning, or from where another training was."""
+    keeping = Keeping(reservation.folder, settings, origin)
+    with keeping:
         set_seed(settings.seed)
         dls, settings = open_source(settings, torch_device(settings.device))
         settings = _with_split(settings, dls.split)
         learn, settings = _learner(dls, settings, reservation.folder)
+        keeping.choose(settings)
         meanwhile = statistics_size(learn, settings.epochs) if settings.stats else 0
         reservation.hold(size_of(learn, settings.epochs), meanwhile)
-        _train(learn, settings, reservation)
+        with learn.going_on_from(origin.kept):
+            _train(learn, settings, reservation, keeping)
     found = json.loads((reservation.folder / "run.json").read_text())
     return Run(reservation.folder, found, learn.model.cpu().eval(), dls.pipeline)
 
@@ -168,20 +178,30 @@ def _following(metric: str, patience: int | None) -> list[Callback]:
     return best if patience is None else [*best, EarlyStoppingCallback(metric, patience=patience)]
 
 
-def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None:
+def _fit(learn: Learner, settings: Settings, begun: Start) -> None:
+    """All fits of a training; those that were over where it goes on are left out."""
+    fit = SCHEDULES[settings.schedule]
+    if not is_pretrained(settings.arch):
+        fit(learn, settings.epochs, settings.lr)
+        return
+    if learn.kept_step is None:
+        start(learn, settings, begun)
+    if not settings.probe:
+        fine_tune(learn, settings, fit, begun, spread=settings.schedule in OURS)
+
+
+def _train(learn: Learner, settings: Settings, reservation: Reservation, keeping: Keeping) -> None:
     """Fit, and write the run whatever happens: what was trained before an error is work, too."""
-    fit, begun = SCHEDULES[settings.schedule], Start()
+    begun = keeping.begun
+    learn.add_cbs(keeping.callbacks())
     try:
-        if not is_pretrained(settings.arch):
-            fit(learn, settings.epochs, settings.lr)
-        else:
-            start(learn, settings, begun)
-            if not settings.probe:
-                fine_tune(learn, settings, fit, begun, spread=settings.schedule in OURS)
+        with learn.sequence("pellucid train", {}):
+            _fit(learn, settings, begun)
     except BaseException as error:
-        if not learn.train_iter and not begun:  # nothing was trained
+        if not learn.train_iter and (not begun or keeping.origin.kept):  # nothing was trained
             raise
         how = {"interrupted": True} if isinstance(error, KeyboardInterrupt) else {"stopped": printable(error)}
+        how |= keeping.origin.settings
         with _undisturbed():
             reservation.release()
             save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model) | how, begun)
@@ -189,13 +209,13 @@ def _train(learn: Learner, settings: Settings, reservation: Reservation) -> None
         kept = "" if learn.recorder.kept is None else f", as it was after epoch {learn.recorder.kept}, the best one"
         where = f"what was trained so far is in {printable(reservation.folder)}{kept}"
         if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(where) from None
+            raise KeyboardInterrupt(f"{where}{keeping.goes_on()}") from None
         if isinstance(error, PellucidError):
             raise type(error)(f"{error}; {where}") from None
         error.add_note(where)
         raise
     sick = why_stopped(learn)
-    how = {} if sick is None else {"stopped": f"the doctor found {sick.name}"}
+    how = keeping.origin.settings | ({} if sick is None else {"stopped": f"the doctor found {sick.name}"})
     with _undisturbed():
         reservation.release()
         save_run_somewhere(learn, reservation.folder, asdict(settings) | of_model(learn.model) | how, begun)
