@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,14 @@ def test_whatever_signal_ends_it_the_run_is_kept(noise, name):
     kept = load_run(noise.parent / "run")
     assert kept.settings["settings"]["interrupted"] is True and kept.results
     names = sorted(file.name for file in (noise.parent / "run").iterdir())
-    assert names == ["doctor.html", "doctor.json", "history.safetensors", "model.safetensors", "run.json"]
+    assert names == [
+        "checkpoints",
+        "doctor.html",
+        "doctor.json",
+        "history.safetensors",
+        "model.safetensors",
+        "run.json",
+    ]
 
 
 def test_a_loss_that_is_no_number_leaves_a_run(noise):
@@ -114,6 +122,9 @@ def test_what_a_killed_training_left_is_not_taken_for_this_run(noise):
     process.kill()
     process.communicate()
     assert not (noise.parent / "run" / "run.json").exists()
+    with pytest.raises(UsageError, match=r"a training that was killed; go on with it \(pellucid train --resume run\)"):
+        train(Settings(str(noise), size=0, epochs=1), out="run")
+    shutil.rmtree(noise.parent / "run" / "checkpoints")
     with pytest.raises(UsageError, match=r"left of a training that was killed \(history.safetensors\)"):
         train(Settings(str(noise), size=0, epochs=1), out="run")
     seen.unlink()
@@ -186,9 +197,7 @@ def test_a_disk_without_room_is_reported_before_the_first_epoch(noise, capsys):
 def test_a_run_that_can_no_longer_be_written_goes_to_another_place(noise):
     process = started(noise, *LONG, cwd=noise.parent)
     folder = noise.parent / "run"
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     folder.write_text("a file in the way")
     process.send_signal(signal.SIGINT)
     stderr = ended(process)

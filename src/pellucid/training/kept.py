@@ -212,6 +212,12 @@ def training_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing."""
+    for scratch in (folder / FOLDER).glob(".step*.tmp"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def discard_steps(folder: Path) -> None:
     """Remove the kept steps."""
     for step in steps_in(folder):

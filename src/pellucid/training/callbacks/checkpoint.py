@@ -203,6 +203,7 @@ class Checkpoint(Callback):
             home.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(home / LOCK, blocking=False)
             self._lock.acquire()
+            kept.sweep(self.folder)
             if remove:  # of the last fit of this very callback
                 kept.discard_steps(self.folder)
             self._mine, self._call = True, self.learn.asked
