@@ -14,6 +14,7 @@ from pellucid.cli.diagnosing import doctor
 from pellucid.cli.evaluating import evaluate
 from pellucid.cli.experiments import experiment
 from pellucid.cli.explaining import arithmetic, explain
+from pellucid.cli.listing import runs
 from pellucid.cli.predicting import predict
 from pellucid.cli.showing import show
 from pellucid.cli.training import cache, summary, train
@@ -48,7 +49,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-for command in (train, evaluate, predict, doctor, summary, show, arithmetic, explain, experiment, cache):
+for command in (train, evaluate, predict, doctor, summary, show, runs, arithmetic, explain, experiment, cache):
     app.command()(command)
 
 

@@ -6,6 +6,8 @@ hyper-parameters per batch and, if statistics were asked for, what every layer d
 Nothing in it is pickled; it can be read without pellucid.
 """
 
+from pellucid.runs.listing import Listed as Listed
+from pellucid.runs.listing import list_runs as list_runs
 from pellucid.runs.opening import load_run as load_run
 from pellucid.runs.predictions import Prediction as Prediction
 from pellucid.runs.predictions import Run as Run

@@ -50,6 +50,7 @@ class Keeping:
     def __init__(self, folder: Path, settings: Settings, origin: Origin):
         self.folder, self.asked, self.origin = folder, settings, origin
         self.begun: dict[str, Any] = {} if origin.kept is None else dict(origin.kept.description["begun"])
+        self._trained: dict[str, Any] = {}
         self._keeps = settings.checkpoint_s > 0 or settings.checkpoint_steps is not None
 
     def __enter__(self) -> Self:
@@ -63,8 +64,9 @@ class Keeping:
             kept.remove(self.folder)
 
     def choose(self, settings: Settings) -> None:
-        """Note what was measured on this machine, and would be measured otherwise another time."""
+        """Note what was chosen; what was measured on this machine is not measured another time."""
         self.asked = replace(self.asked, precision=settings.precision, device=settings.device)
+        self._trained = asdict(settings)
         self._describe()
 
     def callbacks(self) -> list[Callback]:
@@ -86,7 +88,12 @@ class Keeping:
         return f"; pellucid train --resume {printable(self.folder)} goes on"
 
     def _extra(self) -> dict[str, Any]:
-        return {"settings": asdict(self.asked), "begun": self.begun, "origin": self.origin.settings}
+        return {
+            "settings": asdict(self.asked),
+            "trained": self._trained,
+            "begun": self.begun,
+            "origin": self.origin.settings,
+        }
 
     def _describe(self) -> None:
         with suppress(OSError):  # who has no room for it has none for the run, which is said elsewhere

@@ -16,7 +16,7 @@ from pellucid.text import printable
 from pellucid.training.kept import FOLDER, TRAINING
 
 PROBE_BYTES = 1 << 16
-_LOCK, _RESERVE = ".training.lock", ".reserved"
+LOCK, _RESERVE = ".training.lock", ".reserved"
 _CHUNK = bytes(1 << 20)
 
 
@@ -74,7 +74,7 @@ def reserved(source: str, out: str | Path | None, *, resumes: bool = False) -> I
     made: list[Path] = []
     try:
         folder = _new_folder(source, made) if out is None else _given_folder(Path(out), made)
-        lock = FileLock(folder / _LOCK, blocking=False)
+        lock = FileLock(folder / LOCK, blocking=False)
         lock.acquire()
     except Timeout:
         if resumes:
@@ -101,7 +101,7 @@ def reserved(source: str, out: str | Path | None, *, resumes: bool = False) -> I
             reservation.release()
     finally:
         with suppress(OSError):
-            (folder / _LOCK).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         _remove(made)
 
