@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,25 @@ def outcome(folder: Path, printed: str) -> dict[str, Any]:
         "table": table,
         "files": sorted(file.name for file in folder.iterdir()),
     }
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_training_that_is_interrupted_goes_on_where_it_was(name, tmp_path):
+    write_noise(tmp_path / "images", 40)
+    command = ["train", "images", *CASES["small"].split()]
+    expected = outcome(tmp_path / "whole", run([*command, "--out", "whole"], tmp_path, tmp_path / "home") or "")
+    words = [sys.executable, "-m", "pellucid", *command, "--out", "run"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("3 "):
+            process.send_signal(getattr(signal, name))
+            break
+    said = process.communicate(timeout=HUNG_S)[1]
+    assert process.returncode == 1 and "pellucid train --resume run goes on" in said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["interrupted"] is True
+    found = outcome(tmp_path / "run", run(["train", "--resume", "run"], tmp_path, tmp_path / "home") or "")
+    assert found == expected
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -28,6 +28,7 @@ from pellucid.metrics import accuracy
 from pellucid.nn.layers import Flatten
 from pellucid.optim.groups import split_at
 from pellucid.optim.optimizers import SGD
+from pellucid.runs.reserving import reserved
 from pellucid.seed import set_seed
 from pellucid.training import kept
 from pellucid.training.callbacks.averaging import ModelEMA
@@ -240,6 +241,26 @@ def test_a_branch_has_the_same_past_and_other_settings(tmp_path):
     longer = learner(tmp_path)
     longer.branch(tmp_path / "a", tmp_path / "c", n_epoch=5, cbs=EarlyStoppingCallback("accuracy", patience=9))
     assert len(longer.recorder.values) == 5
+
+
+def test_the_doctor_begins_anew_and_says_so(tmp_path):
+    stopped(tmp_path / "a", cbs=Doctor())
+    learn = learner(tmp_path, Doctor())
+    learn.resume(tmp_path / "a")
+    report = learn.doctor.diagnose(trials=False)
+    assert "the fit was resumed after step 8, and examined from there on" in report.notes
+    history, evidence = learn.doctor.history(), learn.doctor.evidence()
+    assert history.loss is not None and len(history.loss) == 3 * N_BATCHES == evidence.loop.steps
+    assert history.train.steps[0, 0] == 8 and history.train.steps[-1, 1] == 3 * N_BATCHES
+
+
+def test_a_run_can_be_saved_where_its_checkpoints_are(tmp_path):
+    learner(tmp_path).fit(1, 0.05, cbs=Checkpoint(tmp_path / "a"))
+    with reserved("a", tmp_path / "a") as reservation:
+        assert reservation.folder == tmp_path / "a"
+    stopped(tmp_path / "b")
+    with pytest.raises(UsageError, match="b: holds a training that was killed"), reserved("b", tmp_path / "b"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -75,6 +76,19 @@ def first_batch(loader: Any) -> Any:
     for batch in loader:
         return batch
     raise UsageError("the loader has no batch: fewer images than the batch size, with drop_last?")
+
+
+def batches_from(loader: Any, first: int) -> Iterator[Any]:
+    """The batches of an epoch from number `first` on, of any loader; what is drawn before them is drawn now.
+
+    Loaders that have a method of this name, as ours do, leave out what comes before; others make it, to be thrown away.
+    """
+    if hasattr(loader, "batches_from"):
+        return loader.batches_from(first)
+    batches = iter(loader)
+    for _ in range(first):
+        next(batches, None)
+    return batches
 
 
 def show_batch(
@@ -176,3 +190,17 @@ def described(value: Any) -> str:
 def _fix(batch: Any) -> str:
     keys = [f"batch[{printable(repr(key))}]" for key in batch] if isinstance(batch, Mapping) else []
     return f"give the loader a collate_fn that returns {', '.join(keys[:2]) or 'two tensors'}"
+
+
+class MakesLoaders(Protocol):
+    """What `DataLoaders.from_dblock` takes: a `DataBlock`."""
+
+    def dataloaders(self, source: Any, *, path: str | Path = ".", **options: Any) -> Any:
+        """Loaders of what is in `source`."""
+        ...
+
+
+def n_items(loader: Any) -> int:
+    """How many items a loader has."""
+    n = getattr(loader, "n", None)
+    return len(loader.dataset) if n is None else n

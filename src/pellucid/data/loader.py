@@ -5,17 +5,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pellucid.data.batch import check_loader, first_batch, label, show_batch, take_apart, viewable, whole_batch
+from pellucid.data.batch import (
+    MakesLoaders,
+    check_loader,
+    first_batch,
+    label,
+    n_items,
+    show_batch,
+    take_apart,
+    viewable,
+    whole_batch,
+)
 from pellucid.data.dataset import Dataset, Getters, item_list
 from pellucid.data.images import Decoding
 from pellucid.data.imbalance import checked_weights, drawn_order
 from pellucid.data.pipeline import Pipeline
-from pellucid.data.prefetch import one_ahead
+from pellucid.data.prefetch import default_device, one_ahead
 from pellucid.data.registry import undone
 from pellucid.data.sources import Source, StoredImages
 from pellucid.data.transforms import BatchTransform, of_side, transformed
@@ -110,10 +120,9 @@ class DataLoader:
     def batches_from(self, first: int) -> Iterator[tuple[Tensor, ...]]:
         """The batches of an epoch from number `first` on; its order is drawn at once, as for all of it."""
         chunks = drawn_order(self.n, self.shuffle, self.weights).split(self.bs)[: len(self)]
-        if isinstance(self.source, StoredImages):
-            return self._of(chunks[first:])
-        batches = self._of(chunks)
-        for _ in range(first):  # which of them have no image is known when they are decoded
+        stored = isinstance(self.source, StoredImages)
+        batches = self._of(chunks[first:] if stored else chunks)
+        for _ in range(0 if stored else first):  # which of them have no image is known when they are decoded
             next(batches, None)
         return batches
 
@@ -187,14 +196,6 @@ class DataLoader:
         return xb, self.labels[chunk].to(self.device, non_blocking=True)
 
 
-class MakesLoaders(Protocol):
-    """What `DataLoaders.from_dblock` takes: a `DataBlock`."""
-
-    def dataloaders(self, source: Any, *, path: str | Path = ".", **options: Any) -> DataLoaders:
-        """Loaders of what is in `source`."""
-        ...
-
-
 class DataLoaders:
     """A training and a validation loader with what belongs to both.
 
@@ -230,9 +231,8 @@ class DataLoaders:
         check_loader(train, "training")
         if valid is not None:
             check_loader(valid, "validation")
-        self.train, self.decoding, self.getters, self.path = train, decoding, getters, Path(path)
+        self.train, self.decoding, self.getters, self.path, self.split = train, decoding, getters, Path(path), ""
         self.valid: Any = valid
-        self.split = ""
         self.made_from: DataLoaders | None = None
         self.vocab = list(vocab if len(vocab) else getattr(train, "vocab", ()))
         for loader in self.loaders:
@@ -254,7 +254,7 @@ class DataLoaders:
     @property
     def n(self) -> int:
         """Number of training images."""
-        return _n_items(self.train)
+        return n_items(self.train)
 
     @property
     def bs(self) -> int:
@@ -390,26 +390,6 @@ class DataLoaders:
         return "\n".join(lines)
 
 
-def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def batches_from(loader: Any, first: int) -> Iterator[Any]:
-    """The batches of an epoch from number `first` on, of any loader; what is drawn before them is drawn now.
-
-    Loaders that have a method of this name, as ours do, leave out what comes before; others make it, to be thrown away.
-    """
-    if hasattr(loader, "batches_from"):
-        return loader.batches_from(first)
-    batches = iter(loader)
-    for _ in range(first):
-        next(batches, None)
-    return batches
-
-
 def summary_of(loader: Any) -> str:
     """A loader in one line: images, batches, order."""
     if not isinstance(loader, DataLoader):
@@ -418,8 +398,3 @@ def summary_of(loader: Any) -> str:
     order = "in order" if not loader.shuffle else "shuffled" if loader.weights is None else "drawn by weight"
     images, batches = counted(loader.n, "image"), counted(len(loader), "batch", "batches")
     return f"{images} ({size}), {batches} of {loader.bs}, {order}"
-
-
-def _n_items(loader: Any) -> int:
-    n = getattr(loader, "n", None)
-    return len(loader.dataset) if n is None else n

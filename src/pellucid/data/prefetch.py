@@ -34,3 +34,10 @@ def one_ahead(batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) ->
         waiting = ahead
     if waiting is not None:
         yield arrived(*waiting[0]), waiting[1]
+
+
+def default_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pellucid.errors import UsageError
 from pellucid.runs.statistics import DESCRIPTION, RECORD, STATS, WEIGHTS
 from pellucid.text import printable
-from pellucid.training.kept import FOLDER, TRAINING
+from pellucid.training.kept import FOLDER, TRAINING, training_of
 
 PROBE_BYTES = 1 << 16
 LOCK, _RESERVE = ".training.lock", ".reserved"
@@ -137,7 +137,7 @@ def _new_folder(source: str, made: list[Path]) -> Path:
 def _check_unused(folder: Path) -> None:
     if (folder / DESCRIPTION).exists():
         raise UsageError(f"{printable(folder)}: holds a run already; name another folder (command line: --out)")
-    if (folder / FOLDER / TRAINING).exists():
+    if (folder / FOLDER / TRAINING).exists() and training_of(folder).get("state") != "done":
         raise UsageError(
             f"{printable(folder)}: holds a training that was killed; go on with it (pellucid train --resume "
             f"{printable(folder)}), or name another folder (command line: --out)"

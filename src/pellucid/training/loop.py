@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.data.batch import described, parts_of
-from pellucid.data.loader import batches_from
+from pellucid.data.batch import batches_from, described, parts_of
 from pellucid.errors import UsageError
 from pellucid.optim.optimizers import needs_closure, refuse_closure
 from pellucid.training.asking import Asked
