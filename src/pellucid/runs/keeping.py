@@ -16,6 +16,8 @@ from pellucid.training.callbacks.checkpoint import Checkpoint
 from pellucid.training.callbacks.core import Callback
 from pellucid.training.kept import Kept
 
+NEVER_S = 1e9  # JSON has no infinity
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -74,7 +76,7 @@ class Keeping:
         if not self._keeps:
             return []
         asked = self.asked
-        every_s = asked.checkpoint_s or float("inf")
+        every_s = asked.checkpoint_s or NEVER_S
         # The best epoch is kept in every checkpoint; a step of its own is for those who begin other trainings there.
         best = "valid_loss" if asked.keep else None
         callback = Checkpoint(self.folder, every_s, max(1, asked.keep), every=asked.checkpoint_steps, best=best)

@@ -84,14 +84,14 @@ class Checkpoint(Callback):
         self._order: RandomState | None = None
         self._signal, self._handlers = 0, {}
         self._best_value: float | None = None
-        resumes = learn.kept_step is not None or learn.fit_number > 0
+        goes_on = learn.kept_step is not None or (self._mine and learn.fit_number > 0)
         there = kept.steps_in(self.folder)
-        if there and not resumes and not self._mine:
+        if there and not goes_on and not self._mine:
             raise UsageError(
                 f"{printable(self.folder)}: has checkpoints of another training ({there[-1].name}); go on with it, "
                 f"learn.resume({str(self.folder)!r}), or name another folder"
             )
-        self._take_folder(remove=bool(there) and not resumes)
+        self._take_folder(remove=bool(there) and not goes_on)
         self._data = fingerprint(learn.dls)
         learn.when_done(self._done)
         self._due = time.monotonic() + self.every_s
