@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import RandomSampler, TensorDataset
 
 from pellucid.data.augment.geometry import Flip, Rotate
+from pellucid.data.images import Decoding
 from pellucid.data.loader import DataLoader, DataLoaders
-from pellucid.data.sources import StoredImages
+from pellucid.data.sources import StoredImages, StreamedImages
 from pellucid.errors import UsageError
 from pellucid.metrics import accuracy
 from pellucid.nn.layers import Flatten
@@ -120,9 +121,8 @@ def learner(folder: Path, cbs: Any = (), dls: DataLoaders | None = None, **optio
     body = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.Dropout(0.2))
     model = nn.Sequential(body, nn.Sequential(Flatten(), nn.Linear(8, 3)))
     dls = dls or images()
-    return Learner(
-        dls, model, nn.CrossEntropyLoss(), metrics=accuracy, splitter=split_at(1), cbs=cbs, path=folder, **options
-    )
+    options = {"splitter": split_at(1)} | options
+    return Learner(dls, model, nn.CrossEntropyLoss(), metrics=accuracy, cbs=cbs, path=folder, **options)
 
 
 def outcome(learn: Learner) -> dict[str, Any]:
@@ -205,7 +205,18 @@ def test_between_epochs_and_in_the_last_one(tmp_path):
         assert_same(outcome(again), expected)
 
 
-@pytest.mark.parametrize("make", [foreign, partial(images, 48)])
+def streamed() -> DataLoaders:
+    """Images that are decoded anew in every epoch, some of which cannot be: a batch may have fewer."""
+    dls = images()
+    files: list[Any] = [np.asarray(pixels[0]) for pixels in dls.train.source.pixels]
+    files[3], files[17] = Path("nowhere.png"), Path("neither.png")
+    for loader in dls:
+        loader.source = StreamedImages(files, Decoding("L"), (1, 8, 8), on_error="skip")
+    return dls
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("make", [foreign, streamed, partial(images, 48)])
 @pytest.mark.parametrize("options", [{}, {"opt_func": partial(SGD, mom=0.9)}])
 def test_other_loaders_optimizers_and_precision(tmp_path, make, options):
     def fit(**more: Any) -> Learner:
@@ -217,6 +228,24 @@ def test_other_loaders_optimizers_and_precision(tmp_path, make, options):
     with pytest.raises(RuntimeError, match="the power is gone"):
         fit(cbs=[Checkpoint(tmp_path / "run", every=1), Stop(8)])
     again = learner(tmp_path, dls=make(), **options).to_bf16()
+    again.resume(tmp_path / "run")
+    assert_same(outcome(again), expected)
+
+
+@pytest.mark.parametrize("kind", ["NAdam", "Adagrad", "Adadelta", "RMSprop"])
+def test_optimizers_of_torch(tmp_path, kind):
+    options: dict[str, Any] = {
+        "opt_func": partial(LBFGS, max_iter=3) if kind == "LBFGS" else getattr(torch.optim, kind)
+    }
+
+    def fit(learn: Learner, **more: Any) -> Learner:
+        learn.fit(3, 0.01, **more)
+        return learn
+
+    expected = outcome(fit(learner(tmp_path, **options)))
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        fit(learner(tmp_path, **options), cbs=[Checkpoint(tmp_path / "run", every=1), Stop(8)])
+    again = learner(tmp_path, **options)
     again.resume(tmp_path / "run")
     assert_same(outcome(again), expected)
 
