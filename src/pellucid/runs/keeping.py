@@ -64,6 +64,8 @@ class Keeping:
         waits = failed is not None and self.origin.resumes and not (self.folder / DESCRIPTION).exists()
         if not usable and not waits:
             kept.remove(self.folder)
+        elif failed is None:
+            self._describe("done")
 
     def choose(self, settings: Settings) -> None:
         """Note what was chosen; what was measured on this machine is not measured another time."""
@@ -97,9 +99,9 @@ class Keeping:
             "origin": self.origin.settings,
         }
 
-    def _describe(self) -> None:
+    def _describe(self, state: str = "running") -> None:
         with suppress(OSError):  # who has no room for it has none for the run, which is said elsewhere
-            kept.describe_training(self.folder, {"state": "running", **self._extra()})
+            kept.describe_training(self.folder, {"state": state, **self._extra()})
 
 
 def say_where(found: Kept | None) -> None:

@@ -93,7 +93,8 @@ class Checkpoint(Callback):
             )
         self._take_folder(remove=bool(there) and not goes_on)
         self._data = fingerprint(learn.dls)
-        learn.when_done(self._done)
+        if not self.extra:  # else who gave that says when all is done: the run has to be written first
+            learn.when_done(self._done)
         self._due = time.monotonic() + self.every_s
         self._listen()
 
