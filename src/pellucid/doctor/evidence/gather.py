@@ -6,6 +6,7 @@ that run from the model's call to `backward` are seen too, and parameters are re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -197,7 +198,7 @@ class Gathering(Listener):
         loss, root = graph.loss_of(roots), roots if isinstance(roots, Tensor) else roots[0]
         if loss is not None:
             self._step_losses.append(loss)
-            if self.failure is None and loss.is_cpu and not loss.isfinite():
+            if self.failure is None and loss.is_cpu and not math.isfinite(loss.item()):
                 seen = None if self.watch is None else self.watch.history
                 ops = self.looks.ops if len(self.looks.steps) == 1 and self.looks.recording else []
                 self.failure = failures.of_loss(self.steps, root, self._ours[-1].x, self.model, ops, seen)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pellucid.doctor.evidence.record import Inputs
 from pellucid.doctor.evidence.streams import MAX_ITEMS, Items, Numbers
 
+BATCHES = 16  # that are hashed at once: for a small one, starting an operation takes longer than the operation
 HASHED = 128  # values of an item that its hash is of: two images that agree in so many places are the same
 MAX_NEARS = 100_000  # items
 MAX_VALUES = 4_000_000  # of a batch that statistics are of
@@ -26,15 +27,23 @@ def hashes(x: Tensor) -> Tensor:
     The sum of the values' bits times odd numbers drawn once, modulo 2**64. Equal items have equal hashes; +0.0 and
     −0.0 are different.
     """
+    return _hashed(_sample(x))
+
+
+def _sample(x: Tensor) -> Tensor:
+    """A copy of the values that the hash of each item is of: [item, value]."""
     values = x.reshape(len(x), -1)
     if values.is_complex():
         values = torch.view_as_real(values).reshape(len(x), -1)
     step = max(1, values.shape[1] // HASHED)
-    values = values[:, ::step].contiguous()
+    return values[:, ::step].clone(memory_format=torch.contiguous_format)
+
+
+def _hashed(values: Tensor) -> Tensor:
     bits = values.to(torch.uint8) if values.dtype is torch.bool else values.view(_BITS[values.element_size()])
-    bits, odd = bits.to(torch.int64), _odd(bits.shape[1], str(x.device))
+    bits, odd = bits.to(torch.int64), _odd(bits.shape[1], str(values.device))
     # CPUs have a product of integers, which takes a tenth of the time; GPUs have none.
-    return bits @ odd if x.device.type == "cpu" else (bits * odd).sum(1)
+    return bits @ odd if values.device.type == "cpu" else (bits * odd).sum(1)
 
 
 def nears(x: Tensor) -> Tensor:
@@ -47,6 +56,10 @@ def nears(x: Tensor) -> Tensor:
     """
     blocks = F.adaptive_avg_pool2d(x.float(), 8).mean(1).reshape(len(x), 64)
     return ((blocks > blocks.mean(1, keepdim=True)).to(torch.int64) * _powers(str(x.device))).sum(1)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device
 
 
 @cache
@@ -114,13 +127,14 @@ class Given:
     Attributes:
         shape: Of the batch.
         source: Which loader the batch came from; 0 if none was seen to give it.
-        hashes, nears, look: As far as they were taken.
+        sample: The values that hashes are made of.
+        nears, look: As far as they were taken.
     """
 
     shape: tuple[int, ...]
     integers: bool
     source: int = 0
-    hashes: Tensor | None = None
+    sample: Tensor | None = None
     nears: Tensor | None = None
     look: Look | None = None
 
@@ -136,6 +150,9 @@ class Gathered:
     shape: tuple[int, ...] = ()
     integers: bool = False
     sources: list[int] = field(default_factory=list)
+    repeats: bool = False  # whether the items are those of an earlier epoch, as they were then
+    _samples: list[Tensor] = field(default_factory=list)
+    _known: set[int] = field(default_factory=set)
 
     def take(self, x: Tensor, *, look: bool) -> Given:
         """Read what a pass is given, which this phase may not be the one of: `add` says so."""
@@ -143,8 +160,8 @@ class Gathered:
         if not x.numel():
             return given
         if not self.hashes.is_full:
-            given.hashes = hashes(x)
-            if not self.nears.is_full and x.ndim == 4 and min(x.shape[2:]) >= 8:
+            given.sample = _sample(x)
+            if not self.repeats and not self.nears.is_full and x.ndim == 4 and min(x.shape[2:]) >= 8:
                 given.nears = nears(x)
         if look and not given.integers:
             given.look = look_at(x)
@@ -157,15 +174,31 @@ class Gathered:
         self.sizes.put(given.shape[0] if given.shape else 1)
         if not self.shape:
             self.shape, self.integers = given.shape[1:], given.integers
-        if given.hashes is not None:
-            self.hashes.put(given.hashes)
+        if given.sample is not None:
+            if self._samples and not _alike(self._samples[0], given.sample):
+                self._settle()
+            self._samples.append(given.sample)
+            if len(self._samples) >= BATCHES:
+                self._settle()
         if given.nears is not None:
             self.nears.put(given.nears)
         if given.look is not None and (not self.looks or len(given.look.total) == len(self.looks[0].total)):
             self.looks.append(given.look)
 
+    def _settle(self) -> None:
+        """Hash what waits for it."""
+        if self._samples:
+            found = _hashed(torch.cat(self._samples))
+            self.hashes.put(found)
+            self._samples = []
+            if not self.nears.is_full and self.nears.n and not self.repeats:
+                new = found.tolist()
+                self.repeats = sum(each in self._known for each in new) > 0.9 * len(new)
+                self._known.update(new)
+
     def inputs(self, trained: Gathered | None = None) -> Inputs:
         """Everything so far; of validation, with the inputs of training."""
+        self._settle()
         found = Inputs(
             self.shape,
             self.sizes.array().astype(np.int64),

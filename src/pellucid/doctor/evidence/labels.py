@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.doctor.evidence.inputs import BATCHES
 from pellucid.doctor.evidence.record import Labels
 from pellucid.doctor.evidence.streams import Items, Numbers
 
@@ -47,27 +48,30 @@ class Answer:
         """Number of outputs; 0 where unknown."""
         return 0 if self.logits is None else 1 if self.logits.ndim == 1 else self.logits.shape[1]
 
-    def measured(self) -> tuple[Tensor | None, Tensor | None]:
-        """Predicted class and cross-entropy of each item, as far as they are known."""
+    @property
+    def known(self) -> Tensor | None:
+        """The logits, unless they have been changed since."""
         x = self.logits
-        if x is None or x.numel() > MAX_LOGITS or (not x.is_inference() and x._version != self.version):
-            return None, None
-        if x.ndim == 1:
-            threshold = 0.5 if self.kind == "probability" else 0.0
-            predicted = (x > threshold).int()
-            if self.labels is None:
-                return predicted, None
-            of = F.binary_cross_entropy if self.kind == "probability" else F.binary_cross_entropy_with_logits
-            ok = bool(((self.labels == 0) | (self.labels == 1)).all()) and (
-                self.kind != "probability" or bool(((x >= 0) & (x <= 1)).all())
-            )
-            return predicted, of(x.float(), self.labels.float(), reduction="none") if ok else None
-        predicted = x.argmax(1)
-        if self.labels is None:
-            return predicted, None
-        known = (self.labels >= 0) & (self.labels < x.shape[1])
-        losses = F.cross_entropy(x.float(), self.labels.long().where(known, 0), reduction="none")
-        return predicted, losses.where(known, torch.nan)
+        unchanged = x is not None and (x.is_inference() or x._version == self.version)
+        return x if unchanged else None
+
+
+def predicted(x: Tensor, kind: str) -> Tensor:
+    """The class that logits, (item, class) or (item,), give each item."""
+    return x.argmax(1) if x.ndim == 2 else (x > (0.5 if kind == "probability" else 0.0)).int()
+
+
+def _losses(x: Tensor, labels: Tensor, kind: str) -> Tensor:
+    """Cross-entropy of each item; nan where the label is none of the classes."""
+    if x.ndim == 2:
+        known = (labels >= 0) & (labels < x.shape[1])
+        return F.cross_entropy(x.float(), labels.long().where(known, 0), reduction="none").where(known, torch.nan)
+    known = (labels == 0) | (labels == 1)
+    x, labels = x.float(), labels.float().where(known, 0)
+    if kind != "probability":
+        return F.binary_cross_entropy_with_logits(x, labels, reduction="none").where(known, torch.nan)
+    known &= (x >= 0) & (x <= 1)
+    return F.binary_cross_entropy(x.clamp(0, 1), labels, reduction="none").where(known, torch.nan)
 
 
 @dataclass
@@ -80,25 +84,46 @@ class Answers:
     starts: Numbers = field(default_factory=Numbers)
     width: int = 0
     compared: str = ""
+    _waiting: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)  # labels and logits
+    _alike: object = None  # what those that wait have in common
+    _kind: str = ""
 
     def add(self, answer: Answer) -> None:
         """Take those of a pass; without labels there is nothing to take."""
-        if answer.labels is None or self.sequence.is_full:
+        labels = answer.labels
+        if labels is None or self.sequence.is_full:
             return
-        predicted, losses = answer.measured()
-        n = len(answer.labels)
-        if answer.logits is not None and len(answer.logits) == n:
-            self.width = answer.width
-        else:
-            predicted = losses = None
         self.starts.put(self.sequence.n)
-        self.sequence.put(answer.labels)
-        blank = torch.empty(0)
-        self.predicted.put(blank.new_full((n,), -1).int() if predicted is None else predicted)
-        self.losses.put(blank.new_full((n,), torch.nan) if losses is None else losses)
+        self.sequence.put(labels)
+        logits = None
+        if answer.logits is not None and len(answer.logits) == len(labels):
+            self.width = answer.width
+            logits = answer.known if answer.logits.numel() <= MAX_LOGITS else None
+        alike = labels.dtype, None if logits is None else (logits.shape[1:], logits.dtype, answer.kind, logits.device)
+        if alike != self._alike or len(self._waiting) >= BATCHES:
+            self._settle()
+        self._alike, self._kind = alike, answer.kind
+        # Whoever made the logits may still change them.
+        self._waiting.append((labels, None if logits is None else logits.clone()))
+
+    def _settle(self) -> None:
+        """Measure what waits for it, all at once."""
+        if not self._waiting:
+            return
+        labels = torch.cat([each for each, _ in self._waiting])
+        logits = [each for _, each in self._waiting if each is not None]
+        self._waiting = []
+        if logits:
+            x = torch.cat(logits)
+            self.predicted.put(predicted(x, self._kind))
+            self.losses.put(_losses(x, labels.to(x.device), self._kind))
+        else:
+            self.predicted.put(torch.full((len(labels),), -1, dtype=torch.int32))
+            self.losses.put(torch.full((len(labels),), torch.nan))
 
     def labels(self) -> Labels:
         """Everything so far."""
+        self._settle()
         predicted, losses = self.predicted.array(), self.losses.array()
         return Labels(
             self.sequence.array(),

@@ -13,7 +13,7 @@ from pellucid.activations import graph
 from pellucid.activations.targets import is_readable, tensors_in
 from pellucid.doctor.evidence.functions import name_of
 from pellucid.doctor.evidence.inputs import Gathered, Given
-from pellucid.doctor.evidence.labels import Answer, Answers
+from pellucid.doctor.evidence.labels import Answer, Answers, predicted
 from pellucid.doctor.evidence.streams import Numbers
 from pellucid.doctor.listening import passing_over
 from pellucid.doctor.modes import put, take_away
@@ -165,8 +165,9 @@ class Comparisons(overrides.TorchFunctionMode):
         self.compared = self._how or self.compared
         if of.answer.labels is not None:
             return
-        predicted, _ = of.answer.measured()
+        x = of.answer.known
+        said = None if x is None else predicted(x, of.answer.kind)
         for one, other in (both, both[::-1]):
-            if predicted is not None and torch.equal(one.reshape(-1).to(predicted.dtype), predicted):
+            if said is not None and torch.equal(one.reshape(-1).to(said.dtype), said):
                 of.answer.labels = other.detach().reshape(-1).to(torch.int64)
                 return
