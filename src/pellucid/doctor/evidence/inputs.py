@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.doctor.evidence.record import Inputs
-from pellucid.doctor.evidence.streams import MAX_ITEMS, Items, Numbers
+from pellucid.doctor.evidence.streams import BATCHES, MAX_ITEMS, Items, Numbers
 
-BATCHES = 16  # that are hashed at once: for a small one, starting an operation takes longer than the operation
 HASHED = 128  # values of an item that its hash is of: two images that agree in so many places are the same
 MAX_NEARS = 100_000  # items
 MAX_VALUES = 4_000_000  # of a batch that statistics are of

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pellucid.doctor.evidence.inputs import BATCHES
 from pellucid.doctor.evidence.record import Labels
-from pellucid.doctor.evidence.streams import Items, Numbers
+from pellucid.doctor.evidence.streams import BATCHES, Items, Numbers
 
 MAX_LOGITS = 1_000_000  # of a batch whose cross-entropies are computed at every step
 _NAMES = "labels", "label", "targets", "target", "y"
@@ -99,7 +98,8 @@ class Answers:
         if answer.logits is not None and len(answer.logits) == len(labels):
             self.width = answer.width
             logits = answer.known if answer.logits.numel() <= MAX_LOGITS else None
-        alike = labels.dtype, None if logits is None else (logits.shape[1:], logits.dtype, answer.kind, logits.device)
+        of = None if logits is None else (logits.shape[1:], logits.dtype, logits.device, answer.kind)
+        alike = labels.dtype, labels.device, of
         if alike != self._alike or len(self._waiting) >= BATCHES:
             self._settle()
         self._alike, self._kind = alike, answer.kind

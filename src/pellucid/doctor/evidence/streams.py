@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 MAX_ITEMS, MAX_STEPS = 200_000, 1_000_000  # what of one run is kept at most: 1.6 and 8 MB a stream
+BATCHES = 16  # that are read at once: of a small one, starting an operation takes longer than the operation
 _WAITING = 256  # pieces
 
 
