@@ -18,6 +18,7 @@ from pellucid.errors import UsageError
 from pellucid.nn import libraries
 from pellucid.runs import Settings, describe_run, load_run, train, training
 from pellucid.runs.fitting import fitted, image_steps
+from pellucid.runs.listing import list_runs
 from pellucid.runs.sizes import fitting_side
 
 FAST = {"size": 64, "seed": 1}
@@ -82,6 +83,7 @@ def test_a_run_holds_the_probe_where_no_epoch_is_better(photos, tmp_path, capsys
     probe = train(Settings(str(photos), probe=True, **FAST), tmp_path / "probe")
     assert run.results[0]["accuracy"] < run.settings["start"]["accuracy"]
     assert run.epoch is None and run.result["accuracy"] == probe.result["accuracy"]
+    assert [each.metric for each in list_runs(tmp_path)] == [f"accuracy {probe.result['accuracy']:.4f}"] * 2
     ours, theirs = run.model.state_dict(), probe.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     arguments = ["train", str(photos), "--epochs", "1", "--lr", "20", "--size", "64", "--seed", "1"]

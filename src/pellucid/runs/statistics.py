@@ -54,7 +54,7 @@ def result_of(run: dict[str, Any]) -> dict[str, float | None]:
     """Of a checked `run.json`, losses and metrics of the epoch it holds, or of its start; empty without results."""
     results = run.get("results", [])
     if "epoch" not in run and "start" in run:
-        return {name: value for name, value in run["start"].items() if name != "of"}
+        return {name: value for name, value in run["start"].items() if name not in ("of", "strength")}
     return results[run.get("epoch", -1)] if results else {}
 
 
