@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -46,6 +46,7 @@ def classes(n: int, d: int, k: int, seed: int, noise: float = 1.5) -> tuple[torc
 @given(st.integers(5, 40), st.integers(1, 8), st.integers(2, 4), st.sampled_from([1e-3, 0.1, 3.0]), st.integers(0, 99))
 def test_it_is_the_minimum_that_scipy_finds(n, d, k, strength, seed):
     x, y = classes(n, d, k, seed)
+    assume(len(y.unique()) == k)  # of a class without items the bias has no best value: the lower, the better
     X, Y = x.numpy(), y.numpy()
 
     def loss(flat):
